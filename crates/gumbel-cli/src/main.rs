@@ -1,2 +1,55 @@
-//! The program.
-fn main() {}
+//! The program `gumbel`: thin commands over the libraries.
+//!
+//! Exit codes: 0 success, 1 failure, 2 usage. An error is one line on stderr.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod output;
+
+use args::{Cli, Command};
+use clap::Parser;
+use clap::error::ErrorKind;
+use output::Failure;
+use std::process::ExitCode;
+
+// Training allocates and frees the same large blocks in every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            output::line(&e.to_string().trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => {
+            output::error(&args::one_line(&e.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::error(&failure.to_string());
+            ExitCode::from(if failure.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let common = cli.common;
+    let threads = common.threads.unwrap_or(0);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|e| Failure::Other(format!("cannot start {threads} threads: {e}")))?;
+    pool.install(|| match cli.command {
+        Command::Train(command) => commands::train::run(&common, &command),
+        Command::Evaluate(command) => commands::stored::evaluate(&common, &command),
+        Command::Sample(command) => commands::stored::sample(&common, &command),
+        Command::Reconstruct(command) => commands::stored::reconstruct(&common, &command),
+        Command::Data { command } => commands::data::run(&common, &command),
+        Command::Bench { command } => commands::bench::run(&common, &command),
+    })
+}

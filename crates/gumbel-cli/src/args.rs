@@ -1,0 +1,341 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use gumbel_data::{Binarization, DatasetName, Source};
+use gumbel_vae::config::{DeviceName, EngineName, EstimatorName, KlSchedule, Latent, TrainConfig};
+use std::path::PathBuf;
+
+/// Learn models with discrete latent variables through arg max.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gumbel",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  gumbel train                                            generated glyphs, no download, pictures in runs/
+  gumbel train --dataset mnist --latent categorical:50 --kl off --epochs 60
+  gumbel train --resume --out runs/mnist-categorical50-direct-s0
+  gumbel evaluate runs/mnist-categorical50-direct-s0 --json
+  gumbel sample runs/mnist-categorical50-direct-s0 --out grid.png
+
+Exit codes: 0 success, 1 failure, 2 usage."
+)]
+pub struct Cli {
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of all commands.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// One JSON object per line on stdout, and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Only results and errors
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Threads (default: all cores); results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub threads: Option<usize>,
+    /// Folder with mnist/, fashion-mnist/, omniglot/ under their original file names (default: the user's cache,
+    /// filled by download)
+    #[arg(long, global = true, value_name = "DIR", env = "GUMBEL_DATA")]
+    pub data_dir: Option<PathBuf>,
+    /// Never use the network
+    #[arg(long, global = true)]
+    pub offline: bool,
+}
+
+impl Common {
+    /// Where data sets are.
+    pub fn source(&self) -> Source {
+        let data_dir = self.data_dir.clone().filter(|d| !d.as_os_str().is_empty());
+        Source { data_dir, offline: self.offline, ..Source::default() }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model; writes a run folder with metrics, checkpoints and pictures
+    Train(Box<Train>),
+    /// Evaluate the best model of a run
+    Evaluate(Evaluate),
+    /// Draw what the decoder makes of each category, or of samples of the prior
+    Sample(Sample),
+    /// Draw test images beside their reconstructions
+    Reconstruct(Reconstruct),
+    /// Look at, fetch and verify data sets
+    Data {
+        /// What to do.
+        #[command(subcommand)]
+        command: Data,
+    },
+    /// Measure speed
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: Bench,
+    },
+}
+
+/// `gumbel train`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel train
+  gumbel train --dataset fashion-mnist --latent categorical:50 --estimator marginal --epochs 60
+  gumbel train --dataset mnist --latent binary:15 --kl off
+  gumbel train --config run.toml --seed 1 --out runs/second
+  gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
+
+Every flag is also a key of the TOML file; flags win. `config.toml` in a run folder is such a file.")]
+pub struct Train {
+    /// TOML file with any of the keys below
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Run folder (default: runs/<dataset>-<latent>-<estimator>-s<seed>)
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in the folder
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Replace the run in the folder
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Everything that defines a run; each may also stand in the TOML file.
+#[derive(Debug, Args, Default)]
+pub struct Settings {
+    /// glyphs, mnist, fashion-mnist or omniglot [default: glyphs, generated]
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<DatasetName>,
+    /// categorical:K, categorical:NxK or binary:N [default: categorical:10]
+    #[arg(long)]
+    pub latent: Option<Latent>,
+    /// direct, gumbel-softmax, straight-through, exact, local-expectation or marginal [default: direct]
+    #[arg(long, value_name = "NAME")]
+    pub estimator: Option<EstimatorName>,
+    /// Direct: start of epsilon, which decays as max(min, start * exp(-decay * step)) [default: 1.0]
+    #[arg(long, allow_negative_numbers = true)]
+    pub epsilon: Option<f64>,
+    /// Direct: least epsilon [default: 0.1]
+    #[arg(long, allow_negative_numbers = true)]
+    pub epsilon_min: Option<f64>,
+    /// Direct: decay per step [default: 1e-5]
+    #[arg(long, allow_negative_numbers = true)]
+    pub epsilon_decay: Option<f64>,
+    /// Direct: steps between refreshes of epsilon [default: 1000]
+    #[arg(long, value_name = "STEPS")]
+    pub epsilon_every: Option<u64>,
+    /// Direct: differences to both sides, with a bias of order epsilon²
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub two_sided: Option<bool>,
+    /// Direct: the conditional expectation of the difference instead of a sample
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub rao_blackwell: Option<bool>,
+    /// Relaxed estimators: start of the temperature [default: 1.0]
+    #[arg(long, allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
+    /// Relaxed estimators: least temperature [default: 0.1]
+    #[arg(long, allow_negative_numbers = true)]
+    pub temperature_min: Option<f64>,
+    /// Relaxed estimators: decay per step [default: 1e-5]
+    #[arg(long, allow_negative_numbers = true)]
+    pub temperature_decay: Option<f64>,
+    /// Relaxed estimators: steps between refreshes of the temperature [default: 1000]
+    #[arg(long, value_name = "STEPS")]
+    pub temperature_every: Option<u64>,
+    /// The KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound [default: on]
+    #[arg(long)]
+    pub kl: Option<KlSchedule>,
+    /// Gumbel draws per example [default: 1]
+    #[arg(long, value_name = "M")]
+    pub samples: Option<usize>,
+    /// Draws per image for paper_loss; 0: as the authors [default: 0]
+    #[arg(long, value_name = "M")]
+    pub eval_samples: Option<usize>,
+    /// Passes over the training images [default: 20]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Examples per step [default: 100]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Learning rate of Adam [default: 0.001]
+    #[arg(long, allow_negative_numbers = true)]
+    pub lr: Option<f64>,
+    /// Widths of the hidden layers, such as 300 or 400,200 [default: 300]
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
+    pub hidden: Option<Vec<usize>>,
+    /// How grey images become binary: round, static, stochastic or grey [default: round]
+    #[arg(long, value_name = "NAME")]
+    pub binarization: Option<Binarization>,
+    /// Only the first N training images; 0: all [default: 0]
+    #[arg(long, value_name = "N")]
+    pub train_limit: Option<usize>,
+    /// Only the first N validation and test images; 0: all [default: 0]
+    #[arg(long, value_name = "N")]
+    pub eval_limit: Option<usize>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// auto or autodiff [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub engine: Option<EngineName>,
+    /// cpu, or wgpu in builds with that feature [default: cpu]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
+    /// Steps between checkpoints; 0: one epoch [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    pub checkpoint_every: Option<u64>,
+}
+
+impl Settings {
+    /// Puts the given flags over a configuration; true if there were any.
+    pub fn apply(&self, config: &mut TrainConfig) -> bool {
+        let mut any = false;
+        macro_rules! put {
+            ($($field:ident),+ $(,)?) => {$(
+                if let Some(value) = &self.$field {
+                    config.$field = value.clone();
+                    any = true;
+                }
+            )+};
+        }
+        put!(
+            dataset,
+            latent,
+            estimator,
+            epsilon,
+            epsilon_min,
+            epsilon_decay,
+            epsilon_every,
+            two_sided,
+            rao_blackwell,
+            temperature,
+            temperature_min,
+            temperature_decay,
+            temperature_every,
+            kl,
+            samples,
+            eval_samples,
+            epochs,
+            batch_size,
+            lr,
+            hidden,
+            binarization,
+            train_limit,
+            eval_limit,
+            seed,
+            engine,
+            device,
+            checkpoint_every,
+        );
+        any
+    }
+}
+
+/// `gumbel evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Run folder
+    pub run: PathBuf,
+    /// train, valid or test
+    #[arg(long, default_value = "test", value_parser = split)]
+    pub split: gumbel_data::Split,
+    /// Draws per image for paper_loss (default: as in training)
+    #[arg(long, value_name = "M", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub samples: Option<usize>,
+}
+
+fn split(text: &str) -> Result<gumbel_data::Split, String> {
+    gumbel_data::Split::ALL
+        .into_iter()
+        .find(|s| s.to_string() == text)
+        .ok_or_else(|| "expected train, valid or test".to_string())
+}
+
+/// `gumbel sample`.
+#[derive(Debug, Args)]
+pub struct Sample {
+    /// Run folder
+    pub run: PathBuf,
+    /// PNG file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Rows of ten (default: all values of a K-way variable; ten rows of prior samples)
+    #[arg(long, value_name = "R", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    pub rows: Option<usize>,
+}
+
+/// `gumbel reconstruct`.
+#[derive(Debug, Args)]
+pub struct Reconstruct {
+    /// Run folder
+    pub run: PathBuf,
+    /// PNG file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `gumbel data`.
+#[derive(Debug, Subcommand)]
+pub enum Data {
+    /// What is there
+    List,
+    /// Images per split, size, classes, ink
+    Info {
+        /// Data set
+        name: DatasetName,
+    },
+    /// Download what is missing in the cache and check it
+    Fetch {
+        /// Data set
+        name: DatasetName,
+    },
+    /// Compare checksums with the published ones
+    Verify {
+        /// Data set
+        name: DatasetName,
+    },
+}
+
+/// `gumbel bench`.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Time of a training step
+    #[command(after_help = "Example:
+  gumbel bench step --dataset mnist --latent categorical:50 --threads 2 --json")]
+    Step(Box<BenchStep>),
+}
+
+/// `gumbel bench step`.
+#[derive(Debug, Args)]
+pub struct BenchStep {
+    /// Timed steps
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub steps: usize,
+    /// Steps before the clock starts
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub warmup: usize,
+    /// TOML file with any of the keys below
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Folds a message of the parser into one line, without its prefix and its hint at `--help`.
+pub fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
+    let text = lines.take_while(|l| !l.starts_with("Usage:")).collect::<Vec<_>>().join(" ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_string()
+}

@@ -1,0 +1,104 @@
+//! `gumbel bench`.
+
+use super::load;
+use crate::args::{Bench, BenchStep, Common};
+use crate::output::{self, Failure};
+use gumbel_data::Split;
+use gumbel_vae::config::TrainConfig;
+use gumbel_vae::train;
+use serde::Serialize;
+use std::time::Instant;
+
+/// Measures speed.
+pub fn run(common: &Common, command: &Bench) -> Result<(), Failure> {
+    let Bench::Step(command) = command;
+    step(common, command)
+}
+
+/// Milliseconds of a training step.
+#[derive(Debug, Serialize)]
+struct StepTime {
+    step_ms: f64,
+    p10: f64,
+    p90: f64,
+    images_per_s: f64,
+    steps: usize,
+    batch_size: usize,
+    dataset: String,
+    latent: String,
+    estimator: String,
+    engine: &'static str,
+    device: String,
+    threads: usize,
+    seed: u64,
+}
+
+fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
+    let mut config = match &command.config {
+        Some(path) => TrainConfig::read(path)?,
+        None => TrainConfig::default(),
+    };
+    command.settings.apply(&mut config);
+    config.check()?;
+    let data = load(common, &config)?;
+    let pixels = data.train.dim();
+    let mut engine = train::model(&config, pixels)?;
+    let batches = data.train.count() / config.batch_size;
+    if batches == 0 {
+        return Err(Failure::Usage(format!(
+            "batch-size = {}: expected at most {}",
+            config.batch_size,
+            data.train.count()
+        )));
+    }
+    // Reading and binarising images stays outside the clock: at most 100 batches, used in turn.
+    let binarization = config.binarization.with_seed(config.seed);
+    let mut prepared = vec![];
+    for b in 0..batches.min(100) {
+        let mut images = vec![0.0; config.batch_size * pixels];
+        let indices: Vec<usize> = (b * config.batch_size..(b + 1) * config.batch_size).collect();
+        binarization.fill(&data.train, Split::Train, 1, &indices, &mut images)?;
+        prepared.push(images);
+    }
+    let mut times = Vec::with_capacity(command.steps);
+    for s in 0..command.warmup + command.steps {
+        let began = Instant::now();
+        train::step(&mut engine, &config, &prepared[s % prepared.len()], pixels, s as u64, batches as u64)?;
+        if s >= command.warmup {
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    let time = StepTime {
+        step_ms: at(0.5),
+        p10: at(0.1),
+        p90: at(0.9),
+        images_per_s: config.batch_size as f64 * 1e3 / at(0.5),
+        steps: command.steps,
+        batch_size: config.batch_size,
+        dataset: config.dataset.to_string(),
+        latent: config.latent.to_string(),
+        estimator: config.estimator.to_string(),
+        engine: "autodiff",
+        device: config.device.to_string(),
+        threads: rayon::current_num_threads(),
+        seed: config.seed,
+    };
+    if common.json {
+        output::json(&time);
+    } else {
+        output::line(&format!(
+            "{}, {}, {}, {} threads: {:.3} ms per step (p10 {:.3}, p90 {:.3}), {:.0} images/s",
+            time.dataset,
+            time.latent,
+            time.estimator,
+            time.threads,
+            time.step_ms,
+            time.p10,
+            time.p90,
+            time.images_per_s
+        ));
+    }
+    Ok(())
+}

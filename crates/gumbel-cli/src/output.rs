@@ -1,0 +1,56 @@
+//! What goes to stdout and stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An error of training, evaluation or run folders.
+    #[error(transparent)]
+    Vae(#[from] gumbel_vae::Error),
+    /// An error of the data.
+    #[error(transparent)]
+    Data(#[from] gumbel_data::DataError),
+    /// Wrong usage that the parser cannot see.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// Whether the exit code is 2.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Failure::Vae(e) => e.is_usage(),
+            Failure::Usage(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Prints a line on stdout. A reader that has gone away is no error: nobody is left to tell.
+pub fn line(text: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
+}
+
+/// Prints a value as one line of JSON.
+pub fn json<T: serde::Serialize>(value: &T) {
+    line(&serde_json::to_string(value).expect("our records are plain data"));
+}
+
+/// Prints one line on stderr.
+pub fn error(text: &str) {
+    let _ = writeln!(io::stderr(), "gumbel: {}", text.replace('\n', " "));
+}
+
+/// Prints a message for people on stderr.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a person watches stderr.
+pub fn watched() -> bool {
+    io::stderr().is_terminal()
+}

@@ -1,0 +1,372 @@
+//! The program from outside: outputs, exit codes, bad input.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A run small enough for tests: 400 generated images, two epochs of four steps.
+const SMALL: &[&str] = &[
+    "train",
+    "--latent",
+    "categorical:4",
+    "--hidden",
+    "16",
+    "--epochs",
+    "2",
+    "--train-limit",
+    "400",
+    "--eval-limit",
+    "100",
+];
+
+fn gumbel(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+    command.args(args).env_remove("GUMBEL_DATA").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn small(folder: &Path, more: &[&str]) -> Output {
+    gumbel(&[SMALL, &["--out", folder.to_str().unwrap()], more].concat())
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// One line on stderr that names what was expected and found, and the right exit code.
+#[track_caller]
+fn fails(output: &Output, code: i32, parts: &[&str]) {
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.trim_end().lines().count(), 1, "not one line: {message}");
+    assert!(message.starts_with("gumbel: ") && !message.contains("panicked"), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+fn json(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+}
+
+#[test]
+fn a_run_from_training_to_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let out = succeeds(&small(&run, &["--json"]));
+    let lines: Vec<_> = out.lines().map(json).collect();
+    assert_eq!(lines.len(), 2 * 3 + 1, "two epochs of three splits, and the summary");
+    for line in &lines[..6] {
+        for key in
+            ["epoch", "step", "bound", "reconstruction", "kl", "nll", "paper_loss", "epsilon", "seconds", "step_ms"]
+        {
+            assert!(line[key].is_number(), "{key}: {line}");
+        }
+        let sum = line["reconstruction"].as_f64().unwrap() + line["kl"].as_f64().unwrap();
+        let (bound, nll) = (line["bound"].as_f64().unwrap(), line["nll"].as_f64().unwrap());
+        assert!((bound - sum).abs() < 1e-9 && nll <= bound + 1e-6, "{line}");
+        assert!(line["accuracy"].is_null());
+        assert_eq!(line["zero_gradient_rate"].is_number(), line["split"] == "train");
+    }
+    let summary = &lines[6];
+    assert_eq!((summary["dataset"].as_str(), summary["steps"].as_u64()), (Some("glyphs"), Some(8)));
+    assert_eq!(summary["parameters"].as_u64(), Some(784 * 16 + 16 + 16 * 4 + 4 + 4 * 16 + 16 + 16 * 784 + 784));
+    assert!(summary["final_test"]["bound"].as_f64().unwrap() < lines[2]["bound"].as_f64().unwrap());
+    assert_eq!(fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count(), 6);
+    assert_eq!(&json(&fs::read_to_string(run.join("summary.json")).unwrap()), summary);
+    for picture in ["samples.png", "reconstructions.png"] {
+        assert_eq!(&fs::read(run.join(picture)).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+    }
+    assert!(fs::read_to_string(run.join("curves.svg")).unwrap().contains("</svg>"));
+
+    // The stored model gives the same figures again.
+    let path = run.to_str().unwrap();
+    let again = json(succeeds(&gumbel(&["evaluate", path, "--json"])).trim());
+    for key in ["bound", "reconstruction", "kl", "nll", "paper_loss"] {
+        assert_eq!(again[key], summary["test"][key], "{key}");
+    }
+    assert!(succeeds(&gumbel(&["evaluate", path, "--split", "valid", "--samples", "7"])).contains("7 samples"));
+    for command in ["sample", "reconstruct"] {
+        let out = folder.path().join(format!("{command}.png"));
+        succeeds(&gumbel(&[command, path, "--out", out.to_str().unwrap()]));
+        assert!(fs::metadata(out).unwrap().len() > 100);
+    }
+
+    // A finished run is not lost by mistake, and is not trained again.
+    fails(&small(&run, &[]), 1, &["holds a run already", "--resume"]);
+    let out = succeeds(&gumbel(&["train", "--resume", "--out", path, "--json"]));
+    assert_eq!(&json(out.trim()), summary);
+    fails(&small(&run, &["--resume", "--lr", "0.5"]), 2, &["lr = 0.001", "lr = 0.5", "config.toml"]);
+    // More epochs may be added.
+    let out = succeeds(&gumbel(&["train", "--resume", "--out", path, "--epochs", "3", "--json"]));
+    assert_eq!(out.lines().count(), 4);
+    succeeds(&small(&run, &["--overwrite", "--epochs", "1", "--quiet"]));
+    assert_eq!(fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn every_estimator_and_latent_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, more) in [
+        &["--estimator", "direct", "--two-sided", "--samples", "3"][..],
+        &["--estimator", "direct", "--rao-blackwell"],
+        &["--estimator", "gumbel-softmax"],
+        &["--estimator", "straight-through", "--latent", "categorical:3x4"],
+        &["--estimator", "exact", "--kl", "warmup:1"],
+        &["--estimator", "exact", "--latent", "binary:5"],
+        &["--estimator", "marginal", "--latent", "categorical:2x3", "--binarization", "stochastic"],
+        &["--estimator", "local-expectation", "--latent", "binary:20", "--kl", "off"],
+        &["--latent", "categorical:2x5", "--hidden", "16,8"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let run = folder.path().join(i.to_string());
+        let arguments: Vec<&str> =
+            SMALL.iter().copied().filter(|a| !matches!(*a, "--latent" | "categorical:4")).collect();
+        let latent: &[&str] = if more.contains(&"--latent") { &[] } else { &["--latent", "categorical:4"] };
+        let hidden: Vec<&str> = if more.contains(&"--hidden") {
+            arguments.iter().copied().filter(|a| !matches!(*a, "--hidden" | "16")).collect()
+        } else {
+            arguments
+        };
+        let output = gumbel(&[&hidden, latent, &["--out", run.to_str().unwrap(), "--json"], more].concat());
+        let out = succeeds(&output);
+        let lines: Vec<_> = out.lines().map(json).collect();
+        let bounds: Vec<f64> =
+            lines[..6].iter().filter(|l| l["split"] == "test").map(|l| l["bound"].as_f64().unwrap()).collect();
+        assert!(bounds[1] < bounds[0], "{more:?}: {bounds:?}");
+        // 2^20 states are not enumerated: the bound is an estimate and says so.
+        assert_eq!(lines[0]["nll"].is_null(), more.contains(&"binary:20"));
+        assert_eq!(lines[0]["bound_samples"].is_number(), more.contains(&"binary:20"));
+    }
+}
+
+#[test]
+fn threads_and_the_configuration_file_do_not_change_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+    succeeds(&small(&one, &["--threads", "1"]));
+    let config = one.join("config.toml");
+    let path = two.to_str().unwrap();
+    succeeds(&gumbel(&["train", "--config", config.to_str().unwrap(), "--out", path, "--threads", "3"]));
+    assert!(fs::read(one.join("best.safetensors")).unwrap() == fs::read(two.join("best.safetensors")).unwrap());
+    assert_eq!(fs::read(config).unwrap(), fs::read(two.join("config.toml")).unwrap());
+}
+
+#[test]
+fn bad_settings_are_usage_errors() {
+    for (args, parts) in [
+        (&["--lr", "NaN"][..], &["lr = NaN", "greater than 0"][..]),
+        (&["--latent", "categorical:0"], &["categorical:0", "at least 2 values"]),
+        (&["--latent", "categorical:1"], &["categorical:1", "at least 2 values"]),
+        (&["--latent", "categorcal:10"], &["did you mean categorical?"]),
+        (&["--batch-size", "0"], &["batch-size = 0"]),
+        (&["--epochs", "0"], &["epochs = 0"]),
+        (&["--estimator", "dirct"], &["did you mean direct?"]),
+        (&["--dataset", "mnits"], &["mnist"]),
+        (&["--kl", "perhaps"], &["on, off or warmup"]),
+        (&["--engine", "warp"], &["autodiff"]),
+        (&["--device", "tpu"], &["cpu"]),
+        (&["--epsilon", "0"], &["epsilon = 0"]),
+        (&["--epsilon", "-1"], &["epsilon = -1"]),
+        (&["--temperature", "inf"], &["temperature = inf"]),
+        (&["--hidden", "0"], &["hidden = 0"]),
+        (&["--threads", "0"], &["--threads"]),
+        (&["--frobnicate"], &["--frobnicate"]),
+        (&["--estimator", "exact", "--latent", "binary:60"], &["too many to enumerate"]),
+        (&["--estimator", "exact", "--two-sided"], &["two-sided"]),
+        (&["--resume", "--overwrite"], &["--overwrite"]),
+    ] {
+        fails(&gumbel(&[&["train", "--out", "never-written"], args].concat()), 2, parts);
+        assert!(!Path::new("never-written").exists());
+    }
+    fails(&gumbel(&["trian"]), 2, &["train"]);
+    fails(&gumbel(&["evaluate"]), 2, &["RUN"]);
+}
+
+#[test]
+fn bad_folders_and_files_are_failures() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    fails(
+        &gumbel(&["train", "--dataset", "mnist", "--data-dir", &path("no-data"), "--out", &path("r")]),
+        1,
+        &["no-data"],
+    );
+    fails(&gumbel(&["train", "--resume", "--out", &path("nothing")]), 1, &["nothing", "config.toml"]);
+    fails(&gumbel(&["evaluate", &path("nothing")]), 1, &["nothing", "config.toml"]);
+    fails(&gumbel(&["train", "--config", &path("none.toml"), "--out", &path("r")]), 1, &["none.toml"]);
+    fs::write(folder.path().join("bad.toml"), "epochs = 3\nlearning = 7\n").unwrap();
+    fails(
+        &gumbel(&["train", "--config", &path("bad.toml"), "--out", &path("r")]),
+        2,
+        &["bad.toml", "line 2", "learning"],
+    );
+    fs::write(folder.path().join("file"), "").unwrap();
+    fails(&small(&folder.path().join("file").join("run"), &[]), 1, &["file"]);
+    fails(&small(Path::new("/proc/run"), &[]), 1, &["/proc/run"]);
+
+    // Data: missing folder, truncated gz, wrong magic, wrong dimensions, labels that are not as many as the images.
+    let data = folder.path().join("data");
+    let mnist = data.join("mnist");
+    fs::create_dir_all(&mnist).unwrap();
+    let idx = |magic: u32, dims: &[u32], bytes: usize| -> Vec<u8> {
+        let head = [magic].into_iter().chain(dims.iter().copied());
+        head.flat_map(u32::to_be_bytes).chain(std::iter::repeat_n(7, bytes)).collect()
+    };
+    let good = |images: u32| idx(0x803, &[images, 28, 28], images as usize * 784);
+    let labels = |count: u32| idx(0x801, &[count], count as usize);
+    let write = |train: &[u8], train_labels: &[u8]| {
+        fs::write(mnist.join("train-images-idx3-ubyte"), train).unwrap();
+        fs::write(mnist.join("train-labels-idx1-ubyte"), train_labels).unwrap();
+        fs::write(mnist.join("t10k-images-idx3-ubyte"), good(10)).unwrap();
+        fs::write(mnist.join("t10k-labels-idx1-ubyte"), labels(10)).unwrap();
+    };
+    for (images, label, part) in [
+        (vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2], labels(60), "train-images"),
+        (idx(0x805, &[60, 28, 28], 60 * 784), labels(60), "train-images"),
+        (idx(0x803, &[60, 27, 28], 60 * 756), labels(60), "28"),
+        (good(60), labels(59), "59"),
+        (good(60)[..5000].to_vec(), labels(60), "train-images"),
+        (vec![], labels(60), "train-images"),
+    ] {
+        write(&images, &label);
+        let output =
+            gumbel(&["train", "--dataset", "mnist", "--data-dir", data.to_str().unwrap(), "--out", &path("r")]);
+        fails(&output, 1, &[part]);
+    }
+    assert!(!folder.path().join("r").exists());
+}
+
+#[test]
+fn damaged_and_foreign_checkpoints_are_refused_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeeds(&small(&run, &[]));
+    let checkpoint = run.join("checkpoint").join("latest.safetensors");
+    let whole = fs::read(&checkpoint).unwrap();
+    let path = run.to_str().unwrap();
+    let resume = || gumbel(&["train", "--resume", "--out", path, "--epochs", "3"]);
+    for damaged in [&whole[..whole.len() / 2], b"something else", b""] {
+        fs::write(&checkpoint, damaged).unwrap();
+        fails(&resume(), 1, &["latest.safetensors", "expected a gumbel checkpoint"]);
+        assert_eq!(fs::read(&checkpoint).unwrap(), damaged);
+    }
+    // A checkpoint of another model.
+    let other = folder.path().join("other");
+    let output =
+        gumbel(&[&["train", "--latent", "categorical:5"], &SMALL[3..], &["--out", other.to_str().unwrap()]].concat());
+    succeeds(&output);
+    fs::copy(other.join("checkpoint").join("latest.safetensors"), &checkpoint).unwrap();
+    fails(&resume(), 1, &["latest.safetensors", "layers.1.weight"]);
+    fs::copy(other.join("best.safetensors"), run.join("best.safetensors")).unwrap();
+    fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "categorical:4"]);
+    // The whole one goes on.
+    fs::write(&checkpoint, &whole).unwrap();
+    succeeds(&resume());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_one_clear_line_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = |size: &str| {
+        let options = format!("size={size}");
+        Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).output()
+    };
+    // 16 hidden units: a checkpoint is about 330 kB. 700 kB hold one and not the next beside it.
+    if !mount("700k").is_ok_and(|o| o.status.success()) {
+        println!("SKIPPED: mounting a small tmpfs needs root");
+        return;
+    }
+    let run = disk.join("run");
+    let output = small(&run, &["--epochs", "50"]);
+    let again = small(&run, &["--resume", "--epochs", "50"]);
+    let kept = fs::read(run.join("checkpoint").join("latest.safetensors"));
+    Command::new("umount").arg(&disk).output().unwrap();
+    fails(&output, 1, &["No space left"]);
+    fails(&again, 1, &["No space left"]);
+    let stored = folder.path().join("kept.safetensors");
+    fs::write(&stored, kept.unwrap()).unwrap();
+    assert!(gumbel_vae::store::read_checkpoint(&stored).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn twenty_kills_end_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/kill-resume.sh");
+    let output =
+        Command::new("bash").arg(script).arg(env!("CARGO_BIN_EXE_gumbel")).arg(folder.path()).arg("20").output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("20 kills"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_a_checkpoint_and_ends_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let path = run.to_str().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gumbel"))
+        .args(["train", "--latent", "categorical:4", "--hidden", "16", "--train-limit", "400", "--eval-limit", "100"])
+        .args(["--epochs", "100000", "--out", path, "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line of metrics says that it is training.
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut first).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("checkpoint saved"), "{}", text(&output.stderr));
+    let stored = gumbel_vae::store::read_checkpoint(&run.join("checkpoint").join("latest.safetensors")).unwrap();
+    assert!(stored.steps >= 4);
+}
+
+#[test]
+fn help_and_versions_are_there() {
+    for args in
+        [&["--help"][..], &["train", "--help"], &["bench", "step", "--help"], &["data", "--help"], &["--version"]]
+    {
+        let out = succeeds(&gumbel(args));
+        assert!(out.contains("gumbel"), "{out}");
+    }
+    let out = succeeds(&gumbel(&["bench", "step", "--steps", "5", "--warmup", "1", "--train-limit", "300", "--json"]));
+    let line = json(out.trim());
+    for key in ["step_ms", "p10", "p90", "images_per_s"] {
+        assert!(line[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let out = succeeds(&gumbel(&["data", "list", "--json", "--data-dir", "nowhere"]));
+    assert_eq!(out.lines().map(json).filter(|l| l["available"] == true).count(), 1, "glyphs: {out}");
+}
+
+/// Real MNIST, if it is there: one epoch on 5,000 images, far better than one category would be.
+#[test]
+fn real_mnist_trains() {
+    let Some(data) = std::env::var_os("GUMBEL_DATA").filter(|d| !d.is_empty()) else {
+        println!("SKIPPED: GUMBEL_DATA is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let flags = ["--dataset", "mnist", "--kl", "off", "--train-limit", "5000", "--eval-limit", "1000", "--epochs", "2"];
+    let data = std::path::absolute(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(data)).unwrap();
+    let places = ["--data-dir", data.to_str().unwrap(), "--out", run.to_str().unwrap(), "--json"];
+    let out = succeeds(&gumbel(&[&["train"], &flags[..], &places[..]].concat()));
+    let summary = json(out.lines().last().unwrap());
+    // The mean image alone costs about 206 nats.
+    let bound = summary["test"]["bound"].as_f64().unwrap();
+    assert!(bound < 200.0 && bound > 100.0, "{bound}");
+}

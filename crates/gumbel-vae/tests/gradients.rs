@@ -1,0 +1,303 @@
+//! The fast paths of a training step against the plain path: automatic differentiation through everything.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients, Tensor, TensorData, activation};
+use gumbel::estimator::{Direct, Exact, LocalExpectation, Marginal};
+use gumbel::noise::{Noise, Purpose};
+use gumbel::structure::{Categorical, Structure, perturbed_argmax};
+use gumbel_vae::engine::{Autodiff, Method, StepOptions};
+use gumbel_vae::model::{Decoder, Encoder, Mlp, changes};
+
+const PIXELS: usize = 23;
+const BATCH: usize = 7;
+
+fn uniform(len: usize, seed: u64) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    Noise::new(seed, Purpose::User(0), 0).uniform(&mut x);
+    x
+}
+
+fn gumbel(len: usize, seed: u64) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    Noise::new(seed, Purpose::User(1), 0).gumbel(&mut x);
+    x
+}
+
+fn images() -> Vec<f32> {
+    uniform(BATCH * PIXELS, 1).iter().map(|u| (*u < 0.3) as u8 as f32).collect()
+}
+
+fn engine(structure: Categorical, hidden: &[usize]) -> Autodiff<Mlp, Mlp> {
+    let device = Device::flex();
+    let encoder = Mlp::new(&[&[PIXELS], hidden, &[structure.potentials()]].concat(), 3, 0, &device);
+    let decoder = Mlp::new(&[&[structure.unary()], hidden, &[PIXELS]].concat(), 3, 1, &device);
+    Autodiff::new(encoder, decoder, structure, 1e-3, &device)
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+}
+
+fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
+    t.inner().into_data().as_slice::<f32>().unwrap().to_vec()
+}
+
+/// Gradients of all parameters of both modules.
+fn gradients(engine: &Autodiff<Mlp, Mlp>, loss: Tensor<1>) -> Vec<Vec<f32>> {
+    struct Reader<'a>(&'a Gradients, Vec<Vec<f32>>);
+    impl ModuleVisitor for Reader<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            let zero = || vec![0.0; value.dims().iter().product()];
+            self.1.push(value.grad(self.0).map_or_else(zero, values));
+        }
+    }
+    let grads = loss.backward();
+    let mut reader = Reader(&grads, vec![]);
+    engine.encoder().visit(&mut reader);
+    engine.decoder().visit(&mut reader);
+    reader.1
+}
+
+#[track_caller]
+fn assert_close(what: &str, fast: &[Vec<f32>], plain: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(fast.len(), plain.len());
+    for (i, (f, p)) in fast.iter().zip(plain).enumerate() {
+        let scale = p.iter().map(|v| v.abs()).fold(1e-3, f32::max);
+        for (a, b) in f.iter().zip(p) {
+            assert!((a - b).abs() <= tolerance * scale, "{what}, parameter {i}: {a} {b} (scale {scale})");
+        }
+    }
+}
+
+/// -ln p(x | logits) per row, by operations of Burn that automatic differentiation knows: `[rows]`.
+fn plain_losses(logits: Tensor<2>, x: Tensor<2>) -> Tensor<1> {
+    let softplus = activation::relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
+    (softplus - x * logits).sum_dim(1).flatten(0, 1)
+}
+
+/// Losses of every example at every state, by decoding batch * states rows: `[batch, states]`.
+fn plain_table(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
+    let states = engine.structure.states().unwrap();
+    let mut z = vec![0; engine.structure.variables()];
+    let mut all = vec![];
+    let mut rows = vec![];
+    for image in x.chunks(PIXELS) {
+        for s in 0..states {
+            engine.structure.state(s, &mut z);
+            all.extend_from_slice(&z);
+            rows.extend_from_slice(image);
+        }
+    }
+    let logits = engine.decoder().logits(engine.codes(&all).autodiff());
+    plain_losses(logits, tensor(rows, [BATCH * states, PIXELS])).reshape([BATCH, states])
+}
+
+/// ln q of every state: `[batch, states]`.
+fn plain_log_q(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
+    let (n, k, states) = (engine.structure.variables(), engine.structure.values(), engine.structure.states().unwrap());
+    let h = engine.encoder().potentials(tensor(x.to_vec(), [BATCH, PIXELS]));
+    let log_q = activation::log_softmax(h.reshape([BATCH * n, k]), 1).reshape([BATCH, n * k]);
+    let mut statistics = vec![0.0; states * n * k];
+    let mut z = vec![0; n];
+    for (s, row) in statistics.chunks_exact_mut(n * k).enumerate() {
+        engine.structure.state(s, &mut z);
+        engine.structure.add_statistics(&z, 1.0, row);
+    }
+    log_q.matmul(tensor(statistics, [states, n * k]).transpose())
+}
+
+fn surrogate(engine: &Autodiff<Mlp, Mlp>, x: &[f32], method: &Method, kl_weight: f32, noise: &[f32]) -> Tensor<1> {
+    engine.surrogate(x, PIXELS, &StepOptions { method, kl_weight, noise }).unwrap().0
+}
+
+fn structures() -> [Categorical; 4] {
+    let product = |n, k| Categorical::product(n, k).unwrap();
+    [product(1, 2), product(1, 10), product(3, 2), product(2, 4)]
+}
+
+#[test]
+fn exact_equals_autodiff_through_the_softmax() {
+    for (structure, hidden) in structures().into_iter().zip([&[11][..], &[11], &[9, 8], &[]]) {
+        for kl_weight in [0.0, 0.3, 1.0] {
+            let engine = engine(structure, hidden);
+            let x = images();
+            let noise = gumbel(BATCH * structure.unary(), 2);
+            let fast = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Exact)), kl_weight, &noise));
+            let log_q = plain_log_q(&engine, &x);
+            let q = log_q.clone().exp();
+            let kl = (q.clone() * (log_q + structure.ln_states() as f32)).sum();
+            let plain = ((q * plain_table(&engine, &x)).sum() + kl.mul_scalar(kl_weight)).div_scalar(BATCH as f32);
+            assert_close(&format!("{structure:?}"), &fast, &gradients(&engine, plain), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn marginal_equals_autodiff_of_its_objective() {
+    for structure in structures() {
+        let engine = engine(structure, &[11]);
+        let x = images();
+        let noise = gumbel(BATCH * structure.unary(), 2);
+        let fast = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Marginal)), 0.0, &noise));
+        let table = plain_table(&engine, &x);
+        let posterior = activation::softmax(table.clone().detach().neg(), 1);
+        // -ln p(x) for the decoder; cross-entropy of q with the posterior for the encoder.
+        let nll = activation::log_softmax(table.clone().neg(), 1) + table; // -ln sum exp(-loss), in every column
+        let nll = nll.mean_dim(1).sum();
+        let cross = (posterior * plain_log_q(&engine, &x)).sum().neg();
+        let plain = (nll + cross).div_scalar(BATCH as f32);
+        assert_close(&format!("{structure:?}"), &fast, &gradients(&engine, plain), 1e-5);
+    }
+}
+
+#[test]
+fn direct_follows_its_definition_with_plainly_decoded_losses() {
+    let epsilon = 0.8;
+    for structure in structures() {
+        for samples in [1, 3] {
+            let engine = engine(structure, &[11]);
+            let (n, k, width) = (structure.variables(), structure.values(), structure.unary());
+            let x = images();
+            let noise = gumbel(samples * BATCH * width, 5);
+            let method = Method::Seam(Box::new(Direct::new(epsilon).unwrap()));
+            let fast = gradients(&engine, surrogate(&engine, &x, &method, 0.0, &noise));
+
+            let h = engine.encoder().potentials(tensor(x.clone(), [BATCH, PIXELS]));
+            let table = plain_table(&engine, &x);
+            let losses = values(table.clone());
+            let (potentials, states) = (values(h.clone()), structure.states().unwrap());
+            let mut at_potentials = vec![0.0; BATCH * width];
+            let mut at_table = vec![0.0; BATCH * states];
+            let scale = 1.0 / (BATCH * samples) as f32;
+            for noise in noise.chunks(BATCH * width) {
+                let mut z = vec![0; BATCH * n];
+                perturbed_argmax(&structure, &potentials, noise, &mut z).unwrap();
+                let index = |z: &[u32]| z.iter().fold(0, |i, z| i * k + *z as usize);
+                for b in 0..BATCH {
+                    let star = &z[b * n..(b + 1) * n];
+                    at_table[b * states + index(star)] += scale;
+                    for i in 0..n {
+                        let score = |value: usize| {
+                            let mut changed = star.to_vec();
+                            changed[i] = value as u32;
+                            let at = b * width + i * k + value;
+                            potentials[at] + noise[at] - epsilon * losses[b * states + index(&changed)]
+                        };
+                        let moved = (0..k).max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap();
+                        at_potentials[b * width + i * k + star[i] as usize] += scale / epsilon;
+                        at_potentials[b * width + i * k + moved] -= scale / epsilon;
+                    }
+                }
+            }
+            let plain =
+                (h * tensor(at_potentials, [BATCH, width])).sum() + (table * tensor(at_table, [BATCH, states])).sum();
+            assert_close(&format!("{structure:?}, {samples}"), &fast, &gradients(&engine, plain), 1e-5);
+        }
+    }
+}
+
+/// The same perceptron without the shared first layer: the trait's own way.
+#[derive(Module, Debug)]
+struct Plain {
+    inner: Mlp,
+}
+
+impl Decoder for Plain {
+    fn logits(&self, codes: Tensor<2>) -> Tensor<2> {
+        self.inner.logits(codes)
+    }
+}
+
+#[test]
+fn the_shared_first_layer_gives_the_same_neighbours() {
+    for (structure, hidden) in [(3, 2), (2, 4), (15, 2)].into_iter().zip([&[11][..], &[9, 8], &[]]) {
+        let structure = Categorical::product(structure.0, structure.1).unwrap();
+        let (n, k) = (structure.variables(), structure.values());
+        let engine = engine(structure, hidden);
+        let mut z = vec![0; BATCH * n];
+        perturbed_argmax(&structure, &vec![0.0; BATCH * n * k], &gumbel(BATCH * n * k, 8), &mut z).unwrap();
+        let fast = engine.decoder().valid();
+        let plain = Plain { inner: fast.clone() };
+        let (a, b) = (
+            values(fast.neighbour_logits(&z, n, k, engine.device())),
+            values(plain.neighbour_logits(&z, n, k, engine.device())),
+        );
+        assert_eq!((a.len(), changes(&z, n, k).len()), (b.len(), BATCH * n * (k - 1)));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
+#[test]
+fn local_expectation_runs_with_one_and_with_several_variables() {
+    // Its mean is tested in the crate gumbel; here: for one variable the step is that of `exact` at the encoder.
+    let structure = Categorical::new(6).unwrap();
+    let engine = engine(structure, &[11]);
+    let (x, noise) = (images(), gumbel(BATCH * 6, 4));
+    let local = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(LocalExpectation)), 1.0, &noise));
+    let exact = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Exact)), 1.0, &noise));
+    assert_close("encoder", &local[..4], &exact[..4], 1e-6);
+    assert_ne!(local[4..], exact[4..]);
+}
+
+#[test]
+fn relaxed_estimators_equal_autodiff_through_the_decoder() {
+    let temperature = 0.7;
+    for structure in structures() {
+        for straight_through in [false, true] {
+            let engine = engine(structure, &[11]);
+            let (n, k, width) = (structure.variables(), structure.values(), structure.unary());
+            let (x, noise) = (images(), gumbel(2 * BATCH * width, 6));
+            let method = Method::Relaxed { temperature, straight_through };
+            let fast = gradients(&engine, surrogate(&engine, &x, &method, 0.0, &noise));
+
+            let h = engine.encoder().potentials(tensor(x.clone(), [BATCH, PIXELS]));
+            let mut total: Option<Tensor<1>> = None;
+            for noise in noise.chunks(BATCH * width) {
+                let perturbed = h.clone() + tensor(noise.to_vec(), [BATCH, width]);
+                let soft = activation::softmax(perturbed.clone().div_scalar(temperature).reshape([BATCH * n, k]), 1);
+                let code = if straight_through {
+                    let scores = perturbed.reshape([BATCH * n, k]);
+                    let hard = scores.clone().equal(scores.max_dim(1).expand([BATCH * n, k])).float();
+                    soft.clone() + (hard - soft).detach()
+                } else {
+                    soft
+                };
+                let logits = engine.decoder().logits(code.reshape([BATCH, width]));
+                let loss = plain_losses(logits, tensor(x.clone(), [BATCH, PIXELS])).sum();
+                total = Some(total.map_or(loss.clone(), |t| t + loss));
+            }
+            let plain = total.unwrap().div_scalar((2 * BATCH) as f32);
+            assert_close(&format!("{structure:?}"), &fast, &gradients(&engine, plain), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn steps_do_not_depend_on_threads() {
+    let train = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let structure = Categorical::new(10).unwrap();
+            let device = Device::flex();
+            let encoder = Mlp::new(&[784, 300, 10], 1, 0, &device);
+            let decoder = Mlp::new(&[10, 300, 784], 1, 1, &device);
+            let mut engine = Autodiff::new(encoder, decoder, structure, 1e-3, &device);
+            let x: Vec<f32> = uniform(100 * 784, 9).iter().map(|u| (*u < 0.13) as u8 as f32).collect();
+            for (i, method) in [
+                Method::Seam(Box::new(Direct::new(1.0).unwrap())),
+                Method::Seam(Box::new(Exact)),
+                Method::Relaxed { temperature: 1.0, straight_through: false },
+            ]
+            .iter()
+            .enumerate()
+            {
+                let noise = gumbel(1000, i as u64);
+                engine.step(&x, 784, &StepOptions { method, kl_weight: 1.0, noise: &noise }).unwrap();
+            }
+            [gumbel_vae::model::parameters(engine.encoder()), gumbel_vae::model::parameters(engine.decoder())]
+        })
+    };
+    let one = train(1);
+    assert!(one == train(2) && one == train(3));
+}

@@ -1,0 +1,80 @@
+//! The one error type of the crate.
+
+/// What can go wrong in the heart: every variant says what was expected and what was found.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A potential, noise value or loss is not a number.
+    #[error("{what} {index} is NaN: expected a finite number")]
+    NotANumber {
+        /// Which input ("potential", "loss", ...).
+        what: &'static str,
+        /// Its index in the slice of the example.
+        index: usize,
+    },
+    /// A value is `+inf` where only finite numbers and `-inf` ("forbidden") have a meaning.
+    #[error("{what} {index} is +inf: expected a finite number, or -inf for a forbidden choice")]
+    PositiveInfinity {
+        /// Which input ("potential", "loss", ...).
+        what: &'static str,
+        /// Its index in the slice of the example.
+        index: usize,
+    },
+    /// Every assignment is forbidden by `-inf`.
+    #[error("no assignment is allowed: {detail}")]
+    Infeasible {
+        /// Where the contradiction was found.
+        detail: String,
+    },
+    /// An option or size is outside its range.
+    #[error("{name} = {value}: expected {expected}")]
+    Range {
+        /// Name of the option.
+        name: &'static str,
+        /// The value found, as text.
+        value: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// A slice has the wrong length.
+    #[error("{what} has {found} values: expected {expected}")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Expected number of values.
+        expected: usize,
+        /// Found number of values.
+        found: usize,
+    },
+    /// An exact sum over all states was asked of a space that is too large for it.
+    #[error("{states} states are too many to enumerate: at most {limit}")]
+    TooManyStates {
+        /// Size of the space, as text (it may exceed every integer).
+        states: String,
+        /// The stated limit.
+        limit: usize,
+    },
+    /// An error in one example of a batch.
+    #[error("example {example} of the batch: {source}")]
+    Example {
+        /// Index of the example in the batch.
+        example: usize,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    pub(crate) fn range(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::Range { name, value: value.to_string(), expected: expected.into() }
+    }
+
+    pub(crate) fn in_example(self, example: usize) -> Self {
+        Error::Example { example, source: Box::new(self) }
+    }
+}
+
+/// Checks the length of a slice.
+pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, expected, found }) }
+}

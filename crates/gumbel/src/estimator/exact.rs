@@ -1,0 +1,49 @@
+//! The exact gradient by enumeration of all states (the paper's "unbiased").
+//!
+//! ```text
+//! E = sum_z q(z) loss(z),   gradient at the potentials = sum_z q(z) (loss(z) - E) s(z)
+//! ```
+//!
+//! - Cost: the decoder at all |Z| states, with gradient; refused above [`MAX_STATES`](super::MAX_STATES).
+//! - No bias, no variance. Note that it is proportional to q: a state whose q is nearly zero hardly moves.
+//! - The decoder follows the expected loss: the weights are q.
+
+use super::{Estimate, Estimator, Inputs, Needs, enumerable, for_each_example};
+use crate::Error;
+use crate::math::softmax_in_place;
+use crate::structure::{Structure, add, check_numbers};
+
+/// Exact gradient of the expected loss by enumeration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exact;
+
+/// The probabilities q of all states for one example; `q` has |Z| values.
+pub(super) fn probabilities<S: Structure>(structure: &S, potentials: &[f32], q: &mut [f32]) {
+    structure.scores(potentials, q);
+    softmax_in_place(q);
+}
+
+impl<S: Structure> Estimator<S> for Exact {
+    fn needs(&self) -> Needs {
+        Needs::States
+    }
+
+    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
+        let states = enumerable(structure)?;
+        let scale = estimate.scale;
+        let work = || (vec![0.0; states], vec![0; structure.variables()]);
+        for_each_example(structure, Needs::States, inputs, estimate, work, |example, (q, z)| {
+            check_numbers("potential", example.potentials)?;
+            check_numbers("loss", example.losses)?;
+            probabilities(structure, example.potentials, q);
+            add(example.weights, q, scale);
+            let expected = q.iter().zip(example.losses).map(|(q, l)| *q as f64 * *l as f64).sum::<f64>() as f32;
+            for (s, (q, loss)) in q.iter().zip(example.losses).enumerate() {
+                structure.state(s, z);
+                structure.add_statistics(z, scale * q * (loss - expected), example.gradient);
+            }
+            Ok(false)
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Local expectation gradients (Titsias and Lázaro-Gredilla, NeurIPS 2015).
+//!
+//! For a product of categoricals, given the sampled values of all other variables, the gradient at the potentials of
+//! variable i is exact in its own coordinate:
+//!
+//! ```text
+//! q_i(k) (f_i(k) - sum_j q_i(j) f_i(j)),   f_i(k) = loss(z*_1, ..., k, ..., z*_n)
+//! ```
+//!
+//! It is the limit epsilon -> 0 of the Rao-Blackwellised direct estimate, and needs just its decoder evaluations.
+//!
+//! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
+//! - Unbiased for a factorised encoder; for one variable it is the exact gradient.
+
+use super::{Estimate, Estimator, Inputs, Needs, for_each_example};
+use crate::Error;
+use crate::math::softmax;
+use crate::structure::{Factorised, check_numbers};
+
+/// Exact in each coordinate given the sampled others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LocalExpectation;
+
+impl<S: Factorised> Estimator<S> for LocalExpectation {
+    fn needs(&self) -> Needs {
+        Needs::Neighbours
+    }
+
+    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
+        let scale = estimate.scale;
+        let work = || vec![0.0; structure.unary()];
+        for_each_example(structure, Needs::Neighbours, inputs, estimate, work, |example, q| {
+            check_numbers("potential", example.potentials)?;
+            check_numbers("loss", example.losses)?;
+            for i in 0..structure.variables() {
+                let block = structure.block(i);
+                let (q, losses) = (&mut q[block.clone()], &example.losses[block.clone()]);
+                softmax(&example.potentials[block.clone()], q);
+                let mean = q.iter().zip(losses).map(|(q, l)| *q as f64 * *l as f64).sum::<f64>() as f32;
+                for ((g, q), loss) in example.gradient[block].iter_mut().zip(q).zip(losses) {
+                    *g += scale * *q * (loss - mean);
+                }
+            }
+            Ok(false)
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Gradient estimators that need only potentials, noise and losses.
+//!
+//! The task of each: given an encoder's potentials and the losses `-f(x, z)` of a decoder, estimate the gradient of
+//! `E_{z ~ q}[loss(z)]` at the potentials, for a whole batch. What an estimator asks of the decoder is one of two
+//! things ([`Needs`]): the losses of all one-coordinate changes of the sampled assignment, or the losses of all states.
+//!
+//! | estimator | needs | bias | variance |
+//! |---|---|---|---|
+//! | [`Direct`] | neighbours | of order epsilon (two-sided: epsilon²) | grows like 1 / epsilon |
+//! | [`DirectExpectation`] | neighbours | the same | smaller; zero for one variable |
+//! | [`LocalExpectation`] | neighbours | none for a factorised encoder | zero for one variable |
+//! | [`Exact`] | all states | none | none |
+//! | [`Marginal`] | all states | none, of another objective: -ln p(x) | none |
+//!
+//! Estimators that differentiate through the decoder (Gumbel-Softmax and its family) live beside the networks.
+
+mod direct;
+mod exact;
+mod local_expectation;
+mod marginal;
+
+use crate::Error;
+use crate::error::check_len;
+use crate::structure::{Structure, batch_size};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use direct::{Direct, DirectExpectation, Sides};
+pub use exact::Exact;
+pub use local_expectation::LocalExpectation;
+pub use marginal::Marginal;
+
+/// The largest |Z| that estimators enumerate.
+pub const MAX_STATES: usize = 1 << 15;
+
+/// Which losses an estimator asks of the decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// `[batch, U]`, aligned with the unary potentials: the loss of the sampled assignment with one variable changed
+    /// to the value of that potential (for its present value: the loss of the sampled assignment itself). For one
+    /// K-way variable these are the losses of all K states.
+    Neighbours,
+    /// `[batch, |Z|]`: the loss of every state in the enumeration order of the structure.
+    States,
+}
+
+/// One batch at the seam between networks and discrete mathematics.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Encoder potentials `[batch, P]`.
+    pub potentials: &'a [f32],
+    /// Perturbation of the unary potentials `[batch, U]`; the same that chose `assignment`.
+    pub noise: &'a [f32],
+    /// The sampled assignment z* = arg max of potentials + noise, `[batch, n]`.
+    pub assignment: &'a [u32],
+    /// Losses -f in nats: `[batch, U]` or `[batch, |Z|]`, as the estimator [`Needs`].
+    pub losses: &'a [f32],
+}
+
+/// Where an estimator leaves its answer.
+#[derive(Debug)]
+pub struct Estimate<'a> {
+    /// `scale` times the gradient of the expected loss at the potentials is *added* here, `[batch, P]`.
+    pub gradient: &'a mut [f32],
+    /// Factor of everything that is added: 1/M when M samples are averaged, 1/batch for a mean over examples.
+    pub scale: f32,
+    /// Only for estimators that need all states, `[batch, |Z|]`: `scale` times the weight of each state's loss in the
+    /// decoder's objective is *added* here. Otherwise the decoder follows the loss at the sampled assignment.
+    pub weights: Option<&'a mut [f32]>,
+    /// Number of examples whose perturbed arg maxima coincide, so that the gradient is zero; `None` where the
+    /// question has no meaning.
+    pub unmoved: Option<usize>,
+}
+
+impl<'a> Estimate<'a> {
+    /// An answer without decoder weights.
+    pub fn new(gradient: &'a mut [f32], scale: f32) -> Self {
+        Estimate { gradient, scale, weights: None, unmoved: None }
+    }
+
+    /// An answer with decoder weights.
+    pub fn with_weights(gradient: &'a mut [f32], weights: &'a mut [f32], scale: f32) -> Self {
+        Estimate { gradient, scale, weights: Some(weights), unmoved: None }
+    }
+}
+
+/// An estimator of the gradient of the expected loss at the potentials.
+pub trait Estimator<S: Structure>: Send + Sync {
+    /// Which losses [`estimate`](Estimator::estimate) reads.
+    fn needs(&self) -> Needs;
+
+    /// Adds `scale` times the estimated gradient of every example to the answer.
+    ///
+    /// Errors: wrong lengths, NaN, a space too large to enumerate.
+    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error>;
+}
+
+/// One example of the batch.
+struct Example<'a> {
+    potentials: &'a [f32],
+    noise: &'a [f32],
+    assignment: &'a [u32],
+    losses: &'a [f32],
+    gradient: &'a mut [f32],
+    weights: &'a mut [f32],
+}
+
+/// Examples per piece of parallel work; fixed, so that no result depends on the number of threads.
+const EXAMPLES: usize = 32;
+/// Below this many losses a batch is not worth the hand-over to other threads.
+const SEQUENTIAL: usize = 8192;
+
+/// Checks all shapes and calls `each` for every example with working memory made by `scratch` once per piece of work;
+/// counts for how many `each` returned true.
+fn for_each_example<S: Structure, W>(
+    structure: &S,
+    needs: Needs,
+    inputs: &Inputs<'_>,
+    estimate: &mut Estimate<'_>,
+    scratch: impl Fn() -> W + Sync,
+    each: impl Fn(Example<'_>, &mut W) -> Result<bool, Error> + Sync,
+) -> Result<usize, Error> {
+    let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+    let batch = batch_size(inputs.potentials.len(), p)?;
+    let width = match needs {
+        Needs::Neighbours => u,
+        Needs::States => enumerable(structure)?,
+    };
+    check_len("noise", inputs.noise.len(), batch * u)?;
+    check_len("assignment", inputs.assignment.len(), batch * n)?;
+    check_len("losses", inputs.losses.len(), batch * width)?;
+    check_len("gradient", estimate.gradient.len(), batch * p)?;
+    let weights: &mut [f32] = match &mut estimate.weights {
+        Some(w) => {
+            check_len("weights", w.len(), batch * width)?;
+            w
+        }
+        None => &mut [],
+    };
+    let row = if weights.is_empty() { 0 } else { width };
+
+    let count = AtomicUsize::new(0);
+    let piece = |c: usize, gradient: &mut [f32], weights: &mut [f32]| -> Result<(), Error> {
+        let mut work = scratch();
+        for (i, gradient) in gradient.chunks_exact_mut(p).enumerate() {
+            let b = c * EXAMPLES + i;
+            let example = Example {
+                potentials: &inputs.potentials[b * p..][..p],
+                noise: &inputs.noise[b * u..][..u],
+                assignment: &inputs.assignment[b * n..][..n],
+                losses: &inputs.losses[b * width..][..width],
+                gradient,
+                weights: &mut weights[i * row..(i + 1) * row],
+            };
+            if each(example, &mut work).map_err(|e| e.in_example(b))? {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    };
+    let gradients = estimate.gradient.par_chunks_mut(EXAMPLES * p);
+    if batch * width <= SEQUENTIAL {
+        for c in 0..batch.div_ceil(EXAMPLES) {
+            let examples = c * EXAMPLES..batch.min((c + 1) * EXAMPLES);
+            let weights = &mut weights[examples.start * row..examples.end * row];
+            piece(c, &mut estimate.gradient[examples.start * p..examples.end * p], weights)?;
+        }
+    } else if row == 0 {
+        gradients.enumerate().try_for_each(|(c, gradient)| piece(c, gradient, &mut []))?;
+    } else {
+        let weights = weights.par_chunks_mut(EXAMPLES * row);
+        gradients.zip(weights).enumerate().try_for_each(|(c, (g, w))| piece(c, g, w))?;
+    }
+    Ok(count.into_inner())
+}
+
+/// |Z|, if it is small enough to enumerate ([`MAX_STATES`]).
+pub fn enumerable<S: Structure>(structure: &S) -> Result<usize, Error> {
+    match structure.states() {
+        Some(states) if states <= MAX_STATES => Ok(states),
+        states => {
+            let states = states.map_or_else(|| format!("exp({:.1})", structure.ln_states()), |s| s.to_string());
+            Err(Error::TooManyStates { states, limit: MAX_STATES })
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Small numerical functions on slices: softmax, log-sum-exp.
+
+/// `ln sum_k exp(x_k)` in nats, stable for any finite input; `-inf` for an empty slice or one of `-inf` only.
+pub fn log_sum_exp(x: &[f32]) -> f32 {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        return max;
+    }
+    max + x.iter().map(|v| (v - max).exp()).sum::<f32>().ln()
+}
+
+/// Writes `softmax(x)` into `out` (same length) and returns `ln sum_k exp(x_k)`.
+///
+/// `-inf` gets probability zero; if all values are `-inf` the result is all zeros.
+pub fn softmax(x: &[f32], out: &mut [f32]) -> f32 {
+    out.copy_from_slice(x);
+    softmax_in_place(out)
+}
+
+/// Replaces `x` by `softmax(x)` and returns `ln sum_k exp(x_k)`.
+pub fn softmax_in_place(x: &mut [f32]) -> f32 {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        x.fill(0.0);
+        return max;
+    }
+    let mut sum = 0.0;
+    for v in x.iter_mut() {
+        *v = (*v - max).exp();
+        sum += *v;
+    }
+    let inverse = 1.0 / sum;
+    x.iter_mut().for_each(|v| *v *= inverse);
+    max + sum.ln()
+}
+
+/// Index of the largest value, the first one among equals; `None` for an empty slice.
+///
+/// NaN values are never chosen unless they come first: check for them before.
+#[inline]
+pub fn argmax(x: &[f32]) -> Option<usize> {
+    let mut best = *x.first()?;
+    let mut index = 0;
+    for (i, &v) in x.iter().enumerate().skip(1) {
+        if v > best {
+            best = v;
+            index = i;
+        }
+    }
+    Some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_is_stable_and_normalised() {
+        let mut p = [0.0; 3];
+        let lse = softmax(&[1000.0, 1000.0, f32::NEG_INFINITY], &mut p);
+        assert_eq!(p, [0.5, 0.5, 0.0]);
+        assert!((lse - (1000.0 + 2f32.ln())).abs() < 1e-3);
+        assert_eq!(log_sum_exp(&[]), f32::NEG_INFINITY);
+        assert_eq!(softmax(&[f32::NEG_INFINITY; 2], &mut p[..2]), f32::NEG_INFINITY);
+        assert_eq!(p[..2], [0.0, 0.0]);
+    }
+
+    #[test]
+    fn argmax_takes_the_first_of_equals() {
+        assert_eq!(argmax(&[]), None);
+        assert_eq!(argmax(&[2.0, 3.0, 3.0]), Some(1));
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), Some(0));
+    }
+}

@@ -1,0 +1,84 @@
+//! Annealing of epsilon (direct optimisation) and of the temperature (Gumbel-Softmax).
+
+use crate::Error;
+
+/// `max(min, start * exp(-decay * t))` where `t` is the step, rounded down to a multiple of `every`.
+///
+/// The paper uses `start = 1`, `min = 0.1`, `decay = 1e-5`, refreshed every 1000 steps, for both epsilon and
+/// temperature (Section 4).
+///
+/// ```
+/// use gumbel::schedule::Annealing;
+/// let epsilon = Annealing::new(1.0, 0.1, 1e-3, 1000)?;
+/// assert_eq!(epsilon.at(999), 1.0);
+/// assert!((epsilon.at(1500) - (-1f32).exp()).abs() < 1e-6);
+/// assert_eq!(epsilon.at(1_000_000), 0.1);
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Annealing {
+    start: f64,
+    min: f64,
+    decay: f64,
+    every: u64,
+}
+
+impl Annealing {
+    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite.
+    pub fn new(start: f64, min: f64, decay: f64, every: u64) -> Result<Self, Error> {
+        if !(start.is_finite() && start > 0.0) {
+            return Err(Error::range("start", start, "a finite number greater than 0"));
+        }
+        if !(min.is_finite() && min > 0.0 && min <= start) {
+            return Err(Error::range("min", min, format!("a number greater than 0 and at most the start, {start}")));
+        }
+        if !(decay.is_finite() && decay >= 0.0) {
+            return Err(Error::range("decay", decay, "a finite number, 0 or greater"));
+        }
+        if every == 0 {
+            return Err(Error::range("every", every, "at least 1 step"));
+        }
+        Ok(Annealing { start, min, decay, every })
+    }
+
+    /// The same value at every step.
+    pub fn constant(value: f64) -> Result<Self, Error> {
+        Annealing::new(value, value, 0.0, 1)
+    }
+
+    /// The value at a training step (counted from 0).
+    pub fn at(&self, step: u64) -> f32 {
+        let t = (step / self.every * self.every) as f64;
+        (self.start * (-self.decay * t).exp()).max(self.min) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_the_law_of_the_paper() {
+        let a = Annealing::new(1.0, 0.1, 1e-5, 1000).unwrap();
+        assert_eq!(a.at(0), 1.0);
+        assert_eq!(a.at(999), 1.0);
+        assert_eq!(a.at(1000), (-0.01f64).exp() as f32);
+        assert_eq!(a.at(150_000), (-1.5f64).exp() as f32);
+        assert_eq!(a.at(300_000), 0.1);
+    }
+
+    #[test]
+    fn refuses_impossible_settings() {
+        for (s, m, d, e) in [
+            (0.0, 0.1, 0.0, 1),
+            (f64::NAN, 0.1, 0.0, 1),
+            (1.0, 0.0, 0.0, 1),
+            (1.0, 2.0, 0.0, 1),
+            (1.0, 0.1, -1.0, 1),
+            (1.0, 0.1, f64::INFINITY, 1),
+            (1.0, 0.1, 0.0, 0),
+        ] {
+            assert!(Annealing::new(s, m, d, e).is_err(), "{s} {m} {d} {e}");
+        }
+    }
+}

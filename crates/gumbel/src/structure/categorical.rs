@@ -1,0 +1,357 @@
+//! One K-way variable, or a product of n independent ones.
+//!
+//! `h(z) = sum_i potentials[i, z_i]`: the potentials are `[n, K]`, all of them unary, the statistics are one-hot rows.
+//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2.
+//!
+//! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
+
+use super::{Factorised, Maximum, Structure, Sums, check_numbers};
+use crate::Error;
+use crate::math;
+use rand_chacha::rand_core::Rng;
+use std::ops::Range;
+
+/// A product of `n` categorical variables with `K` values each.
+///
+/// ```
+/// use gumbel::structure::{Categorical, Structure, Sums};
+/// let z = Categorical::product(2, 3)?; // two variables, three values
+/// let mut best = [0; 2];
+/// let maximum = z.argmax(&[0.0, 1.0, 0.5, 2.0, -1.0, 0.0], &mut best, &mut ())?;
+/// assert_eq!((best, maximum.value), ([1, 0], 3.0));
+/// assert!((z.log_partition(&[0.0; 6])? - 9f64.ln()).abs() < 1e-6);
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Categorical {
+    variables: usize,
+    values: usize,
+}
+
+impl Categorical {
+    /// The largest `n * K`.
+    pub const MAX_POTENTIALS: usize = 1 << 24;
+
+    /// One variable with `values` >= 1 values.
+    pub fn new(values: usize) -> Result<Self, Error> {
+        Categorical::product(1, values)
+    }
+
+    /// `variables` >= 1 independent variables with `values` >= 1 values each.
+    pub fn product(variables: usize, values: usize) -> Result<Self, Error> {
+        let expected = || format!("at least 1, and n * K at most {}", Self::MAX_POTENTIALS);
+        if variables == 0 {
+            return Err(Error::range("variables", variables, expected()));
+        }
+        if values == 0 || variables.checked_mul(values).is_none_or(|p| p > Self::MAX_POTENTIALS) {
+            return Err(Error::range("values", values, expected()));
+        }
+        Ok(Categorical { variables, values })
+    }
+
+    /// `variables` independent binary variables.
+    pub fn binary(variables: usize) -> Result<Self, Error> {
+        Categorical::product(variables, 2)
+    }
+
+    /// Number of values of each variable, K.
+    pub fn values(&self) -> usize {
+        self.values
+    }
+
+    /// The softmax of one variable's potentials, in f64; returns its log-partition.
+    fn softmax(&self, potentials: &[f32], variable: usize, mut each: impl FnMut(usize, f64)) -> Result<f64, Error> {
+        let block = &potentials[self.block(variable)];
+        let max = block.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+        if max == f64::NEG_INFINITY {
+            return Err(forbidden(variable));
+        }
+        let sum: f64 = block.iter().map(|v| (*v as f64 - max).exp()).sum();
+        block.iter().enumerate().for_each(|(k, v)| each(k, (*v as f64 - max).exp() / sum));
+        Ok(max + sum.ln())
+    }
+}
+
+fn forbidden(variable: usize) -> Error {
+    Error::Infeasible { detail: format!("all potentials of variable {variable} are -inf") }
+}
+
+impl Structure for Categorical {
+    type Scratch = ();
+
+    fn potentials(&self) -> usize {
+        self.variables * self.values
+    }
+
+    fn unary(&self) -> usize {
+        self.potentials()
+    }
+
+    fn variables(&self) -> usize {
+        self.variables
+    }
+
+    fn ln_states(&self) -> f64 {
+        self.variables as f64 * (self.values as f64).ln()
+    }
+
+    fn states(&self) -> Option<usize> {
+        self.values.checked_pow(u32::try_from(self.variables).ok()?)
+    }
+
+    fn state(&self, mut index: usize, assignment: &mut [u32]) {
+        for z in assignment.iter_mut().rev() {
+            *z = (index % self.values) as u32;
+            index /= self.values;
+        }
+    }
+
+    fn scratch(&self) {}
+
+    fn argmax(&self, potentials: &[f32], assignment: &mut [u32], _: &mut ()) -> Result<Maximum, Error> {
+        check_numbers("potential", potentials)?;
+        let mut value = 0.0;
+        for (i, (block, z)) in potentials.chunks_exact(self.values).zip(assignment.iter_mut()).enumerate() {
+            let best = math::argmax(block).expect("a variable has at least one value");
+            if block[best] == f32::NEG_INFINITY {
+                return Err(forbidden(i));
+            }
+            *z = best as u32;
+            value += block[best] as f64;
+        }
+        Ok(Maximum::proved(value))
+    }
+
+    fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
+        for (block, z) in out.chunks_exact_mut(self.values).zip(assignment) {
+            block[*z as usize] += scale;
+        }
+    }
+
+    /// One variable after the other: O(|Z|).
+    fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        let mut filled = 1;
+        scores[0] = 0.0;
+        for block in potentials.chunks_exact(self.values) {
+            // From the back, so that no score is overwritten before it has been read.
+            for s in (0..filled).rev() {
+                let score = scores[s];
+                for (k, h) in block.iter().enumerate() {
+                    scores[s * self.values + k] = score + h;
+                }
+            }
+            filled *= self.values;
+        }
+    }
+
+    fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
+        let blocks = potentials.chunks_exact(self.values).zip(assignment);
+        blocks.map(|(block, z)| block[*z as usize] as f64).sum()
+    }
+}
+
+impl Sums for Categorical {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        check_numbers("potential", potentials)?;
+        let mut total = 0.0;
+        for i in 0..self.variables {
+            let start = self.block(i).start;
+            total += self.softmax(potentials, i, |k, q| marginals[start + k] = q as f32)?;
+        }
+        Ok(total)
+    }
+
+    /// For one variable: `KL = sum_k q_k ln(K q_k)`, gradient `q_k (ln(K q_k) - KL)`.
+    fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+        check_numbers("potential", potentials)?;
+        let ln_values = (self.values as f64).ln();
+        let mut total = 0.0;
+        let mut q = vec![0.0f64; self.values];
+        for i in 0..self.variables {
+            self.softmax(potentials, i, |k, p| q[k] = p)?;
+            let ln_kq = |q: f64| if q > 0.0 { q.ln() + ln_values } else { 0.0 };
+            let kl: f64 = q.iter().map(|&q| q * ln_kq(q)).sum();
+            if scale != 0.0 {
+                for (g, &q) in gradient[self.block(i)].iter_mut().zip(&q) {
+                    *g += scale * (q * (ln_kq(q) - kl)) as f32;
+                }
+            }
+            total += kl;
+        }
+        Ok(total)
+    }
+
+    fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
+        check_numbers("potential", potentials)?;
+        for (i, z) in assignment.iter_mut().enumerate() {
+            // 53 random bits: uniform in [0, 1).
+            let mut left = (generator.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
+            let mut chosen = None;
+            self.softmax(potentials, i, |k, q| {
+                if q > 0.0 && left >= 0.0 {
+                    chosen = Some(k as u32); // rounding may leave a rest: then the last possible value stands
+                    left -= q;
+                }
+            })?;
+            *z = chosen.ok_or_else(|| forbidden(i))?;
+        }
+        Ok(())
+    }
+}
+
+impl Factorised for Categorical {
+    fn block(&self, variable: usize) -> Range<usize> {
+        variable * self.values..(variable + 1) * self.values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::{Noise, Purpose};
+    use crate::structure::{argmax_batch, perturbed_argmax};
+    use proptest::prelude::*;
+
+    fn brute_force(c: &Categorical, potentials: &[f32]) -> (f64, f64, Vec<f64>) {
+        let mut z = vec![0; c.variables()];
+        let scores: Vec<f64> = (0..c.states().unwrap())
+            .map(|s| {
+                c.state(s, &mut z);
+                c.score(potentials, &z)
+            })
+            .collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|v| (v - max).exp()).sum();
+        let mut marginals = vec![0.0; c.potentials()];
+        for (s, score) in scores.iter().enumerate() {
+            c.state(s, &mut z);
+            let q = (score - max).exp() / sum;
+            for (i, z) in z.iter().enumerate() {
+                marginals[i * c.values() + *z as usize] += q;
+            }
+        }
+        (max, max + sum.ln(), marginals)
+    }
+
+    fn instance() -> impl Strategy<Value = (Categorical, Vec<f32>)> {
+        (1usize..4, 1usize..5).prop_flat_map(|(n, k)| {
+            let continuous = prop::collection::vec(-6f32..6.0, n * k);
+            let ties = prop::collection::vec((-2i32..3).prop_map(|v| v as f32), n * k);
+            let extreme = prop::collection::vec(prop_oneof![-1e30f32..1e30, Just(0.0), -1e-30f32..1e-30], n * k);
+            let forbidden = prop::collection::vec(prop_oneof![3 => -3f32..3.0, 1 => Just(f32::NEG_INFINITY)], n * k);
+            (Just(Categorical::product(n, k).unwrap()), prop_oneof![continuous, ties, extreme, forbidden])
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn agrees_with_brute_force((c, potentials) in instance()) {
+            let (max, log_partition, marginals) = brute_force(&c, &potentials);
+            let mut z = vec![0; c.variables()];
+            let mut m = vec![0.0; c.potentials()];
+            match c.argmax(&potentials, &mut z, &mut ()) {
+                Err(e) => {
+                    let infeasible = matches!(e, Error::Infeasible { .. });
+                    prop_assert!(infeasible && max == f64::NEG_INFINITY);
+                    prop_assert!(c.marginals(&potentials, &mut m).is_err());
+                }
+                Ok(found) => {
+                    let tolerance = 1e-9 * max.abs().max(1.0);
+                    prop_assert!((found.value - max).abs() <= tolerance && found.is_proved());
+                    prop_assert!((c.score(&potentials, &z) - max).abs() <= tolerance);
+                    let mut all = vec![0.0; c.states().unwrap()];
+                    c.scores(&potentials, &mut all);
+                    let best = all.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+                    prop_assert!((best - max).abs() <= 1e-6 * max.abs().max(1.0));
+                    let lp = c.marginals(&potentials, &mut m).unwrap();
+                    prop_assert!((lp - log_partition).abs() <= 1e-6 * log_partition.abs().max(1.0));
+                    for (a, b) in m.iter().zip(&marginals) {
+                        prop_assert!((*a as f64 - b).abs() < 1e-5);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn entropy_and_kl_are_consistent_and_the_gradient_is_right() {
+        let c = Categorical::product(3, 4).unwrap();
+        let mut h = vec![0.0; 12];
+        Noise::new(2, Purpose::User(0), 0).gumbel(&mut h);
+        let mut gradient = vec![0.0; 12];
+        let kl = c.kl_to_uniform(&h, 2.0, &mut gradient).unwrap();
+        assert!((kl - (c.ln_states() - c.entropy(&h).unwrap())).abs() < 1e-5);
+        for i in 0..12 {
+            let at = |d: f32| {
+                let mut x = h.clone();
+                x[i] += d;
+                c.kl_to_uniform(&x, 0.0, &mut []).unwrap()
+            };
+            let numeric = 2.0 * (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((numeric - gradient[i] as f64).abs() < 1e-3, "{i}: {numeric} {}", gradient[i]);
+        }
+        // A forbidden value has probability zero and takes no part.
+        let kl = Categorical::new(2).unwrap().kl_to_uniform(&[0.0, f32::NEG_INFINITY], 1.0, &mut gradient[..2]);
+        assert!((kl.unwrap() - 2f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn samples_and_perturbed_argmax_follow_the_softmax() {
+        let c = Categorical::new(5).unwrap();
+        let h = [0.3, -1.0, 1.2, f32::NEG_INFINITY, 0.0];
+        let mut q = [0.0; 5];
+        c.marginals(&h, &mut q).unwrap();
+        let draws = 100_000;
+        let chi2 = |counts: [usize; 5]| -> f64 {
+            assert_eq!(counts[3], 0);
+            let expected = q.map(|q| q as f64 * draws as f64);
+            (0..5).filter(|k| *k != 3).map(|k| (counts[k] as f64 - expected[k]).powi(2) / expected[k]).sum()
+        };
+
+        let mut generator = Noise::new(11, Purpose::User(1), 0).generator_at(0);
+        let mut counts = [0; 5];
+        let mut z = [0];
+        for _ in 0..draws {
+            c.sample(&h, &mut generator, &mut z).unwrap();
+            counts[z[0] as usize] += 1;
+        }
+        assert!(chi2(counts) < 16.27, "sampling: {counts:?}"); // p = 0.001, 3 degrees of freedom
+
+        let mut noise = vec![0.0; 5 * draws];
+        Noise::new(11, Purpose::User(2), 0).gumbel(&mut noise);
+        let mut assignment = vec![0; draws];
+        perturbed_argmax(&c, &h.repeat(draws), &noise, &mut assignment).unwrap();
+        let mut counts = [0; 5];
+        assignment.iter().for_each(|z| counts[*z as usize] += 1);
+        assert!(chi2(counts) < 16.27, "Gumbel-Max: {counts:?}");
+    }
+
+    #[test]
+    fn bad_input_is_an_error() {
+        assert!(Categorical::new(0).is_err());
+        assert!(Categorical::product(0, 2).is_err());
+        assert!(Categorical::product(usize::MAX, 2).is_err());
+        let c = Categorical::new(3).unwrap();
+        let mut z = [0];
+        let nan = c.argmax(&[0.0, f32::NAN, 1.0], &mut z, &mut ()).unwrap_err();
+        assert_eq!(nan, Error::NotANumber { what: "potential", index: 1 });
+        let inf = c.argmax(&[0.0, 0.0, f32::INFINITY], &mut z, &mut ()).unwrap_err();
+        assert_eq!(inf, Error::PositiveInfinity { what: "potential", index: 2 });
+        assert!(c.argmax(&[f32::NEG_INFINITY; 3], &mut z, &mut ()).is_err());
+        let in_batch = argmax_batch(&c, &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0], &mut [0, 0]).unwrap_err();
+        assert_eq!(in_batch.to_string(), "example 1 of the batch: potential 0 is NaN: expected a finite number");
+        assert!(argmax_batch(&c, &[0.0; 4], &mut [0, 0]).is_err());
+        assert!(argmax_batch(&c, &[0.0; 6], &mut [0]).is_err());
+    }
+
+    #[test]
+    fn a_single_value_and_huge_products_are_defined() {
+        let one = Categorical::product(3, 1).unwrap();
+        let mut z = [7; 3];
+        assert_eq!(one.argmax(&[-1.0, 0.0, 2.0], &mut z, &mut ()).unwrap().value, 1.0);
+        assert_eq!((z, one.states()), ([0; 3], Some(1)));
+        assert_eq!(Categorical::binary(1000).unwrap().states(), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! Discrete structures: finite sets of assignments with exact arg max and, where tractable, exact sums.
+//!
+//! A [`Structure`] is a finite set Z of assignments `z = (z_1, ..., z_n)` with scores that are linear in the
+//! *potentials*: `h(z) = <potentials, s(z)>`, where `s(z)` are the *sufficient statistics*. Its arg max is exact. Where
+//! sums over Z are tractable too, the structure also implements [`Sums`]; where they are not, it does not.
+//!
+//! Conventions:
+//!
+//! - potentials of one example are a slice of `P` numbers; a batch is `[batch, P]`, row-major;
+//! - the first [`unary`](Structure::unary) potentials belong to choices of single variables: perturbations and the
+//!   losses of one-coordinate changes are added there, and nowhere else ("low-dimensional perturbation", paper
+//!   Section 4.1);
+//! - `-inf` forbids a choice; `+inf` and NaN are errors.
+
+mod categorical;
+
+use crate::Error;
+use crate::error::check_len;
+use rayon::prelude::*;
+use std::ops::Range;
+
+pub use categorical::Categorical;
+
+/// A finite set Z with linear scores and an exact arg max.
+pub trait Structure: Sync {
+    /// Working memory of the solver: made once, reused for every instance.
+    type Scratch: Send;
+
+    /// Number of potentials, P.
+    fn potentials(&self) -> usize;
+
+    /// Number of leading potentials that are unary, U: those that receive noise and losses.
+    fn unary(&self) -> usize;
+
+    /// Number of variables of an assignment, n.
+    fn variables(&self) -> usize;
+
+    /// `ln |Z|` in nats.
+    fn ln_states(&self) -> f64;
+
+    /// `|Z|` if it fits into an integer, for enumeration.
+    fn states(&self) -> Option<usize>;
+
+    /// Writes the assignment with the given index (`< |Z|`) in the enumeration order of the structure.
+    fn state(&self, index: usize, assignment: &mut [u32]);
+
+    /// Working memory for [`argmax`](Structure::argmax).
+    fn scratch(&self) -> Self::Scratch;
+
+    /// Finds `argmax_z <potentials, s(z)>`; among equal assignments, the choice is fixed but unspecified.
+    ///
+    /// `potentials` has P values, `assignment` n. Errors: NaN, `+inf`, everything forbidden.
+    fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Self::Scratch)
+    -> Result<Maximum, Error>;
+
+    /// Adds `scale * s(assignment)` to `out` (P values).
+    fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]);
+
+    /// Writes the scores of all states in enumeration order; `scores` has |Z| values.
+    fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        let mut z = vec![0; self.variables()];
+        for (index, score) in scores.iter_mut().enumerate() {
+            self.state(index, &mut z);
+            *score = self.score(potentials, &z) as f32;
+        }
+    }
+
+    /// `<potentials, s(assignment)>`, accumulated in f64.
+    fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
+        let mut statistics = vec![0.0; self.potentials()];
+        self.add_statistics(assignment, 1.0, &mut statistics);
+        // A forbidden potential that is not used must not turn into 0 * -inf = NaN.
+        let used = statistics.iter().zip(potentials).filter(|(s, _)| **s != 0.0);
+        used.map(|(s, p)| *s as f64 * *p as f64).sum()
+    }
+}
+
+/// What an arg max found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Maximum {
+    /// The score of the assignment found.
+    pub value: f64,
+    /// An upper bound of every assignment's score; equal to `value` when optimality is proved.
+    pub bound: f64,
+}
+
+impl Maximum {
+    /// A maximum proved optimal.
+    pub fn proved(value: f64) -> Self {
+        Maximum { value, bound: value }
+    }
+
+    /// Whether no assignment can be better.
+    pub fn is_proved(&self) -> bool {
+        self.bound <= self.value
+    }
+}
+
+/// Exact sums over Z under the Gibbs distribution `q(z) = exp(<potentials, s(z)>) / sum_z' exp(...)`.
+pub trait Sums: Structure {
+    /// Writes the marginals `E_q[s(z)]` (P values) and returns the log-partition `ln sum_z exp(h(z))` in nats.
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error>;
+
+    /// Log-partition `ln sum_z exp(h(z))` in nats.
+    fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
+        self.marginals(potentials, &mut vec![0.0; self.potentials()])
+    }
+
+    /// Entropy of q in nats: `ln Z - <potentials, marginals>`.
+    fn entropy(&self, potentials: &[f32]) -> Result<f64, Error> {
+        let mut marginals = vec![0.0; self.potentials()];
+        let log_partition = self.marginals(potentials, &mut marginals)?;
+        let used = marginals.iter().zip(potentials).filter(|(m, _)| **m != 0.0);
+        Ok(log_partition - used.map(|(m, p)| *m as f64 * *p as f64).sum::<f64>())
+    }
+
+    /// `KL(q || uniform)` in nats, and `scale` times its gradient at the potentials added to `gradient` (P values).
+    fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error>;
+
+    /// Draws an exact sample of q.
+    fn sample<R: rand_chacha::rand_core::Rng>(
+        &self,
+        potentials: &[f32],
+        generator: &mut R,
+        assignment: &mut [u32],
+    ) -> Result<(), Error>;
+}
+
+/// A product of independent blocks: the unary potentials of each variable are a softmax of their own.
+///
+/// For these the conditional expectation of an estimate given all other coordinates has a closed form.
+pub trait Factorised: Sums {
+    /// The range of potentials that belongs to a variable.
+    fn block(&self, variable: usize) -> Range<usize>;
+}
+
+/// Examples per piece of parallel work of [`argmax_batch`]; fixed, so that results cannot depend on threads.
+const EXAMPLES: usize = 32;
+
+/// Solves a batch: `potentials` is `[batch, P]`, `assignment` is `[batch, n]`.
+///
+/// Runs on the current rayon pool; the answers do not depend on the number of threads. The first bad example (by
+/// index) is reported as [`Error::Example`].
+pub fn argmax_batch<S: Structure>(structure: &S, potentials: &[f32], assignment: &mut [u32]) -> Result<(), Error> {
+    solve_batch(structure, potentials, None, assignment)
+}
+
+/// Solves a batch of perturbed problems: `argmax_z <potentials, s(z)> + <noise, unary statistics of z>`.
+///
+/// `potentials` is `[batch, P]`, `noise` is `[batch, U]`, `assignment` is `[batch, n]`. With Gumbel noise and one
+/// variable this is an exact sample of q (Gumbel-Max, paper Section 3).
+pub fn perturbed_argmax<S: Structure>(
+    structure: &S,
+    potentials: &[f32],
+    noise: &[f32],
+    assignment: &mut [u32],
+) -> Result<(), Error> {
+    solve_batch(structure, potentials, Some(noise), assignment)
+}
+
+fn solve_batch<S: Structure>(
+    structure: &S,
+    potentials: &[f32],
+    noise: Option<&[f32]>,
+    assignment: &mut [u32],
+) -> Result<(), Error> {
+    let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+    let batch = batch_size(potentials.len(), p)?;
+    check_len("assignment", assignment.len(), batch * n)?;
+    if let Some(noise) = noise {
+        check_len("noise", noise.len(), batch * u)?;
+    }
+    assignment.par_chunks_mut(EXAMPLES * n.max(1)).enumerate().try_for_each(|(c, chunk)| {
+        let mut scratch = structure.scratch();
+        let mut perturbed = vec![0.0; p];
+        for (i, z) in chunk.chunks_exact_mut(n.max(1)).enumerate() {
+            let b = c * EXAMPLES + i;
+            perturbed.copy_from_slice(&potentials[b * p..][..p]);
+            if let Some(noise) = noise {
+                add(&mut perturbed[..u], &noise[b * u..][..u], 1.0);
+            }
+            structure.argmax(&perturbed, z, &mut scratch).map_err(|e| e.in_example(b))?;
+        }
+        Ok(())
+    })
+}
+
+/// Number of examples in a `[batch, width]` slice.
+pub(crate) fn batch_size(len: usize, width: usize) -> Result<usize, Error> {
+    if width == 0 || len % width != 0 {
+        let expected = if width == 0 { 0 } else { len / width * width };
+        return Err(Error::Length { what: "potentials", expected, found: len });
+    }
+    Ok(len / width)
+}
+
+/// `out += scale * x`.
+#[inline]
+pub(crate) fn add(out: &mut [f32], x: &[f32], scale: f32) {
+    out.iter_mut().zip(x).for_each(|(o, x)| *o += scale * x);
+}
+
+/// Refuses NaN and `+inf`.
+pub(crate) fn check_numbers(what: &'static str, x: &[f32]) -> Result<(), Error> {
+    // One vectorisable pass decides; the position is looked for only when something is wrong.
+    if x.iter().all(|v| *v < f32::INFINITY) {
+        return Ok(());
+    }
+    match x.iter().position(|v| v.is_nan()) {
+        Some(index) => Err(Error::NotANumber { what, index }),
+        None => {
+            let index = x.iter().position(|v| *v == f32::INFINITY).unwrap_or(0);
+            Err(Error::PositiveInfinity { what, index })
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Estimators against the exact gradient: statistical tests at fixed seeds.
+//!
+//! A mean over N draws is compared with its expectation in every coordinate within four standard errors; the
+//! standard error comes from the draws themselves. With fixed seeds the tests are deterministic.
+
+use gumbel::estimator::{Direct, Estimate, Estimator, Exact, Inputs, LocalExpectation, Marginal, Needs, Sides};
+use gumbel::noise::{Noise, Purpose};
+use gumbel::structure::{Categorical, Structure, Sums, perturbed_argmax};
+
+/// Draws per chunk.
+const CHUNK: usize = 2000;
+
+fn random(len: usize, scale: f32, seed: u64) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    Noise::new(seed, Purpose::User(0), 0).zero_mean_gumbel(&mut x);
+    x.iter_mut().for_each(|v| *v *= scale);
+    x
+}
+
+/// The losses of the one-coordinate changes of z, from a table over all states.
+fn neighbours(structure: &Categorical, table: &[f32], z: &[u32]) -> Vec<f32> {
+    let (n, k) = (structure.variables(), structure.values());
+    let mut out = Vec::with_capacity(n * k);
+    for i in 0..n {
+        for value in 0..k {
+            let changed = z.iter().enumerate().map(|(j, z)| if i == j { value } else { *z as usize });
+            out.push(table[changed.fold(0, |index, z| index * k + z)]);
+        }
+    }
+    out
+}
+
+/// Mean and standard error in every coordinate over `draws` independent estimates, and how many were zero.
+fn mean_of<E: Estimator<Categorical>>(
+    estimator: &E,
+    structure: &Categorical,
+    potentials: &[f32],
+    table: &[f32],
+    draws: usize,
+    seed: u64,
+) -> (Vec<f64>, Vec<f64>, Option<usize>) {
+    assert_eq!(estimator.needs(), Needs::Neighbours);
+    let p = structure.potentials();
+    let (mut sum, mut squares) = (vec![0.0f64; p], vec![0.0f64; p]);
+    let mut unmoved = None;
+    let batch = potentials.repeat(CHUNK);
+    let mut noise = vec![0.0; CHUNK * p];
+    let mut assignment = vec![0; CHUNK * structure.variables()];
+    for chunk in 0..draws / CHUNK {
+        Noise::new(seed, Purpose::Noise, chunk as u64).gumbel(&mut noise);
+        perturbed_argmax(structure, &batch, &noise, &mut assignment).unwrap();
+        let losses: Vec<f32> =
+            assignment.chunks(structure.variables()).flat_map(|z| neighbours(structure, table, z)).collect();
+        let mut gradient = vec![0.0; CHUNK * p];
+        let inputs = Inputs { potentials: &batch, noise: &noise, assignment: &assignment, losses: &losses };
+        let mut estimate = Estimate::new(&mut gradient, 1.0);
+        estimator.estimate(structure, &inputs, &mut estimate).unwrap();
+        if let Some(u) = estimate.unmoved {
+            *unmoved.get_or_insert(0) += u;
+        }
+        for row in gradient.chunks(p) {
+            for (i, g) in row.iter().enumerate() {
+                sum[i] += *g as f64;
+                squares[i] += (*g as f64).powi(2);
+            }
+        }
+    }
+    let n = draws as f64;
+    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
+    let error = squares.iter().zip(&mean).map(|(q, m)| ((q / n - m * m).max(0.0) / n).sqrt()).collect();
+    (mean, error, unmoved)
+}
+
+fn exact(structure: &Categorical, potentials: &[f32], table: &[f32]) -> Vec<f32> {
+    let mut gradient = vec![0.0; potentials.len()];
+    let (noise, assignment) = (vec![0.0; potentials.len()], vec![0; structure.variables()]);
+    let inputs = Inputs { potentials, noise: &noise, assignment: &assignment, losses: table };
+    Exact.estimate(structure, &inputs, &mut Estimate::new(&mut gradient, 1.0)).unwrap();
+    gradient
+}
+
+fn softmax64(x: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = x.clone().map(|v| (v - max).exp()).sum();
+    x.map(|v| (v - max).exp() / sum).collect()
+}
+
+/// (softmax(h + a loss) - softmax(h + b loss)) / c in f64.
+fn closed_form(h: &[f32], loss: &[f32], a: f64, b: f64, c: f64) -> Vec<f64> {
+    let at = |s: f64| softmax64(h.iter().zip(loss).map(move |(h, l)| *h as f64 + s * *l as f64));
+    at(a).iter().zip(at(b)).map(|(x, y)| (x - y) / c).collect()
+}
+
+fn distance(a: &[f64], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - *b as f64).powi(2)).sum::<f64>().sqrt()
+}
+
+#[track_caller]
+fn assert_within_four_standard_errors(what: &str, mean: &[f64], error: &[f64], expected: &[f64]) {
+    for (i, ((m, se), e)) in mean.iter().zip(error).zip(expected).enumerate() {
+        assert!(
+            (m - e).abs() <= 4.0 * se + 1e-6,
+            "{what}, coordinate {i}: mean {m}, expected {e}, standard error {se}"
+        );
+    }
+}
+
+#[test]
+fn the_mean_of_direct_is_its_closed_form() {
+    for (case, k) in [2usize, 5, 10].into_iter().enumerate() {
+        for (e, epsilon) in [0.1f64, 0.5, 1.0].into_iter().enumerate() {
+            let seed = (case * 10 + e) as u64;
+            let structure = Categorical::new(k).unwrap();
+            let (h, loss) = (random(k, 1.0, 100 + seed), random(k, 2.0, 200 + seed));
+            let one = Direct::new(epsilon as f32).unwrap();
+            let (mean, error, unmoved) = mean_of(&one, &structure, &h, &loss, 200_000, seed);
+            let expected = closed_form(&h, &loss, 0.0, -epsilon, epsilon);
+            assert_within_four_standard_errors(&format!("K = {k}, eps = {epsilon}"), &mean, &error, &expected);
+            assert!(unmoved.unwrap() > 0 && unmoved.unwrap() < 200_000);
+
+            let two = one.sides(Sides::Two);
+            let (mean, error, _) = mean_of(&two, &structure, &h, &loss, 200_000, seed);
+            let expected = closed_form(&h, &loss, epsilon, -epsilon, 2.0 * epsilon);
+            assert_within_four_standard_errors(
+                &format!("two-sided, K = {k}, eps = {epsilon}"),
+                &mean,
+                &error,
+                &expected,
+            );
+
+            // The closed form that the library offers is the same one, and nothing random is left in it.
+            for direct in [one, two] {
+                let (mean, error, unmoved) = mean_of(&direct.rao_blackwell(), &structure, &h, &loss, CHUNK, seed);
+                let expected = match direct == one {
+                    true => closed_form(&h, &loss, 0.0, -epsilon, epsilon),
+                    false => expected.clone(),
+                };
+                assert!(error.iter().all(|e| *e < 1e-6) && unmoved.is_none());
+                assert!(mean.iter().zip(&expected).all(|(m, e)| (m - e).abs() < 1e-5), "{mean:?} {expected:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bias_falls_like_epsilon_and_two_sided_like_its_square() {
+    for k in [2usize, 5, 10] {
+        let structure = Categorical::new(k).unwrap();
+        let (h, loss) = (random(k, 1.0, 300 + k as u64), random(k, 1.0, 400 + k as u64));
+        let gradient = exact(&structure, &h, &loss);
+        let bias = |sides: Sides, epsilon: f32| {
+            let mut g = vec![0.0; k];
+            Direct::new(epsilon).unwrap().sides(sides).expectation(&h, &loss, 1.0, &mut g);
+            distance(&g.iter().map(|v| *v as f64).collect::<Vec<_>>(), &gradient)
+        };
+        for epsilon in [0.2, 0.4, 0.8] {
+            assert!(bias(Sides::Two, epsilon) < bias(Sides::One, epsilon), "K = {k}, eps = {epsilon}");
+        }
+        let (one, two) = (bias(Sides::One, 0.4) / bias(Sides::One, 0.2), bias(Sides::Two, 0.4) / bias(Sides::Two, 0.2));
+        assert!((1.5..2.6).contains(&one), "one-sided: halving epsilon divides the bias by {one}");
+        assert!((3.0..5.0).contains(&two), "two-sided: halving epsilon divides the bias by {two}");
+    }
+}
+
+#[test]
+fn exact_is_the_derivative_of_the_expected_loss() {
+    for (n, k) in [(1, 2), (1, 7), (3, 4), (5, 2)] {
+        let structure = Categorical::product(n, k).unwrap();
+        let h = random(n * k, 1.0, 1 + n as u64);
+        let table = random(structure.states().unwrap(), 2.0, 2 + k as u64);
+        let expected_loss = |h: &[f32]| -> f64 {
+            let q: Vec<Vec<f64>> = h.chunks(k).map(|b| softmax64(b.iter().map(|v| *v as f64))).collect();
+            let mut z = vec![0; n];
+            (0..table.len())
+                .map(|s| {
+                    structure.state(s, &mut z);
+                    let q: f64 = z.iter().enumerate().map(|(i, z)| q[i][*z as usize]).product();
+                    q * table[s] as f64
+                })
+                .sum()
+        };
+        let gradient = exact(&structure, &h, &table);
+        for i in 0..n * k {
+            let at = |d: f32| {
+                let mut x = h.clone();
+                x[i] += d;
+                expected_loss(&x)
+            };
+            let step = 1.0 / 64.0; // exact in f32 for potentials of this size up to rounding of the sum
+            let numeric = (at(step) - at(-step)) / (2.0 * step as f64);
+            assert!((numeric - gradient[i] as f64).abs() < 1e-3, "n = {n}, K = {k}: {numeric} {}", gradient[i]);
+        }
+    }
+}
+
+#[test]
+fn local_expectation_averages_to_the_exact_gradient() {
+    let structure = Categorical::product(3, 4).unwrap();
+    let (h, table) = (random(12, 1.0, 5), random(64, 2.0, 6));
+    let gradient: Vec<f64> = exact(&structure, &h, &table).iter().map(|g| *g as f64).collect();
+    let (mean, error, _) = mean_of(&LocalExpectation, &structure, &h, &table, 200_000, 7);
+    assert!(error.iter().all(|e| *e > 0.0));
+    assert_within_four_standard_errors("local-expectation", &mean, &error, &gradient);
+
+    // For one variable it is the exact gradient itself.
+    let one = Categorical::new(6).unwrap();
+    let (h, loss) = (random(6, 1.0, 8), random(6, 2.0, 9));
+    let (mean, error, _) = mean_of(&LocalExpectation, &one, &h, &loss, CHUNK, 7);
+    assert!(error.iter().all(|e| *e < 1e-6) && distance(&mean, &exact(&one, &h, &loss)) < 1e-5);
+}
+
+#[test]
+fn rao_blackwellisation_keeps_the_mean_and_lowers_the_variance() {
+    let structure = Categorical::product(3, 4).unwrap();
+    let (h, table) = (random(12, 1.0, 15), random(64, 2.0, 16));
+    for sides in [Sides::One, Sides::Two] {
+        let direct = Direct::new(0.7).unwrap().sides(sides);
+        let (plain, plain_error, _) = mean_of(&direct, &structure, &h, &table, 200_000, 1);
+        let (blackwell, error, _) = mean_of(&direct.rao_blackwell(), &structure, &h, &table, 200_000, 2);
+        for i in 0..12 {
+            let se = (plain_error[i].powi(2) + error[i].powi(2)).sqrt();
+            assert!((plain[i] - blackwell[i]).abs() < 4.0 * se, "{sides:?} {i}: {} {}", plain[i], blackwell[i]);
+            assert!(error[i] < plain_error[i], "{sides:?} {i}: {} {}", error[i], plain_error[i]);
+        }
+    }
+    // As epsilon vanishes it becomes the local expectation.
+    let (tiny, _, _) = mean_of(&Direct::new(1e-3).unwrap().rao_blackwell(), &structure, &h, &table, CHUNK, 3);
+    let (local, _, _) = mean_of(&LocalExpectation, &structure, &h, &table, CHUNK, 3);
+    assert!(tiny.iter().zip(&local).all(|(a, b)| (a - b).abs() < 1e-2), "{tiny:?} {local:?}");
+}
+
+#[test]
+fn marginal_weighs_by_the_posterior() {
+    let structure = Categorical::product(2, 3).unwrap();
+    let (h, table) = (random(6, 1.0, 25), random(9, 2.0, 26));
+    let (mut gradient, mut weights) = (vec![0.0; 6], vec![0.0; 9]);
+    let inputs = Inputs { potentials: &h, noise: &[0.0; 6], assignment: &[0; 2], losses: &table };
+    let mut estimate = Estimate::with_weights(&mut gradient, &mut weights, 0.5);
+    Marginal.estimate(&structure, &inputs, &mut estimate).unwrap();
+    let posterior = softmax64(table.iter().map(|l| -*l as f64));
+    for (w, p) in weights.iter().zip(&posterior) {
+        assert!((*w as f64 - 0.5 * p).abs() < 1e-6);
+    }
+    let mut q = vec![0.0; 6];
+    structure.marginals(&h, &mut q).unwrap();
+    for i in 0..6 {
+        let (variable, value) = (i / 3, i % 3);
+        let p: f64 = (0..9).filter(|s| [s / 3, s % 3][variable] == value).map(|s| posterior[s]).sum();
+        assert!((gradient[i] as f64 - 0.5 * (q[i] as f64 - p)).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn exact_decoder_weights_are_probabilities_and_samples_average() {
+    let structure = Categorical::new(4).unwrap();
+    let (h, loss) = (random(8, 1.0, 35), random(8, 2.0, 36));
+    let (mut gradient, mut weights) = (vec![0.0; 8], vec![0.0; 8]);
+    let inputs = Inputs { potentials: &h, noise: &[0.0; 8], assignment: &[0; 2], losses: &loss };
+    for _ in 0..2 {
+        Exact.estimate(&structure, &inputs, &mut Estimate::with_weights(&mut gradient, &mut weights, 0.5)).unwrap();
+    }
+    for b in 0..2 {
+        let rows = 4 * b..4 * b + 4;
+        let q = softmax64(h[rows.clone()].iter().map(|v| *v as f64));
+        assert!(weights[rows.clone()].iter().zip(&q).all(|(w, q)| (*w as f64 - q).abs() < 1e-6));
+        let single = exact(&structure, &h[rows.clone()], &loss[rows.clone()]);
+        assert!(gradient[rows].iter().zip(&single).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let structure = Categorical::new(50).unwrap();
+    let batch = 1000;
+    let (h, losses, noise) = (random(50 * batch, 1.0, 1), random(50 * batch, 3.0, 2), random(50 * batch, 1.0, 3));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut z = vec![0; batch];
+            perturbed_argmax(&structure, &h, &noise, &mut z).unwrap();
+            let inputs = Inputs { potentials: &h, noise: &noise, assignment: &z, losses: &losses };
+            let (mut g, mut w) = (vec![0.0; 50 * batch], vec![0.0; 50 * batch]);
+            let mut direct = Estimate::new(&mut g, 1.0);
+            Direct::new(1.0).unwrap().estimate(&structure, &inputs, &mut direct).unwrap();
+            let unmoved = direct.unmoved;
+            Exact.estimate(&structure, &inputs, &mut Estimate::with_weights(&mut g, &mut w, 1.0)).unwrap();
+            (z, g, w, unmoved)
+        })
+    };
+    assert!(run(1) == run(3));
+}
+
+#[test]
+fn bad_input_is_an_error() {
+    assert!(Direct::new(0.0).is_err() && Direct::new(f32::NAN).is_err() && Direct::new(-1.0).is_err());
+    let structure = Categorical::new(2).unwrap();
+    let estimate = |potentials: &[f32], losses: &[f32], assignment: &[u32]| {
+        let inputs = Inputs { potentials, noise: &vec![0.0; potentials.len()], assignment, losses };
+        let mut g = vec![0.0; potentials.len()];
+        let direct = Direct::new(1.0).unwrap().estimate(&structure, &inputs, &mut Estimate::new(&mut g, 1.0));
+        let exact = Exact.estimate(&structure, &inputs, &mut Estimate::new(&mut g, 1.0));
+        assert_eq!(direct.is_err(), exact.is_err());
+        direct
+    };
+    assert!(estimate(&[0.0, 1.0], &[1.0, 2.0], &[0]).is_ok());
+    let message = estimate(&[0.0, 1.0, 0.0, 1.0], &[1.0, 2.0, 1.0, f32::NAN], &[0, 0]).unwrap_err().to_string();
+    assert_eq!(message, "example 1 of the batch: loss 1 is NaN: expected a finite number");
+    assert!(estimate(&[0.0, f32::NAN], &[1.0, 2.0], &[0]).is_err());
+    assert!(estimate(&[0.0, 1.0], &[1.0], &[0]).is_err());
+    assert!(estimate(&[0.0, 1.0], &[1.0, 2.0], &[0, 1]).is_err());
+    assert!(estimate(&[0.0, 1.0, 2.0], &[1.0, 2.0], &[0]).is_err());
+
+    let large = Categorical::binary(40).unwrap();
+    let inputs = Inputs { potentials: &[0.0; 80], noise: &[0.0; 80], assignment: &[0; 40], losses: &[] };
+    let error = Exact.estimate(&large, &inputs, &mut Estimate::new(&mut [0.0; 80], 1.0)).unwrap_err();
+    assert_eq!(error.to_string(), "1099511627776 states are too many to enumerate: at most 32768");
+}
