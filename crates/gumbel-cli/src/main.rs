@@ -25,6 +25,10 @@ fn main() -> ExitCode {
             output::line(&e.to_string().trim_end());
             return ExitCode::SUCCESS;
         }
+        Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            output::note(e.to_string().trim_end());
+            return ExitCode::from(2);
+        }
         Err(e) => {
             output::error(&args::one_line(&e.to_string()));
             return ExitCode::from(2);
