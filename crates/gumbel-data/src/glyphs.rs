@@ -214,7 +214,7 @@ mod tests {
         let data = glyphs(0, [100, 20, 20]).unwrap();
         assert_eq!(sha256_hex(data.train.pixels()), "");
         assert_eq!(sha256_hex(data.test.pixels()), "");
-        assert_eq!(data.train.labels().unwrap()[..10], []);
+        assert_eq!(data.train.labels().unwrap()[..10], [0u16; 10]);
     }
 
     #[test]

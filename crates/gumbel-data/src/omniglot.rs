@@ -174,7 +174,8 @@ fn read_zip(
 fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'_>) -> Result<Characters, DataError> {
     let mut characters = Characters::new();
     for index in 0..archive.len() {
-        let name = archive.name_for_index(index).unwrap_or_default();
+        let name = archive.name_for_index(index).transpose();
+        let name = name.map_err(|e| at.caused(format!("entry {index}"), "a readable name", e))?.unwrap_or_default();
         let parts: Vec<&str> = name.split('/').collect();
         // Folders, and what macOS adds to archives.
         if name.ends_with('/') || parts[0] == "__MACOSX" || parts.last() == Some(&".DS_Store") {
@@ -202,7 +203,7 @@ fn read_entry<R: Read + std::io::Seek>(
 ) -> Result<[u8; DIM], DataError> {
     let mut file =
         archive.by_index(entry.index).map_err(|e| at.caused(format!("entry {}", entry.file), "a readable entry", e))?;
-    let place = format!("entry {}", file.name());
+    let place = format!("entry {}", entry.file);
     let mut bytes = Vec::new();
     (&mut file).take(MAX_DRAWING + 1).read_to_end(&mut bytes).map_err(|e| at.caused(&place, "a readable entry", e))?;
     if bytes.len() as u64 > MAX_DRAWING {

@@ -13,7 +13,6 @@ use crate::adam::Adam;
 use crate::config::{EstimatorName, TrainConfig};
 use crate::model::{Decoder, Encoder};
 use crate::{Result, host, likelihood};
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
 use gumbel::estimator::{
     Direct, Estimate, Estimator, Exact, Inputs, LocalExpectation, Marginal, Needs, Sides, enumerable,

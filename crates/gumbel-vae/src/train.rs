@@ -375,7 +375,8 @@ impl Run<'_> {
         let mut images = vec![0.0; batch.len() * pixels];
         let binarization = config.binarization.with_seed(config.seed);
         binarization.fill(&self.data.train, Split::Train, epoch as u64, &indices, &mut images)?;
-        let report = step(&mut self.engine, config, &images, pixels, self.step, self.steps_per_epoch());
+        let steps_per_epoch = self.steps_per_epoch();
+        let report = step(&mut self.engine, config, &images, pixels, self.step, steps_per_epoch);
         let report = report.map_err(|e| match e {
             Error::Discrete(source) => Error::Diverged { step: self.step, epoch, lr: config.lr, source },
             other => other,

@@ -77,7 +77,8 @@ impl Direct {
 
 struct Work<S: Structure> {
     perturbed: Vec<f32>,
-    assignment: Vec<u32>,
+    /// z(eps) and z(-eps).
+    moved: [Vec<u32>; 2],
     solver: S::Scratch,
 }
 
@@ -92,35 +93,26 @@ impl Direct {
     ) -> Result<bool, Error> {
         check_numbers("loss", example.losses)?;
         let u = structure.unary();
-        let mut solve = |shift: f32| -> Result<(), Error> {
-            work.perturbed.copy_from_slice(example.potentials);
-            add(&mut work.perturbed[..u], example.noise, 1.0);
-            add(&mut work.perturbed[..u], example.losses, shift);
-            structure.argmax(&work.perturbed, &mut work.assignment, &mut work.solver).map(drop)
+        let Work { perturbed, moved: [towards, away], solver } = work;
+        let mut solve = |shift: f32, assignment: &mut [u32]| -> Result<(), Error> {
+            perturbed.copy_from_slice(example.potentials);
+            add(&mut perturbed[..u], example.noise, 1.0);
+            add(&mut perturbed[..u], example.losses, shift);
+            structure.argmax(perturbed, assignment, solver).map(drop)
         };
-        solve(-self.epsilon)?;
-        let factor = match self.sides {
-            Sides::One => scale / self.epsilon,
-            Sides::Two => scale * 0.5 / self.epsilon,
-        };
-        match self.sides {
-            Sides::One => {
-                if work.assignment == example.assignment {
-                    return Ok(true);
-                }
-                structure.add_statistics(&work.assignment, -factor, example.gradient);
-                structure.add_statistics(example.assignment, factor, example.gradient);
-            }
+        solve(-self.epsilon, towards)?;
+        let (from, span) = match self.sides {
+            Sides::One => (example.assignment, self.epsilon),
             Sides::Two => {
-                let lower = work.assignment.clone();
-                solve(self.epsilon)?;
-                if work.assignment == lower {
-                    return Ok(true);
-                }
-                structure.add_statistics(&lower, -factor, example.gradient);
-                structure.add_statistics(&work.assignment, factor, example.gradient);
+                solve(self.epsilon, away)?;
+                (&away[..], 2.0 * self.epsilon)
             }
+        };
+        if towards == from {
+            return Ok(true);
         }
+        structure.add_statistics(from, scale / span, example.gradient);
+        structure.add_statistics(towards, -scale / span, example.gradient);
         Ok(false)
     }
 }
@@ -134,7 +126,7 @@ impl<S: Structure> Estimator<S> for Direct {
         let scale = estimate.scale;
         let work = || Work::<S> {
             perturbed: vec![0.0; structure.potentials()],
-            assignment: vec![0; structure.variables()],
+            moved: [vec![0; structure.variables()], vec![0; structure.variables()]],
             solver: structure.scratch(),
         };
         let unmoved = for_each_example(structure, Needs::Neighbours, inputs, estimate, work, |example, work| {
