@@ -240,7 +240,7 @@ mod tests {
         }
         let ink = data.train.mean_ink();
         assert!((0.10..0.20).contains(&ink), "{ink}");
-        let edge = |i: usize| i < SIDE || i % SIDE == 0 || i % SIDE == SIDE - 1 || i >= SIDE * (SIDE - 1);
+        let edge = |i: usize| i < SIDE || i.is_multiple_of(SIDE) || i % SIDE == SIDE - 1 || i >= SIDE * (SIDE - 1);
         let edge_ink: Vec<u8> =
             data.train.pixels().iter().enumerate().filter(|(i, _)| edge(i % (SIDE * SIDE))).map(|(_, p)| *p).collect();
         let share = edge_ink.iter().filter(|p| **p >= 128).count() as f64 / edge_ink.len() as f64;

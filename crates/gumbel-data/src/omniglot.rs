@@ -135,11 +135,7 @@ fn read_zips(folder: &Path, layout: Layout) -> Result<Dataset, DataError> {
 }
 
 /// All drawings of an archive at 28x28, those of a character ordered by file name.
-fn read_zip(
-    path: &Path,
-    characters: usize,
-    drawers: usize,
-) -> Result<BTreeMap<(String, String), Vec<[u8; DIM]>>, DataError> {
+fn read_zip(path: &Path, characters: usize, drawers: usize) -> Result<Decoded, DataError> {
     let at = At { path, format: "zip" };
     let bytes = read_limited(path, MAX_FILE)?;
     let archive = zip::ZipArchive::new(Cursor::new(bytes.as_slice()))
@@ -169,6 +165,9 @@ fn read_zip(
         .collect();
     decoded.into_iter().collect()
 }
+
+/// The images of each character, by (alphabet, character), ordered by file name.
+type Decoded = BTreeMap<(String, String), Vec<[u8; DIM]>>;
 
 /// Sorts the entries by alphabet, character and file name.
 fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'_>) -> Result<Characters, DataError> {

@@ -1,6 +1,6 @@
 //! Pictures of a run: grids of images (PNG) and learning curves (SVG).
 
-use crate::store::{temporary, write_atomic};
+use crate::store::write_atomic;
 use crate::train::Metrics;
 use crate::{Error, Result};
 use image::{GrayImage, ImageFormat, Luma, imageops::FilterType};
@@ -34,9 +34,12 @@ pub fn grid(path: &Path, tiles: &[f32], height: usize, width: usize, columns: us
     write_atomic(path, &bytes.into_inner())
 }
 
+/// Name, colour and points of a line.
+type Series = (String, RGBColor, Vec<(f64, f64)>);
+
 /// Writes the bound of the three splits, and -ln p(x) of the test split where it is known, over the epochs.
 pub fn curves(path: &Path, title: &str, metrics: &[Metrics]) -> Result<()> {
-    let mut series: Vec<(String, RGBColor, Vec<(f64, f64)>)> = vec![];
+    let mut series: Vec<Series> = vec![];
     let colours =
         [("train", RGBColor(130, 130, 130)), ("valid", RGBColor(31, 119, 180)), ("test", RGBColor(214, 39, 40))];
     for (split, colour) in colours {
@@ -76,6 +79,5 @@ pub fn curves(path: &Path, title: &str, metrics: &[Metrics]) -> Result<()> {
         Ok(())
     };
     draw(&mut svg).map_err(|e| Error::Picture { path: path.to_path_buf(), detail: e.to_string() })?;
-    debug_assert_ne!(temporary(path), path);
     write_atomic(path, svg.as_bytes())
 }

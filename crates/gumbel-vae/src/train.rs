@@ -232,7 +232,7 @@ pub fn train(
         limit => limit.min(data.train.count()),
     };
     if count == 0 || data.valid.count() == 0 || data.test.count() == 0 {
-        return Err(Error::setting("dataset", &config.dataset, "at least one image in each split"));
+        return Err(Error::setting("dataset", config.dataset, "at least one image in each split"));
     }
     let engine = model(config, data.train.dim())?;
     let mut run = Run { config, data, files, engine, state: State::default(), step: 0, count, began: Instant::now() };
@@ -337,7 +337,8 @@ impl Run<'_> {
             return stopped(&self);
         }
         // Killed between the last step of an epoch and its evaluation, or stopped there.
-        if self.step > 0 && self.step % steps_per_epoch == 0 && self.evaluated() < self.step / steps_per_epoch {
+        if self.step > 0 && self.step.is_multiple_of(steps_per_epoch) && self.evaluated() < self.step / steps_per_epoch
+        {
             self.end_epoch(observer)?;
         }
         while self.step < self.total() {
@@ -348,8 +349,8 @@ impl Run<'_> {
                 observer.step(epoch, self.step, self.total());
                 let stop = observer.stop();
                 let every = self.config.checkpoint_every;
-                let ends_epoch = self.step % steps_per_epoch == 0;
-                if stop || every > 0 && self.step % every == 0 && !ends_epoch {
+                let ends_epoch = self.step.is_multiple_of(steps_per_epoch);
+                if stop || every > 0 && self.step.is_multiple_of(every) && !ends_epoch {
                     self.save()?;
                 }
                 if stop {

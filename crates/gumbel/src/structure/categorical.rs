@@ -264,7 +264,9 @@ mod tests {
                     let mut all = vec![0.0; c.states().unwrap()];
                     c.scores(&potentials, &mut all);
                     let best = all.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-                    prop_assert!((best - max).abs() <= 1e-6 * max.abs().max(1.0));
+                    // Sums in f32: large potentials that cancel leave an error of their own size.
+                    let size = potentials.iter().filter(|h| h.is_finite()).map(|h| h.abs()).fold(1.0, f32::max) as f64;
+                    prop_assert!((best - max).abs() <= 1e-6 * size);
                     let lp = c.marginals(&potentials, &mut m).unwrap();
                     prop_assert!((lp - log_partition).abs() <= 1e-6 * log_partition.abs().max(1.0));
                     for (a, b) in m.iter().zip(&marginals) {

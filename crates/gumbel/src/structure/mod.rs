@@ -187,11 +187,10 @@ fn solve_batch<S: Structure>(
 
 /// Number of examples in a `[batch, width]` slice.
 pub(crate) fn batch_size(len: usize, width: usize) -> Result<usize, Error> {
-    if width == 0 || len % width != 0 {
-        let expected = if width == 0 { 0 } else { len / width * width };
-        return Err(Error::Length { what: "potentials", expected, found: len });
+    match len.checked_rem(width) {
+        Some(0) => Ok(len / width),
+        rest => Err(Error::Length { what: "potentials", expected: len - rest.unwrap_or(len), found: len }),
     }
-    Ok(len / width)
 }
 
 /// `out += scale * x`.
