@@ -177,12 +177,15 @@ fn try_fetch(acts: &[Act]) -> (Result<(), DataError>, Vec<Option<String>>) {
     let result = fetch_file(&spec, folder.path(), &options(), &mut |_| {});
     let path = folder.path().join("data.bin");
     assert_eq!(path.exists(), result.is_ok(), "{result:?}");
-    if result.is_ok() {
-        assert_eq!(fs::read(&path).unwrap(), content());
-        assert!(!folder.path().join("data.bin.part").exists());
-    } else {
-        let message = result.as_ref().unwrap_err().to_string();
-        assert!(!message.contains('\n') && message.contains("data.bin"), "{message}");
+    match &result {
+        Ok(_) => {
+            assert_eq!(fs::read(&path).unwrap(), content());
+            assert!(!folder.path().join("data.bin.part").exists());
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.contains('\n') && message.contains("data.bin"), "{message}");
+        }
     }
     (result.map(drop), server.ranges())
 }
