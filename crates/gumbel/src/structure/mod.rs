@@ -139,8 +139,8 @@ const EXAMPLES: usize = 32;
 
 /// Solves a batch: `potentials` is `[batch, P]`, `assignment` is `[batch, n]`.
 ///
-/// Runs on the current rayon pool; the answers do not depend on the number of threads. The first bad example (by
-/// index) is reported as [`Error::Example`].
+/// Runs on the current rayon pool; the answers do not depend on the number of threads. A bad example is
+/// reported as [`Error::Example`]; if there are several, it is one of them.
 pub fn argmax_batch<S: Structure>(structure: &S, potentials: &[f32], assignment: &mut [u32]) -> Result<(), Error> {
     solve_batch(structure, potentials, None, assignment)
 }
