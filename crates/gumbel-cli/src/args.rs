@@ -10,6 +10,7 @@ use std::path::PathBuf;
 #[command(
     name = "gumbel",
     version,
+    args_override_self = true,
     arg_required_else_help = true,
     after_help = "Examples:
   gumbel train                                            generated glyphs, no download, pictures in runs/
@@ -97,7 +98,7 @@ pub struct Train {
     /// TOML file with any of the keys below
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Run folder (default: runs/<dataset>-<latent>-<estimator>-s<seed>)
+    /// Run folder (default: `runs/<dataset>-<latent>-<estimator>-s<seed>`)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Continue the run in the folder

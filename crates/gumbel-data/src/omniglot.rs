@@ -187,7 +187,7 @@ fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'
             return Err(at.bad(format!("entry {name}"), "a .png file", file));
         }
         let drawings = characters.entry((alphabet.to_string(), character.to_string())).or_default();
-        drawings.push(Entry { index, file: file.to_string() });
+        drawings.push(Entry { index, file: name.to_string() });
     }
     for drawings in characters.values_mut() {
         drawings.sort_by(|a, b| a.file.cmp(&b.file));

@@ -3,35 +3,41 @@
 use crate::store::write_atomic;
 use crate::train::Metrics;
 use crate::{Error, Result};
-use image::{GrayImage, ImageFormat, Luma, imageops::FilterType};
 use plotters::prelude::*;
-use std::io::Cursor;
 use std::path::Path;
 
 /// Pixels between tiles.
-const GAP: u32 = 2;
+const GAP: usize = 2;
 /// Magnification of a pixel.
-const ZOOM: u32 = 2;
+const ZOOM: usize = 2;
 
 /// Writes a grid of grey images with values in [0, 1], `[tiles, height * width]`, `columns` to a row.
 pub fn grid(path: &Path, tiles: &[f32], height: usize, width: usize, columns: usize) -> Result<()> {
-    let columns = columns.max(1) as u32;
-    let (h, w) = (height as u32, width as u32);
-    let count = (tiles.len() / (height * width)) as u32;
-    let rows = count.div_ceil(columns).max(1);
-    let mut canvas = GrayImage::from_pixel(columns * (w + GAP) + GAP, rows * (h + GAP) + GAP, Luma([128]));
+    let columns = columns.max(1);
+    let rows = (tiles.len() / (height * width)).div_ceil(columns).max(1);
+    let (canvas_width, canvas_height) = (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP);
+    let line = canvas_width * ZOOM;
+    let mut canvas = vec![128u8; line * canvas_height * ZOOM];
     for (i, tile) in tiles.chunks_exact(height * width).enumerate() {
-        let (x0, y0) = (GAP + i as u32 % columns * (w + GAP), GAP + i as u32 / columns * (h + GAP));
+        let (x0, y0) = (GAP + i % columns * (width + GAP), GAP + i / columns * (height + GAP));
         for (p, v) in tile.iter().enumerate() {
             let level = (v.clamp(0.0, 1.0) * 255.0).round() as u8;
-            canvas.put_pixel(x0 + p as u32 % w, y0 + p as u32 / w, Luma([level]));
+            let (x, y) = ((x0 + p % width) * ZOOM, (y0 + p / width) * ZOOM);
+            for row in y..y + ZOOM {
+                canvas[row * line + x..][..ZOOM].fill(level);
+            }
         }
     }
-    let large = image::imageops::resize(&canvas, canvas.width() * ZOOM, canvas.height() * ZOOM, FilterType::Nearest);
-    let mut bytes = Cursor::new(vec![]);
-    let drawn = large.write_to(&mut bytes, ImageFormat::Png);
+    let mut bytes = vec![];
+    let mut encoder = png::Encoder::new(&mut bytes, line as u32, (canvas_height * ZOOM) as u32);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::Eight);
+    let drawn = encoder.write_header().and_then(|mut w| {
+        w.write_image_data(&canvas)?;
+        w.finish()
+    });
     drawn.map_err(|e| Error::Picture { path: path.to_path_buf(), detail: e.to_string() })?;
-    write_atomic(path, &bytes.into_inner())
+    write_atomic(path, &bytes)
 }
 
 /// Name, colour and points of a line.

@@ -150,7 +150,6 @@ const TRAIN_EVALUATION: usize = 10_000;
 /// What a checkpoint knows of its run, beside the parameters.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
-    metrics: Vec<Metrics>,
     /// Draws without gradient in the running epoch, if the estimator counts them, and all draws.
     unmoved: Option<u64>,
     draws: u64,
@@ -158,6 +157,7 @@ struct State {
     /// Time of the steps of the running epoch.
     step_seconds: f64,
     best_epoch: usize,
+    metrics: Vec<Metrics>,
 }
 
 /// Names of the files of a run.
@@ -310,7 +310,7 @@ impl Run<'_> {
         let foreign =
             |found: String| Error::Foreign { path: path.clone(), expected: "a checkpoint of this run".into(), found };
         self.state =
-            serde_json::from_str(&stored.state).map_err(|e| foreign(format!("a state that does not parse ({e})")))?;
+            toml::from_str(&stored.state).map_err(|e| foreign(format!("a state that does not parse ({e})")))?;
         self.step = stored.steps;
         load(&mut self.engine, &stored.model).map_err(|e| foreign(format!("a model with {e}")))?;
         self.engine.adam.restore(stored.steps, stored.moments, &stored.model.all()).map_err(foreign)
@@ -323,7 +323,8 @@ impl Run<'_> {
             model: snapshot(&self.engine),
             steps: self.step,
             moments: self.engine.adam.moments().to_vec(),
-            state: serde_json::to_string(&state).expect("a state holds only finite numbers and text"),
+            // TOML, because its numbers are read back to the same bits.
+            state: toml::to_string(&state).expect("a state holds only numbers and text"),
         };
         store::write_checkpoint(&self.files.checkpoint(), &checkpoint)
     }
