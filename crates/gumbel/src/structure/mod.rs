@@ -13,6 +13,8 @@
 //! - `-inf` forbids a choice; `+inf` and NaN are errors.
 
 mod categorical;
+#[cfg(test)]
+pub(crate) mod oracle;
 
 use crate::Error;
 use crate::error::check_len;
@@ -52,6 +54,20 @@ pub trait Structure: Sync {
     /// `potentials` has P values, `assignment` n. Errors: NaN, `+inf`, everything forbidden.
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Self::Scratch)
     -> Result<Maximum, Error>;
+
+    /// Solves again after a change of unary potentials only: the same answer as [`argmax`](Structure::argmax), sooner.
+    ///
+    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from these
+    /// in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from this solves
+    /// from scratch.
+    fn resolve(
+        &self,
+        potentials: &[f32],
+        assignment: &mut [u32],
+        scratch: &mut Self::Scratch,
+    ) -> Result<Maximum, Error> {
+        self.argmax(potentials, assignment, scratch)
+    }
 
     /// Adds `scale * s(assignment)` to `out` (P values).
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]);
