@@ -76,6 +76,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Data,
     },
+    /// Solve arg max problems, one JSON object a line, exactly
+    Solve(Solve),
     /// Measure speed
     Bench {
         /// What to measure.
@@ -284,6 +286,56 @@ pub struct Reconstruct {
     /// PNG file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// `gumbel solve`.
+#[derive(Debug, Args)]
+#[command(after_help = r#"Problems, one a line; all are maximised:
+  {"structure":"pairwise","unary":[n],"pairs":[[i,j,w],...]}     z in {0,1}^n, also "supermodular" (every w >= 0)
+  {"structure":"categorical","scores":[K]}
+  {"structure":"chain","unary":[[K] x T],"transition":[[[K] x K] x (T-1)]}
+  {"structure":"tree","unary":[[K] x n],"edges":[[i,j,[[K] x K]],...]}
+  {"structure":"subset","k":k,"scores":[n]}
+  {"structure":"permutation","scores":[[n] x n]}                 z[i]: column of row i
+  {"structure":"spanning-tree","nodes":n,"edges":[[i,j,w],...]}
+  {"structure":"arborescence","root":r,"scores":[[n] x n]}       scores[parent][child]
+null stands for -inf, a forbidden choice. "sum":true adds "log_partition", "marginals" and "pair_marginals".
+
+Answers, one a line, in the same order:
+  {"z":[...],"value":v,"proved":true,"gap":0.0,"seconds":s}      or {"error":"..."}, then the exit code is 1
+
+Examples:
+  echo '{"structure":"pairwise","unary":[1,-2,0.5],"pairs":[[0,1,3],[1,2,-1]]}' | gumbel solve
+  gumbel solve problems.jsonl --threads 2 > answers.jsonl
+  gumbel solve --format sparse --limit 10 bqp50-1.sparse"#)]
+pub struct Solve {
+    /// File of problems; - or nothing: standard input
+    pub file: Option<PathBuf>,
+    /// Seconds per problem after which the best assignment so far is printed with its gap (default: none)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub limit: Option<f64>,
+    /// json, or sparse: the text format of OR-Library and BiqMac (header `n m`, then `i j q`, 1-based)
+    #[arg(long, value_name = "NAME", value_enum, hide_possible_values = true, default_value_t = Format::Json)]
+    pub format: Format,
+    /// Minimise (sparse format only)
+    #[arg(long)]
+    pub minimise: bool,
+}
+
+/// Formats of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Sparse text.
+    Sparse,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(s) if s > 0.0 && s <= 1e9 => Ok(s),
+        _ => Err("expected a positive number of seconds".to_string()),
+    }
 }
 
 /// `gumbel data`.

@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod output;
+mod problem;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Sample(command) => commands::stored::sample(&common, &command),
         Command::Reconstruct(command) => commands::stored::reconstruct(&common, &command),
         Command::Data { command } => commands::data::run(&common, &command),
+        Command::Solve(command) => commands::solve::run(&common, &command),
         Command::Bench { command } => commands::bench::run(&common, &command),
     })
 }

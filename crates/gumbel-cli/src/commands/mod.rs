@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod data;
+pub mod solve;
 pub mod stored;
 pub mod train;
 

@@ -1,0 +1,164 @@
+//! `gumbel solve`: a stream of problems in, a stream of answers out.
+
+use crate::args::{Common, Format, Solve};
+use crate::output::Failure;
+use crate::problem::{self, Answer, Bad, Solver};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Bytes read at once; what is there is solved together.
+const BUFFER: usize = 1 << 20;
+
+/// The longest line, in bytes: a dense pairwise problem of the largest size fits many times.
+const LONGEST: u64 = 1 << 28;
+
+#[derive(Serialize)]
+struct Refused {
+    error: String,
+}
+
+/// Reads problems, prints answers.
+pub fn run(_: &Common, command: &Solve) -> Result<(), Failure> {
+    let limit = command.limit.map(Duration::from_secs_f64);
+    if command.minimise && command.format == Format::Json {
+        return Err(Failure::Usage("--minimise goes with --format sparse only: JSON problems are maximised".into()));
+    }
+    let (name, input): (String, Box<dyn Read>) = match command.file.as_deref() {
+        Some(path) if path != Path::new("-") => {
+            let file = File::open(path).map_err(|e| Failure::Other(format!("{}: {e}", path.display())))?;
+            (path.display().to_string(), Box::new(file))
+        }
+        _ => ("standard input".into(), Box::new(io::stdin())),
+    };
+    let mut input = BufReader::with_capacity(BUFFER, input);
+    let mut out = io::stdout().lock();
+    let read_failed = |e: io::Error| Failure::Other(format!("{name}: {e}"));
+    let (mut answered, mut refused) = (0usize, 0usize);
+    let mut print = |answers: Vec<Result<Vec<u8>, Vec<u8>>>| -> Result<bool, Failure> {
+        for answer in answers {
+            refused += answer.is_err() as usize;
+            answered += 1;
+            let (Ok(line) | Err(line)) = answer;
+            match out.write_all(&line) {
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+                other => other.map_err(|e| Failure::Other(format!("standard output: {e}")))?,
+            }
+        }
+        match out.flush() {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            other => other.map(|()| true).map_err(|e| Failure::Other(format!("standard output: {e}"))),
+        }
+    };
+    match command.format {
+        Format::Json => {
+            let mut chunk = Chunk::default();
+            while chunk.read(&mut input).map_err(read_failed)? {
+                if !print(chunk.solve(limit))? {
+                    return Ok(());
+                }
+            }
+        }
+        Format::Sparse => {
+            let mut text = String::new();
+            input.read_to_string(&mut text).map_err(read_failed)?;
+            let problems = problem::sparse(&text).map_err(|e| Failure::Other(format!("{name}: {e}")))?;
+            // One after the other: each may take its whole time limit, and its answer should not wait for the rest.
+            let mut solver = Solver::new(limit);
+            let sign = if command.minimise { -1.0 } else { 1.0 };
+            for p in problems {
+                let linear: Vec<f64> = p.linear.iter().map(|q| sign * q).collect();
+                let pairs: Vec<_> = p.pairs.iter().map(|&(i, j, q)| (i, j, sign * q)).collect();
+                let answer = solver.quadratic(&linear, &pairs);
+                if !print(vec![encode(if command.minimise { answer.map(Answer::negated) } else { answer })])? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    match refused {
+        0 => Ok(()),
+        _ => Err(Failure::Other(format!("{refused} of {answered} problems were refused; see their \"error\"s"))),
+    }
+}
+
+/// Lines that are solved together: all that could be read without waiting.
+#[derive(Default)]
+struct Chunk {
+    text: Vec<u8>,
+    /// End of each line in `text`.
+    ends: Vec<usize>,
+    /// Lines that were longer than allowed: cut off.
+    long: Vec<bool>,
+}
+
+impl Chunk {
+    /// Reads at least one line, if there is one, and those that have arrived with it.
+    fn read(&mut self, input: &mut BufReader<Box<dyn Read>>) -> io::Result<bool> {
+        self.text.clear();
+        self.ends.clear();
+        self.long.clear();
+        loop {
+            let start = self.text.len();
+            if input.by_ref().take(LONGEST).read_until(b'\n', &mut self.text)? == 0 {
+                break;
+            }
+            let whole = self.text.last() == Some(&b'\n') || ((self.text.len() - start) as u64) < LONGEST;
+            if !whole {
+                self.text.truncate(start);
+                skip_line(input)?;
+            }
+            self.ends.push(self.text.len());
+            self.long.push(!whole);
+            if !input.buffer().contains(&b'\n') {
+                break;
+            }
+        }
+        Ok(!self.ends.is_empty())
+    }
+
+    /// Answers in the order of the lines; blank lines have none.
+    fn solve(&self, limit: Option<Duration>) -> Vec<Result<Vec<u8>, Vec<u8>>> {
+        let lines = (0..self.ends.len()).into_par_iter().map_init(
+            || Solver::new(limit),
+            |solver, i| {
+                let line = self.text[if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i]].trim_ascii();
+                match self.long[i] {
+                    true => Some(encode(Err(Bad::Text(format!("the line is longer than {LONGEST} bytes"))))),
+                    false => (!line.is_empty()).then(|| encode(solver.line(line))),
+                }
+            },
+        );
+        lines.collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+}
+
+fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let (used, done) = match buffer.iter().position(|b| *b == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        input.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// A line of output; `Err` for a refused problem.
+fn encode(answer: Result<Answer, Bad>) -> Result<Vec<u8>, Vec<u8>> {
+    let line = |value: serde_json::Result<Vec<u8>>| {
+        let mut line = value.expect("our records are plain data");
+        line.push(b'\n');
+        line
+    };
+    match answer {
+        Ok(answer) => Ok(line(serde_json::to_vec(&answer))),
+        Err(e) => Err(line(serde_json::to_vec(&Refused { error: e.to_string() }))),
+    }
+}
