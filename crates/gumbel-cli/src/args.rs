@@ -156,7 +156,8 @@ pub struct Settings {
     /// Relaxed estimators: steps between refreshes of the temperature [default: 1000]
     #[arg(long, value_name = "STEPS")]
     pub temperature_every: Option<u64>,
-    /// The KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound [default: on]
+    /// The KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound, and `marginal` has it
+    /// in its objective whatever this says [default: on]
     #[arg(long)]
     pub kl: Option<KlSchedule>,
     /// Gumbel draws per example [default: 1]

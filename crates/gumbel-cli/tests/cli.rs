@@ -127,15 +127,7 @@ fn every_estimator_and_latent_trains() {
     .enumerate()
     {
         let run = folder.path().join(i.to_string());
-        let arguments: Vec<&str> =
-            SMALL.iter().copied().filter(|a| !matches!(*a, "--latent" | "categorical:4")).collect();
-        let latent: &[&str] = if more.contains(&"--latent") { &[] } else { &["--latent", "categorical:4"] };
-        let hidden: Vec<&str> = if more.contains(&"--hidden") {
-            arguments.iter().copied().filter(|a| !matches!(*a, "--hidden" | "16")).collect()
-        } else {
-            arguments
-        };
-        let output = gumbel(&[&hidden, latent, &["--out", run.to_str().unwrap(), "--json"], more].concat());
+        let output = small(&run, &[more, &["--json"][..]].concat());
         let out = succeeds(&output);
         let lines: Vec<_> = out.lines().map(json).collect();
         let bounds: Vec<f64> =
@@ -145,6 +137,18 @@ fn every_estimator_and_latent_trains() {
         assert_eq!(lines[0]["nll"].is_null(), more.contains(&"binary:20"));
         assert_eq!(lines[0]["bound_samples"].is_number(), more.contains(&"binary:20"));
     }
+}
+
+#[test]
+fn marginal_has_the_prior_in_its_objective() {
+    let folder = tempfile::tempdir().unwrap();
+    let bound = |kl: &str| {
+        let output = small(&folder.path().join(kl), &["--estimator", "marginal", "--kl", kl, "--json"]);
+        json(succeeds(&output).lines().last().unwrap())["final_test"]["bound"].clone()
+    };
+    let (on, off) = (bound("on"), bound("off"));
+    assert!(on.is_number());
+    assert_eq!(on, off);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! images is a permutation keyed by the epoch, the noise is keyed by the step. So a run that continues from a
 //! checkpoint ends with the same bits as one that was never interrupted.
 
-use crate::config::TrainConfig;
+use crate::config::{EstimatorName, TrainConfig};
 use crate::engine::{Autodiff, Method, StepOptions};
 use crate::evaluate::{Evaluation, Protocol, evaluate};
 use crate::model::{Encoder, Mlp, Named, parameters, with_parameters};
@@ -524,7 +524,11 @@ pub fn step(
     Noise::new(config.seed, Purpose::Noise, step).gumbel(&mut noise);
     let (epsilon, temperature) = (config.epsilon_schedule()?.at(step), config.temperature_schedule()?.at(step));
     let method = Method::new(config, epsilon, temperature)?;
-    let kl_weight = config.kl.weight(step, steps_per_epoch);
+    let kl_weight = match config.estimator {
+        // Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
+        EstimatorName::Marginal => 0.0,
+        _ => config.kl.weight(step, steps_per_epoch),
+    };
     engine.step(images, pixels, &StepOptions { method: &method, kl_weight, noise: &noise })
 }
 
