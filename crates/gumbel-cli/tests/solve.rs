@@ -1,0 +1,294 @@
+//! `gumbel solve` from outside: every structure, streams, bad lines, the sparse format.
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn solve(input: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+    command.arg("solve").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_string();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    output
+}
+
+fn answers(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+fn error_of(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.trim_end().lines().count(), 1, "not one line: {text}");
+    assert!(text.starts_with("gumbel: ") && !text.contains("panicked"), "{text}");
+    text
+}
+
+#[track_caller]
+fn answer(problem: Value) -> Value {
+    let output = solve(&problem.to_string(), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let answer = answers(&output).remove(0);
+    assert!(answer["seconds"].as_f64().unwrap() >= 0.0);
+    assert_eq!((&answer["proved"], answer["gap"].as_f64()), (&json!(true), Some(0.0)), "{answer}");
+    answer
+}
+
+#[track_caller]
+fn close(found: &Value, expected: f64) {
+    let found = found.as_f64().unwrap();
+    assert!((found - expected).abs() < 1e-5 * expected.abs().max(1.0), "{found}, should be {expected}");
+}
+
+#[test]
+fn every_structure_has_its_answer() {
+    let a = answer(json!({"structure": "pairwise", "unary": [1, -2, 0.5], "pairs": [[0, 1, 3], [2, 1, -1]]}));
+    assert_eq!(a["z"], json!([1, 1, 0]));
+    close(&a["value"], 2.0);
+    let a = answer(json!({"structure": "supermodular", "unary": [1, -2, -0.5], "pairs": [[0, 1, 1.5], [1, 2, 0.25]]}));
+    assert_eq!(a["z"], json!([1, 1, 0]));
+    close(&a["value"], 0.5);
+    let a = answer(json!({"structure": "categorical", "scores": [0, 3, null, -1]}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1]), Some(3.0)));
+    // At the first step, state 1 pays more; the transition makes up for state 0.
+    let chain = json!({"structure": "chain", "unary": [[0, 1], [0, 0]], "transition": [[[0, 5], [0, 0]]]});
+    let a = answer(chain);
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([0, 1]), Some(5.0)));
+    let tree = json!({"structure": "tree", "unary": [[0, 1], [0, 0], [2, 0]],
+        "edges": [[0, 1, [[0, 5], [0, 0]]], [2, 1, [[0, 0], [0, 4]]]]});
+    let a = answer(tree);
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([0, 1, 1]), Some(9.0)));
+    let a = answer(json!({"structure": "subset", "k": 2, "scores": [-1, -3, -2, -4]}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1, 0, 1, 0]), Some(-3.0)));
+    let a = answer(json!({"structure": "permutation", "scores": [[3, 2, 0], [3, 0, 0], [0, 0, 1]]}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1, 0, 2]), Some(6.0)));
+    let edges = json!([[0, 1, 1], [1, 2, -2], [0, 2, -1]]);
+    let a = answer(json!({"structure": "spanning-tree", "nodes": 3, "edges": edges}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1, 0, 1]), Some(0.0)));
+    let scores = json!([[0, 1, 1], [0, 0, 5], [0, 9, 0]]); // 1 and 2 would like each other as parents
+    let a = answer(json!({"structure": "arborescence", "root": 0, "scores": scores}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([0, 2, 0]), Some(10.0)));
+}
+
+#[test]
+fn sums_come_in_the_shape_of_the_problem() {
+    let a = answer(json!({"structure": "categorical", "scores": [0, 0], "sum": true}));
+    close(&a["log_partition"], 2f64.ln());
+    close(&a["marginals"][1], 0.5);
+
+    for structure in ["pairwise", "supermodular"] {
+        let a = answer(json!({"structure": structure, "unary": [0, 1], "pairs": [[1, 0, 2]], "sum": true}));
+        let weights = [1.0, 1f64.exp(), 1.0, 3f64.exp()]; // 00, 01, 10, 11
+        let z: f64 = weights.iter().sum();
+        close(&a["log_partition"], z.ln());
+        close(&a["marginals"][0], (weights[2] + weights[3]) / z);
+        close(&a["pair_marginals"][0], weights[3] / z);
+    }
+
+    let chain = json!({"structure": "chain", "unary": [[0, 1], [0, 0]], "transition": [[[0, 1], [0, 0]]], "sum": true});
+    let a = answer(chain);
+    let z = 1.0 + 1f64.exp() + 2.0 * 1f64.exp();
+    close(&a["log_partition"], z.ln());
+    close(&a["marginals"][0][1], 2.0 * 1f64.exp() / z);
+    close(&a["pair_marginals"][0][0][1], 1f64.exp() / z);
+    let tree = json!({"structure": "tree", "unary": [[0, 1], [0, 0]], "edges": [[1, 0, [[0, 0], [1, 0]]]], "sum": true});
+    let b = answer(tree);
+    close(&b["log_partition"], z.ln());
+    close(&b["pair_marginals"][0][1][0], 1f64.exp() / z);
+
+    let a = answer(json!({"structure": "subset", "k": 1, "scores": [0, 1], "sum": true}));
+    close(&a["marginals"][1], 1f64.exp() / (1.0 + 1f64.exp()));
+    let edges = json!([[0, 1, 0], [1, 2, 0], [0, 2, 0]]);
+    let a = answer(json!({"structure": "spanning-tree", "nodes": 3, "edges": edges, "sum": true}));
+    close(&a["log_partition"], 3f64.ln());
+    close(&a["marginals"][2], 2.0 / 3.0);
+    let scores = json!([[0, 0, 0], [0, 0, 0], [0, 0, 0]]);
+    let a = answer(json!({"structure": "arborescence", "root": 1, "scores": scores, "sum": true}));
+    close(&a["log_partition"], 3f64.ln());
+    close(&a["marginals"][1][2], 2.0 / 3.0);
+
+    // Not tractable: null, not an invention.
+    let a = answer(json!({"structure": "permutation", "scores": [[0, 1], [1, 0]], "sum": true}));
+    assert!(a.as_object().unwrap().contains_key("log_partition") && a["log_partition"].is_null());
+    let a = answer(json!({"structure": "pairwise", "unary": vec![0.5; 21], "pairs": [], "sum": true}));
+    assert!(a["log_partition"].is_null());
+}
+
+#[test]
+fn the_smallest_problems_are_defined() {
+    assert_eq!(answer(json!({"structure": "pairwise", "unary": [], "pairs": []}))["z"], json!([]));
+    assert_eq!(answer(json!({"structure": "supermodular", "unary": [], "pairs": []}))["z"], json!([]));
+    assert_eq!(answer(json!({"structure": "chain", "unary": [[1, 2]], "transition": []}))["z"], json!([1]));
+    assert_eq!(answer(json!({"structure": "tree", "unary": [[1, 2]], "edges": []}))["z"], json!([1]));
+    assert_eq!(answer(json!({"structure": "subset", "k": 0, "scores": [1]}))["z"], json!([0]));
+    assert_eq!(answer(json!({"structure": "permutation", "scores": [[-1]]}))["z"], json!([0]));
+    assert_eq!(answer(json!({"structure": "spanning-tree", "nodes": 1, "edges": []}))["z"], json!([]));
+    assert_eq!(answer(json!({"structure": "arborescence", "root": 0, "scores": [[0]]}))["z"], json!([0]));
+}
+
+#[test]
+fn bad_lines_are_answered_and_the_rest_goes_on() {
+    let good = r#"{"structure":"pairwise","unary":[1],"pairs":[]}"#;
+    let bad = [
+        ("", "EOF"),
+        ("nonsense", "expected"),
+        ("[]", "expected"),
+        (r#"{"structure":"knapsack","scores":[1]}"#, "unknown variant"),
+        (r#"{"unary":[1],"pairs":[]}"#, "structure"),
+        (r#"{"structure":"pairwise","unary":[1]}"#, "pairs is missing"),
+        (r#"{"structure":"pairwise","unary":[1],"pair":[]}"#, "unknown field"),
+        (r#"{"structure":"pairwise","unary":[1],"pairs":[],"k":1}"#, "k is no field of this structure"),
+        (r#"{"structure":"pairwise","unary":[1,2],"pairs":[[0,0,1]]}"#, "two different variables"),
+        (r#"{"structure":"pairwise","unary":[1,2],"pairs":[[0,2,1]]}"#, "below 2"),
+        (r#"{"structure":"pairwise","unary":[1,2],"pairs":[[0,1]]}"#, "[i, j, weight]"),
+        (r#"{"structure":"pairwise","unary":[1,2],"pairs":[[0,1,1,1]]}"#, "[i, j, weight]"),
+        (r#"{"structure":"pairwise","unary":[1,2],"pairs":[[-1,1,1]]}"#, "-1"),
+        (r#"{"structure":"pairwise","unary":[[1],[2]],"pairs":[]}"#, "unary: expected a list of numbers"),
+        (r#"{"structure":"pairwise","unary":[1e39],"pairs":[]}"#, "too large"),
+        (r#"{"structure":"pairwise","unary":[1e999],"pairs":[]}"#, "out of range"),
+        (r#"{"structure":"pairwise","unary":[NaN],"pairs":[]}"#, "expected"),
+        (r#"{"structure":"pairwise","unary":["1"],"pairs":[]}"#, "expected a number"),
+        (r#"{"structure":"supermodular","unary":[1,2],"pairs":[[0,1,-1]]}"#, "-1"),
+        (r#"{"structure":"categorical","scores":[]}"#, "expected at least 1"),
+        (r#"{"structure":"categorical","scores":[null]}"#, "-inf"),
+        (r#"{"structure":"chain","unary":[[1,2],[1]],"transition":[]}"#, "different lengths"),
+        (r#"{"structure":"chain","unary":[[1,2],3],"transition":[]}"#, "rectangular"),
+        (r#"{"structure":"chain","unary":[[1,2],[1,2]],"transition":[[[1,2]]]}"#, "expected shape [1, 2, 2]"),
+        (r#"{"structure":"tree","unary":[[1,2],[1,2]],"edges":[[0,1,3]]}"#, "2 x 2"),
+        (r#"{"structure":"tree","unary":[[1],[1],[1]],"edges":[[0,1,[[1]]],[1,2,[[1]]],[2,0,[[1]]]]}"#, "cycle"),
+        (r#"{"structure":"subset","k":3,"scores":[1,2]}"#, "3"),
+        (r#"{"structure":"permutation","scores":[[1,2]]}"#, "as many columns as rows"),
+        (r#"{"structure":"permutation","scores":[[1,null],[1,null]]}"#, "no assignment is allowed"),
+        (r#"{"structure":"spanning-tree","nodes":3,"edges":[[0,1,1]]}"#, "connect"),
+        (r#"{"structure":"arborescence","root":2,"scores":[[1,2],[1,2]]}"#, "root"),
+        ("{\"structure\":\"categorical\",\"scores\":[1]}\u{0}", "trailing"),
+    ];
+    // A blank line has no answer, so the first text is a lone brace.
+    let lines: Vec<String> = bad.iter().map(|(l, _)| if l.is_empty() { "{".into() } else { l.to_string() }).collect();
+    let input: String = lines.iter().map(|l| format!("{l}\n{good}\n\n")).collect();
+    let output = solve(&input, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = error_of(&output);
+    assert!(message.contains(&format!("{} of {} problems", bad.len(), 2 * bad.len())), "{message}");
+    let answers = answers(&output);
+    assert_eq!(answers.len(), 2 * bad.len());
+    for (pair, (line, part)) in answers.chunks_exact(2).zip(bad) {
+        let error = pair[0]["error"].as_str().unwrap_or_else(|| panic!("{line} was solved: {}", pair[0]));
+        assert!(error.contains(part) && !error.contains('\n'), "{line}: {part:?} is not in {error:?}");
+        assert_eq!(pair[1]["z"], json!([1]));
+    }
+}
+
+/// Problems of many sizes and kinds, some of them bad.
+fn stream(count: usize) -> String {
+    let mut text = String::new();
+    let mut state = 1u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f64 / (1u64 << 24) as f64 * 4.0 - 2.0
+    };
+    for line in 0..count {
+        let n = line % 12;
+        let unary: Vec<f64> = (0..n).map(|_| next()).collect();
+        let pairs: Vec<_> = (0..n).flat_map(|j| (0..j).map(move |i| (i, j))).map(|(i, j)| json!([i, j, next()])).collect();
+        let problem = match line % 7 {
+            6 => json!({"structure": "subset", "k": 2, "scores": unary}),
+            _ => json!({"structure": "pairwise", "unary": unary, "pairs": pairs}),
+        };
+        text += &format!("{problem}\n");
+    }
+    text
+}
+
+#[test]
+fn answers_keep_their_order_and_do_not_depend_on_threads() {
+    let input = stream(5000);
+    let plain = |output: &Output| -> Vec<Value> {
+        let mut all = answers(output);
+        all.iter_mut().for_each(|a| drop(a.as_object_mut().unwrap().remove("seconds")));
+        all
+    };
+    let one = solve(&input, &["--threads", "1"]);
+    let two = solve(&input, &["--threads", "2", "-"]);
+    assert_eq!(one.status.code(), Some(1), "subsets of fewer than two elements are refused");
+    assert_eq!(plain(&one).len(), 5000);
+    assert_eq!(plain(&one), plain(&two));
+    for (i, a) in plain(&one).iter().enumerate() {
+        match a["z"].as_array() {
+            Some(z) => assert_eq!(z.len(), i % 12),
+            None => assert!(i % 7 == 6 && i % 12 < 2, "{i}: {a}"),
+        }
+    }
+}
+
+#[test]
+fn the_sparse_format_counts_pairs_twice() {
+    // z'Qz with Q = [[1, -2], [-2, 3]]: 0, 1, 3, 0.
+    let file = "2 3\n1 1 1\n1 2 -2\n2 2 3\n";
+    let output = solve(file, &["--format", "sparse"]);
+    assert!(output.status.success());
+    assert_eq!((&answers(&output)[0]["z"], answers(&output)[0]["value"].as_f64()), (&json!([0, 1]), Some(3.0)));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.txt");
+    std::fs::write(&path, format!("2\n{file}2 1\n2 1 -4\n")).unwrap(); // OR-Library: the number of problems first
+    let output = solve("", &["--format", "sparse", "--minimise", path.to_str().unwrap()]);
+    let found = answers(&output);
+    assert_eq!((found.len(), found[0]["value"].as_f64(), found[1]["value"].as_f64()), (2, Some(0.0), Some(-8.0)));
+    assert_eq!(found[1]["z"], json!([1, 1]));
+
+    for (text, part) in [
+        ("", ""),
+        ("2\n", "found 0"),
+        ("x 3\n", "line 1: expected the header n m"),
+        ("2 2\n1 1 1\n", "found the end after 1"),
+        ("2 1\n0 1 1\n", "line 2: expected i j q with indices from 1 to 2"),
+        ("2 1\n1 3 1\n", "1 to 2"),
+        ("2 1\n1 2 nan\n", "i j q"),
+        ("2 1\n1 2\n", "i j q"),
+        ("99999999 0\n", "at most"),
+    ] {
+        let output = solve(text, &["--format", "sparse"]);
+        match part {
+            "" => assert!(output.status.success() && output.stdout.is_empty()),
+            _ => {
+                assert_eq!(output.status.code(), Some(1), "{text:?}");
+                assert!(error_of(&output).contains(part), "{text:?}: {}", error_of(&output));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limit_gives_a_gap_and_says_so() {
+    let mut text = "120 7140\n".to_string();
+    let mut state = 7u64;
+    for j in 1..=120 {
+        for i in 1..j {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            text += &format!("{i} {j} {}\n", (state >> 33) as i64 % 201 - 100);
+        }
+    }
+    let output = solve(&text, &["--format", "sparse", "--limit", "0.3"]);
+    assert!(output.status.success());
+    let a = &answers(&output)[0];
+    assert_eq!(a["proved"], json!(false));
+    assert!(a["gap"].as_f64().unwrap() > 0.0 && a["value"].as_f64().unwrap() > 0.0, "{a}");
+}
+
+#[test]
+fn wrong_usage_and_files_are_one_line() {
+    let usage = [&["--limit", "0"][..], &["--limit", "soon"], &["--format", "xml"], &["--minimise"], &["a", "b"]];
+    for args in usage {
+        let output = solve("", args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        error_of(&output);
+    }
+    let output = solve("", &["no-such-file.jsonl"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error_of(&output).contains("no-such-file.jsonl"));
+    assert!(solve("", &[]).status.success());
+}
