@@ -1,0 +1,469 @@
+//! Branch and bound on one connected component, in signs `s = 2z - 1`: maximise `g's + sum_{i<j} J_ij s_i s_j`.
+//!
+//! The variables are put into a static order; the last position is fixed first, so that what remains is always a
+//! leading block. Three bounds decide at a node with k variables left:
+//!
+//! 1. persistency: `|g_p| >= sum_i |J_pi|` fixes `s_p`;
+//! 2. `sum_i |g_i| + sum_{i<j} |J_ij|` after each of the two choices of `s_p`;
+//! 3. the concave quadratic bound of [`bound`](super::bound): tracked along the path in O(k), renewed in O(k^2) every
+//!    few levels with a diagonal made for that level.
+
+use super::bound::{Anchor, Diagonal, dot};
+use std::time::Instant;
+
+/// Components smaller than this are searched without anchors.
+pub(super) const ANCHORED: usize = 26;
+/// Variables fixed between two anchors.
+const SPACING: usize = 3;
+/// No anchors below this number of remaining variables.
+const SMALLEST_ANCHOR: usize = 10;
+/// Nodes between two looks at the clock.
+const CLOCK: u32 = 4096;
+
+/// One component: its problem in search order, and what depends on pair weights only.
+#[derive(Debug, Default)]
+pub(super) struct Component {
+    /// Variable at each position.
+    pub(super) variables: Vec<usize>,
+    size: usize,
+    /// Couplings, `[m, m]`, symmetric with a zero diagonal.
+    j: Vec<f64>,
+    /// Fields.
+    g: Vec<f64>,
+    /// `sum_{i<p} |J_pi|` of each position.
+    below: Vec<f64>,
+    /// `sum |J|` among the first k positions, `[m + 1]`.
+    inside: Vec<f64>,
+    anchors: Vec<Anchor>,
+    /// Index of the anchor of each number of remaining variables, or NONE.
+    anchor_at: Vec<u8>,
+    /// Best signs known.
+    best: Vec<f64>,
+    integral: bool,
+}
+
+const NONE: u8 = u8::MAX;
+
+/// Working memory shared by all components.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    diagonal: Diagonal,
+    /// `E[gg']` of the level at hand, `[m, m]`.
+    moments: Vec<f64>,
+    fields: Vec<f64>,
+    signs: Vec<f64>,
+    local: Vec<f64>,
+    tabu: Vec<u32>,
+    /// Fields of the nodes on the path, one row of m per number of remaining variables.
+    g: Vec<f64>,
+    /// `L^-1 g` likewise.
+    y: Vec<f64>,
+    /// The same for a new anchor, before the sign of the variable fixed last.
+    renewed: Vec<f64>,
+    path: Vec<f64>,
+    keys: Vec<f64>,
+    order: Vec<usize>,
+}
+
+/// How a search ended: how much the bound exceeds the value of the best signs.
+pub(super) struct Outcome {
+    pub(super) gap: f64,
+}
+
+impl Component {
+    /// Takes a component of a problem in `z`: unary gains `u` and weights `w` (`[n, n]`, symmetric).
+    pub(super) fn load(&mut self, variables: &[usize], u: &[f64], (w, n): (&[f64], usize), buffers: &mut Buffers) {
+        let m = variables.len();
+        self.size = m;
+        order(variables, w, n, buffers);
+        self.variables.clear();
+        self.variables.extend(buffers.order.iter().rev());
+        self.j.clear();
+        self.j.resize(m * m, 0.0);
+        self.below.clear();
+        self.inside.clear();
+        self.inside.push(0.0);
+        let mut integral = true;
+        let mut inside = 0.0;
+        for (p, &v) in self.variables.iter().enumerate() {
+            let row = &w[v * n..][..n];
+            let out = &mut self.j[p * m..][..m];
+            out.iter_mut().zip(&self.variables).for_each(|(o, &q)| *o = 0.25 * row[q]);
+            let below: f64 = out[..p].iter().map(|j| j.abs()).sum();
+            self.below.push(below);
+            inside += below;
+            self.inside.push(inside);
+            integral &= self.variables.iter().all(|&q| row[q].fract() == 0.0);
+        }
+        // Beyond this, rounding errors of the bounds are no longer small beside 1.
+        self.integral = integral && inside < 1e6;
+        self.anchors.clear();
+        self.anchor_at.clear();
+        self.best.clear();
+        self.fields(u);
+    }
+
+    /// Takes new unary gains.
+    pub(super) fn fields(&mut self, u: &[f64]) {
+        let m = self.size;
+        self.g.clear();
+        for (p, &v) in self.variables.iter().enumerate() {
+            self.g.push(0.5 * u[v] + self.j[p * m..][..m].iter().sum::<f64>());
+        }
+    }
+
+    /// The sign found for the variable at a position.
+    pub(super) fn is_one(&self, position: usize) -> bool {
+        self.best[position] > 0.0
+    }
+
+    /// Finds the best signs. `start` gives values to begin with; with `again`, anchors of the last search are kept.
+    pub(super) fn solve(
+        &mut self,
+        u: &[f64],
+        start: Option<&[u32]>,
+        again: bool,
+        deadline: Option<Instant>,
+        buffers: &mut Buffers,
+    ) -> Outcome {
+        let m = self.size;
+        let scale = self.g.iter().map(|g| g.abs()).sum::<f64>() + self.inside[m];
+        let integral = self.integral && scale < 1e6 && self.variables.iter().all(|&v| u[v].fract() == 0.0);
+        let mut value = self.initial(start, again, buffers);
+        // Nothing above the best value within this is looked for.
+        let slack = if integral { 1.0 - 1e-6 } else { 1e-13 * scale };
+        if !again || self.anchor_at.is_empty() {
+            self.make_anchors(value, buffers);
+        }
+        buffers.g.resize((m + 1) * m, 0.0);
+        buffers.y.resize((m + 1) * m, 0.0);
+        buffers.renewed.resize((m + 1) * m, 0.0);
+        buffers.path.resize(m, 0.0);
+        buffers.g[m * m..][..m].copy_from_slice(&self.g);
+        let mut search = Search {
+            m,
+            j: &self.j,
+            below: &self.below,
+            inside: &self.inside,
+            anchors: &self.anchors,
+            anchor_at: &self.anchor_at,
+            g: &mut buffers.g,
+            y: &mut buffers.y,
+            renewed: &mut buffers.renewed,
+            path: &mut buffers.path,
+            best: &mut self.best,
+            value,
+            slack,
+            open: f64::NEG_INFINITY,
+            deadline,
+            clock: CLOCK,
+            expired: false,
+        };
+        search.visit(m, 0.0, f64::INFINITY, NONE);
+        value = search.value;
+        let (open, expired) = (search.open, search.expired);
+        let mut gap = 0.0;
+        if expired && open > value {
+            gap = (self.root_bound(value, buffers).min(open) - value).max(0.0);
+            if integral && gap < 1.0 - 1e-6 {
+                gap = 0.0;
+            }
+        }
+        Outcome { gap }
+    }
+
+    /// Leaves good signs in `best` and returns their value: given ones improved by flips, and without those a short
+    /// tabu search.
+    fn initial(&mut self, start: Option<&[u32]>, again: bool, buffers: &mut Buffers) -> f64 {
+        let m = self.size;
+        let Buffers { signs, local, tabu, .. } = buffers;
+        signs.clear();
+        match start {
+            Some(z) => signs.extend(self.variables.iter().map(|&v| if z[v] == 1 { 1.0 } else { -1.0 })),
+            None => signs.extend(self.g.iter().map(|g| if *g >= 0.0 { 1.0 } else { -1.0 })),
+        }
+        local.clear();
+        local.extend((0..m).map(|i| self.g[i] + dot(&self.j[i * m..][..m], signs)));
+        let mut value = 0.0;
+        for i in 0..m {
+            value += 0.5 * signs[i] * (self.g[i] + local[i]);
+        }
+        self.best.clear();
+        self.best.extend_from_slice(signs);
+        let mut best = value;
+        // Flip the best variable that is not forbidden for the moment, also downhill, until that has not helped for long.
+        tabu.clear();
+        tabu.resize(m, 0);
+        let patience = if again || m < ANCHORED { 1 } else { 2 * m as u32 };
+        let (mut step, mut idle) = (1u32, 0);
+        while idle < patience {
+            let (mut chosen, mut gain) = (m, f64::NEG_INFINITY);
+            for i in 0..m {
+                let g = -2.0 * signs[i] * local[i];
+                if g > gain && tabu[i] < step {
+                    (chosen, gain) = (i, g);
+                }
+            }
+            if chosen == m || (patience == 1 && gain <= 0.0) {
+                break;
+            }
+            value += gain;
+            signs[chosen] = -signs[chosen];
+            let change = 2.0 * signs[chosen];
+            let row = &self.j[chosen * m..][..m];
+            local.iter_mut().zip(row).for_each(|(l, j)| *l += change * j);
+            tabu[chosen] = if patience == 1 { 0 } else { step + 4 + m as u32 / 8 + (step * 7919) % 5 };
+            step += 1;
+            idle += 1;
+            if value > best + 1e-12 * best.abs() {
+                best = value;
+                self.best.copy_from_slice(signs);
+                idle = 0;
+            }
+        }
+        // Afresh, without the rounding errors of the updates.
+        self.value_of_best()
+    }
+
+    fn value_of_best(&self) -> f64 {
+        let m = self.size;
+        (0..m).map(|i| self.best[i] * (self.g[i] + dot(&self.j[i * m..][..i], &self.best[..i]))).sum()
+    }
+
+    /// Second moments of the fields of the first k positions, with the others fixed: around the fields at the best
+    /// signs known, each fixed sign adds a variance of one.
+    fn moments(&self, k: usize, buffers: &mut Buffers) {
+        let m = self.size;
+        let fields = &mut buffers.fields;
+        fields.clear();
+        fields.extend((0..k).map(|i| self.g[i] + dot(&self.j[i * m + k..(i + 1) * m], &self.best[k..])));
+        buffers.moments.resize(m * m, 0.0);
+        for i in 0..k {
+            let rows = |q: usize| &self.j[q * m + k..(q + 1) * m];
+            for q in 0..=i {
+                let v = fields[i] * fields[q] + dot(rows(i), rows(q));
+                buffers.moments[i * m + q] = v;
+                buffers.moments[q * m + i] = v;
+            }
+        }
+    }
+
+    fn make_anchors(&mut self, value: f64, buffers: &mut Buffers) {
+        let m = self.size;
+        self.anchor_at.clear();
+        self.anchor_at.resize(m + 1, NONE);
+        self.anchors.clear();
+        if m < ANCHORED {
+            return;
+        }
+        let Some(unit) = self.start_diagonal(m, value, buffers) else { return };
+        let mut mu = unit;
+        let mut steps = first_steps();
+        let mut k = m - spacing();
+        while k >= SMALLEST_ANCHOR && self.anchors.len() < NONE as usize {
+            self.moments(k, buffers);
+            let mut anchor = Anchor::default();
+            let problem = (&self.j[..], &buffers.moments[..], m);
+            if !buffers.diagonal.improve(problem, k, (mu, final_mu() * unit), steps, &mut anchor) {
+                return;
+            }
+            anchor.step.resize(k, 0.0);
+            let mut step = std::mem::take(&mut anchor.step);
+            anchor.solve(&self.j[k * m..][..k], &mut step);
+            anchor.step_norm = dot(&step, &step);
+            anchor.step = step;
+            self.anchor_at[k] = self.anchors.len() as u8;
+            self.anchors.push(anchor);
+            (mu, steps) = (final_mu() * unit, later_steps());
+            k -= spacing().min(k);
+        }
+    }
+
+    /// A diagonal that dominates its rows, and the unit of mu: the value per variable.
+    fn start_diagonal(&self, k: usize, value: f64, buffers: &mut Buffers) -> Option<f64> {
+        let m = self.size;
+        let d = &mut buffers.diagonal.d;
+        d.clear();
+        d.extend((0..k).map(|i| self.j[i * m..][..k].iter().map(|j| j.abs()).sum::<f64>()));
+        let max = d.iter().copied().fold(0.0, f64::max);
+        let unit = (value / m as f64).max(1e-3 * max);
+        d.iter_mut().for_each(|d| *d += 0.05 * max);
+        (unit.is_finite() && unit > f64::MIN_POSITIVE).then_some(unit)
+    }
+
+    /// The concave quadratic bound of the whole component at its own fields.
+    fn root_bound(&self, value: f64, buffers: &mut Buffers) -> f64 {
+        let m = self.size;
+        self.moments(m, buffers);
+        let Some(unit) = self.start_diagonal(m, value, buffers) else { return f64::INFINITY };
+        let mut anchor = Anchor::default();
+        let problem = (&self.j[..], &buffers.moments[..], m);
+        if !buffers.diagonal.improve(problem, m, (unit, 1e-3 * unit), 30, &mut anchor) {
+            return f64::INFINITY;
+        }
+        let mut y = vec![0.0; m];
+        anchor.solve(&self.g, &mut y);
+        0.5 * dot(&y, &y) + anchor.half_trace[m]
+    }
+}
+
+pub(super) fn env(name: &str, default: f64) -> f64 {
+    std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(default)
+}
+fn spacing() -> usize {
+    env("SP", SPACING as f64) as usize
+}
+fn first_steps() -> usize {
+    env("FS", 10.0) as usize
+}
+fn later_steps() -> usize {
+    env("LS", 2.0) as usize
+}
+fn final_mu() -> f64 {
+    env("MU", 0.05)
+}
+
+/// Puts the order of branching into `buffers.order`: always the variable that is coupled most to those not yet taken.
+fn order(variables: &[usize], w: &[f64], n: usize, buffers: &mut Buffers) {
+    let Buffers { keys, order, .. } = buffers;
+    let m = variables.len();
+    order.clear();
+    order.extend_from_slice(variables);
+    keys.clear();
+    keys.extend(variables.iter().map(|&v| variables.iter().map(|&q| w[v * n + q].abs()).sum::<f64>()));
+    for i in 0..m {
+        let mut chosen = i;
+        for q in i + 1..m {
+            if keys[q] > keys[chosen] {
+                chosen = q;
+            }
+        }
+        order.swap(i, chosen);
+        keys.swap(i, chosen);
+        let row = &w[order[i] * n..][..n];
+        for q in i + 1..m {
+            keys[q] -= row[order[q]].abs();
+        }
+    }
+}
+
+/// A depth-first search in progress.
+struct Search<'a> {
+    m: usize,
+    j: &'a [f64],
+    below: &'a [f64],
+    inside: &'a [f64],
+    anchors: &'a [Anchor],
+    anchor_at: &'a [u8],
+    g: &'a mut [f64],
+    y: &'a mut [f64],
+    renewed: &'a mut [f64],
+    path: &'a mut [f64],
+    best: &'a mut [f64],
+    value: f64,
+    slack: f64,
+    /// The largest bound of what was left out when time was up.
+    open: f64,
+    deadline: Option<Instant>,
+    clock: u32,
+    expired: bool,
+}
+
+impl Search<'_> {
+    /// Visits the node with the first k positions free, whose fields are row k of `g`. `value` is what the fixed ones
+    /// give, `bound` that of the anchor in charge (its y is row k of `y`).
+    fn visit(&mut self, k: usize, value: f64, bound: f64, anchor: u8) {
+        if k == 0 {
+            if value > self.value {
+                self.value = value;
+                self.best.copy_from_slice(self.path);
+            }
+            return;
+        }
+        if self.deadline.is_some() && self.is_late() {
+            // The caller has entered its bound of this node into `open`.
+            return;
+        }
+        let (m, p) = (self.m, k - 1);
+        let row = &self.j[p * m..][..p];
+        let field = self.g[k * m + p];
+        let mut up = value + field;
+        let mut down = value - field;
+        let (value_up, value_down) = (up, down);
+        // 1. Persistency.
+        if field.abs() >= self.below[p] {
+            if field >= 0.0 { down = f64::NEG_INFINITY } else { up = f64::NEG_INFINITY }
+        }
+        // 2. The plain bound.
+        let (mut sum_up, mut sum_down) = (self.inside[p], self.inside[p]);
+        for (g, j) in self.g[k * m..][..p].iter().zip(row) {
+            sum_up += (g + j).abs();
+            sum_down += (g - j).abs();
+        }
+        up += sum_up;
+        down += sum_down;
+        let limit = self.value + self.slack;
+        if up <= limit && down <= limit {
+            return;
+        }
+        // 3. The concave bound: a new one if the next level has an anchor, or the present one continued.
+        let next = self.anchor_at[p];
+        let mut tracked = (f64::INFINITY, f64::INFINITY);
+        if next != NONE {
+            let a = &self.anchors[next as usize];
+            let (g, y) = (&self.g[k * m..][..p], &mut self.renewed[p * m..][..p]);
+            a.solve(g, y);
+            let base = 0.5 * (dot(y, y) + a.step_norm) + a.half_trace[p];
+            let slope = dot(y, &a.step);
+            tracked = (value_up + base + slope, value_down + base - slope);
+        } else if anchor != NONE {
+            let l = self.anchors[anchor as usize].factor[p * self.anchors[anchor as usize].size + p];
+            let y = self.y[k * m + p];
+            tracked = (bound - 0.5 * (l - y) * (l - y), bound - 0.5 * (l + y) * (l + y));
+        }
+        (up, down) = (up.min(tracked.0), down.min(tracked.1));
+        let children = [(1.0, up, value_up, tracked.0), (-1.0, down, value_down, tracked.1)];
+        for (sign, bound, value, tracked) in if up >= down { children } else { [children[1], children[0]] } {
+            if bound <= self.value + self.slack {
+                continue;
+            }
+            self.path[p] = sign;
+            let (rest, here) = self.g.split_at_mut(k * m);
+            let out = &mut rest[p * m..][..p];
+            for ((o, g), j) in out.iter_mut().zip(&*here).zip(row) {
+                *o = g + sign * j;
+            }
+            let mut in_charge = anchor;
+            if next != NONE {
+                in_charge = next;
+                let (y, step) = (&self.renewed[p * m..][..p], &self.anchors[next as usize].step);
+                for ((o, y), step) in self.y[p * m..][..p].iter_mut().zip(y).zip(step) {
+                    *o = y + sign * step;
+                }
+            } else if anchor != NONE {
+                let a = &self.anchors[anchor as usize];
+                let l = &a.factor[p * a.size..][..p];
+                let (rest, here) = self.y.split_at_mut(k * m);
+                let out = &mut rest[p * m..][..p];
+                for ((o, y), l) in out.iter_mut().zip(&*here).zip(l) {
+                    *o = y - sign * l;
+                }
+            }
+            self.visit(p, value, tracked, in_charge);
+            if self.expired {
+                self.open = self.open.max(bound);
+            }
+        }
+    }
+
+    fn is_late(&mut self) -> bool {
+        if !self.expired {
+            self.clock -= 1;
+            if self.clock == 0 {
+                self.clock = CLOCK;
+                self.expired = self.deadline.is_some_and(|d| Instant::now() >= d);
+            }
+        }
+        self.expired
+    }
+}
