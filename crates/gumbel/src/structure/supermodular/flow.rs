@@ -3,7 +3,6 @@ use super::Pairs;
 use super::closure::Closure;
 
 const NONE: u32 = u32::MAX;
-pub static ALGO: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(2);
 
 /// A flow on the core and the cut that it proves.
 #[derive(Debug, Default)]
@@ -19,8 +18,6 @@ pub(super) struct Flow {
     old_residual: Vec<f64>,
     old_core: Vec<u32>,
     position: Vec<u32>,
-    tree: Vec<u8>,
-    active: std::collections::VecDeque<u32>,
 }
 
 impl Flow {
@@ -90,14 +87,6 @@ impl Flow {
     }
 
     fn solve(&mut self) {
-        match ALGO.load(std::sync::atomic::Ordering::Relaxed) {
-            0 => self.dinic(),
-            1 => self.push_relabel(),
-            _ => self.bk(),
-        }
-    }
-
-    fn dinic(&mut self) {
         let k = self.core.len();
         while let Some(last) = self.levels(k) {
             self.arc.clear();
@@ -193,231 +182,6 @@ impl Flow {
                 }
             }
         }
-    }
-
-    fn distances(&mut self, k: usize) {
-        let Flow { residual, excess, level, queue, unvisited, .. } = self;
-        level.clear();
-        queue.clear();
-        unvisited.clear();
-        for (v, e) in (0..).zip(excess.iter()) {
-            level.push(if *e < 0.0 { 0 } else { k as u32 });
-            if *e < 0.0 { &mut *queue } else { &mut *unvisited }.push(v);
-        }
-        let mut head = 0;
-        while head < queue.len() && !unvisited.is_empty() {
-            let v = queue[head] as usize;
-            head += 1;
-            let next = level[v] + 1;
-            unvisited.retain(|&j| {
-                if residual[j as usize * k + v] > 0.0 {
-                    level[j as usize] = next;
-                    queue.push(j);
-                    return false;
-                }
-                true
-            });
-        }
-    }
-
-    fn push_relabel(&mut self) {
-        let k = self.core.len();
-        loop {
-            self.distances(k);
-            self.arc.clear();
-            self.arc.resize(k, 0);
-            self.active.clear();
-            for v in 0..k {
-                if self.excess[v] > 0.0 && (self.level[v] as usize) < k {
-                    self.active.push_back(v as u32);
-                }
-            }
-            if self.active.is_empty() {
-                break;
-            }
-            let mut relabels = 0;
-            let Flow { residual, excess, level, arc, active, .. } = self;
-            while let Some(v) = active.pop_front() {
-                let v = v as usize;
-                'discharge: loop {
-                    let mut a = arc[v] as usize;
-                    while a < k {
-                        let r = residual[v * k + a];
-                        if r > 0.0 && level[a] + 1 == level[v] {
-                            let amount = r.min(excess[v]);
-                            residual[v * k + a] -= amount;
-                            residual[a * k + v] += amount;
-                            let before = excess[a];
-                            excess[a] += amount;
-                            excess[v] -= amount;
-                            if before <= 0.0 && excess[a] > 0.0 {
-                                active.push_back(a as u32);
-                            }
-                            if excess[v] <= 0.0 {
-                                break 'discharge;
-                            }
-                        }
-                        a += 1;
-                        arc[v] = a as u32;
-                    }
-                    let row = &residual[v * k..][..k];
-                    let mut best = k as u32;
-                    for (r, l) in row.iter().zip(level.iter()) {
-                        if *r > 0.0 {
-                            best = best.min(l + 1);
-                        }
-                    }
-                    level[v] = best;
-                    arc[v] = 0;
-                    relabels += 1;
-                    if best >= k as u32 {
-                        break;
-                    }
-                }
-                if relabels > k {
-                    break;
-                }
-            }
-        }
-        for l in &mut self.level {
-            *l = if *l >= k as u32 { 0 } else { NONE };
-        }
-    }
-
-    fn bk(&mut self) {
-        const FREE: u8 = 0;
-        const S: u8 = 1;
-        const T: u8 = 2;
-        const ROOT: u32 = NONE - 1;
-        let k = self.core.len();
-        let Flow { residual: r, excess: e, level, tree, arc: parent, active, path, queue: orphans, .. } = self;
-        tree.clear();
-        parent.clear();
-        active.clear();
-        orphans.clear();
-        for (v, x) in (0..).zip(e.iter()) {
-            tree.push(if *x > 0.0 { S } else if *x < 0.0 { T } else { FREE });
-            parent.push(if *x != 0.0 { ROOT } else { NONE });
-            if *x > 0.0 {
-                active.push_back(v);
-            }
-        }
-        for (v, x) in (0..).zip(e.iter()) {
-            if *x < 0.0 {
-                active.push_back(v);
-            }
-        }
-        while let Some(&v) = active.front() {
-            let v = v as usize;
-            if tree[v] == FREE {
-                active.pop_front();
-                continue;
-            }
-            let mut found = None;
-            let mine = tree[v];
-            for j in 0..k {
-                let cap = if mine == S { r[v * k + j] } else { r[j * k + v] };
-                if cap > 0.0 && tree[j] != mine {
-                    if tree[j] == FREE {
-                        tree[j] = mine;
-                        parent[j] = v as u32;
-                        active.push_back(j as u32);
-                    } else {
-                        found = Some(if mine == S { (v, j) } else { (j, v) });
-                        break;
-                    }
-                }
-            }
-            let Some((a, b)) = found else {
-                active.pop_front();
-                continue;
-            };
-            // Augment.
-            path.clear();
-            let mut x = a;
-            let mut amount = r[a * k + b];
-            while parent[x] != ROOT {
-                let p = parent[x] as usize;
-                amount = amount.min(r[p * k + x]);
-                x = p;
-            }
-            let source = x;
-            amount = amount.min(e[x]);
-            x = b;
-            while parent[x] != ROOT {
-                let p = parent[x] as usize;
-                amount = amount.min(r[x * k + p]);
-                x = p;
-            }
-            let sink = x;
-            amount = amount.min(-e[x]);
-            r[a * k + b] -= amount;
-            r[b * k + a] += amount;
-            x = a;
-            while parent[x] != ROOT {
-                let p = parent[x] as usize;
-                r[p * k + x] -= amount;
-                r[x * k + p] += amount;
-                if r[p * k + x] <= 0.0 {
-                    parent[x] = NONE;
-                    orphans.push(x as u32);
-                }
-                x = p;
-            }
-            x = b;
-            while parent[x] != ROOT {
-                let p = parent[x] as usize;
-                r[x * k + p] -= amount;
-                r[p * k + x] += amount;
-                if r[x * k + p] <= 0.0 {
-                    parent[x] = NONE;
-                    orphans.push(x as u32);
-                }
-                x = p;
-            }
-            e[source] -= amount;
-            e[sink] += amount;
-            for t in [source, sink] {
-                if e[t] == 0.0 {
-                    parent[t] = NONE;
-                    orphans.push(t as u32);
-                }
-            }
-            while let Some(x) = orphans.pop() {
-                let x = x as usize;
-                let mine = tree[x];
-                let mut new = NONE;
-                for j in 0..k {
-                    if tree[j] == mine && (if mine == S { r[j * k + x] } else { r[x * k + j] }) > 0.0 {
-                        let mut y = j;
-                        while parent[y] != ROOT && parent[y] != NONE {
-                            y = parent[y] as usize;
-                        }
-                        if parent[y] == ROOT {
-                            new = j as u32;
-                            break;
-                        }
-                    }
-                }
-                parent[x] = new;
-                if new == NONE {
-                    for j in 0..k {
-                        if tree[j] == mine {
-                            if (if mine == S { r[j * k + x] } else { r[x * k + j] }) > 0.0 {
-                                active.push_back(j as u32);
-                            }
-                            if parent[j] == x as u32 {
-                                parent[j] = NONE;
-                                orphans.push(j as u32);
-                            }
-                        }
-                    }
-                    tree[x] = FREE;
-                }
-            }
-        }
-        level.clear();
-        level.extend(tree.iter().map(|t| if *t == S { 0 } else { NONE }));
     }
 }
 
