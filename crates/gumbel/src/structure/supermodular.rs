@@ -113,6 +113,16 @@ impl<'a> Pairs<'a> {
         &self.weights[row_start(self.variables, i)..][..self.variables - 1 - i]
     }
 
+    /// Calls `f` with every other variable and its weight to variable i.
+    fn of(&self, i: usize, mut f: impl FnMut(usize, f64)) {
+        let mut at = i.wrapping_sub(1); // the weight of (0, i)
+        for j in 0..i {
+            f(j, self.weights[at] as f64);
+            at += self.variables - 2 - j;
+        }
+        self.row(i).iter().enumerate().for_each(|(j, w)| f(i + 1 + j, *w as f64));
+    }
+
     /// The weight of two different variables.
     fn weight(&self, i: usize, j: usize) -> f64 {
         let (i, j) = if i < j { (i, j) } else { (j, i) };
@@ -162,11 +172,6 @@ pub struct Scratch {
 const MAX_CHANGES: usize = 256;
 
 impl Scratch {
-    /// The value of variable i.
-    fn value(&self, i: usize) -> u32 {
-        (self.closure.fate[i] == Fate::One) as u32
-    }
-
     /// Writes the assignment after a change of the cut, and brings the sum of the weights up to date.
     fn update(&mut self, pairs: Pairs<'_>, assignment: &mut [u32]) {
         let n = assignment.len();
@@ -182,8 +187,8 @@ impl Scratch {
         } else {
             for &i in &self.changed {
                 let i = i as usize;
-                let ones = (0..n).filter(|j| *j != i && assignment[*j] == 1);
-                let coupled: f64 = ones.map(|j| pairs.weight(i, j)).sum();
+                let mut coupled = 0.0;
+                pairs.of(i, |j, w| coupled += w * assignment[j] as f64);
                 self.coupled += if next[i] == 1 { coupled } else { -coupled };
                 assignment[i] = next[i];
             }
@@ -193,8 +198,8 @@ impl Scratch {
 
     /// Writes the assignment.
     fn write(&self, assignment: &mut [u32]) {
-        assignment.iter_mut().enumerate().for_each(|(i, z)| *z = self.value(i));
-        self.flow.ones().for_each(|i| assignment[i as usize] = 1);
+        assignment.iter_mut().zip(&self.closure.fate).for_each(|(z, fate)| *z = (*fate == Fate::One) as u32);
+        self.flow.decided().for_each(|(i, z)| assignment[i] = z);
     }
 
     fn couple(&mut self, pairs: Pairs<'_>, assignment: &[u32]) {
@@ -348,7 +353,7 @@ mod tests {
                 }
                 let what = (case, step, values, s);
                 let expected = oracle::enumerate(&s, &h).max;
-                kept += (scratch.solved && !scratch.flow.is_empty()) as u64;
+                kept += (scratch.solved && scratch.flow.decided().next().is_some()) as u64;
                 match s.resolve(&h, &mut z, &mut scratch) {
                     Err(Error::Infeasible { .. }) => assert_eq!(expected, f64::NEG_INFINITY, "{what:?}"),
                     Err(e) => panic!("{what:?}: {e}"),

@@ -48,6 +48,9 @@ pub(super) struct Closure {
     zeros: Vec<u32>,
 }
 
+/// The round of an undecided variable.
+const UNDECIDED: u32 = u32::MAX;
+
 /// After this many corrections the sums are computed anew.
 const MAX_CORRECTIONS: usize = 256;
 
@@ -64,10 +67,10 @@ impl Closure {
 
     /// Fixes what can be fixed, from nothing.
     pub(super) fn start(&mut self, pairs: Pairs<'_>) {
-        let n = self.gain.len();
         self.order.clear();
         self.core.clear();
         self.fate.clear();
+        self.round.clear();
         for (i, u) in self.gain.iter().enumerate() {
             let fate = match *u {
                 u if u >= 0.0 => Fate::One,
@@ -75,11 +78,10 @@ impl Closure {
                 _ => Fate::Undecided,
             };
             self.fate.push(fate);
+            self.round.push(if fate == Fate::Undecided { UNDECIDED } else { 0 });
             if fate == Fate::Undecided { &mut self.core } else { &mut self.order }.push(i as u32);
         }
         self.rounds = 1;
-        self.round.clear();
-        self.round.resize(n, 0);
         self.corrections = 0;
         self.sums(pairs);
         self.grow(pairs);
@@ -171,14 +173,14 @@ impl Closure {
             if undone.len() > n / 8 || self.corrections > MAX_CORRECTIONS {
                 return self.start(pairs);
             }
-            fate[i] = Fate::Undecided;
-            undone.push(i as u32);
             // Those fixed later counted on it, and so do the undecided.
-            let later = order[k + 1..].iter().filter(|&&j| round[j as usize] > round[i]);
-            for &j in later.chain(core.iter()) {
-                let w = pairs.weight(i, j as usize);
-                if was == Fate::One { low[j as usize] -= w } else { high[j as usize] += w }
-            }
+            let then = round[i];
+            pairs.of(i, |j, w| {
+                let w = if round[j] > then { w } else { 0.0 };
+                if was == Fate::One { low[j] -= w } else { high[j] += w }
+            });
+            (fate[i], round[i]) = (Fate::Undecided, UNDECIDED);
+            undone.push(i as u32);
         }
         if undone.is_empty() && core.is_empty() {
             return;
@@ -187,11 +189,10 @@ impl Closure {
         for &v in undone.iter() {
             let i = v as usize;
             (low[i], high[i]) = (0.0, 0.0);
-            for j in (0..n).filter(|j| *j != i && fate[*j] != Fate::Zero) {
-                let w = pairs.weight(i, j);
-                high[i] += w;
+            pairs.of(i, |j, w| {
                 low[i] += if fate[j] == Fate::One { w } else { 0.0 };
-            }
+                high[i] += if fate[j] == Fate::Zero { 0.0 } else { w };
+            });
         }
         core.extend(undone.iter());
         core.sort_unstable();
