@@ -20,6 +20,14 @@ pub enum Error {
         /// Its index in the slice of the example.
         index: usize,
     },
+    /// The weight of a pair is negative where only other weights can be maximised exactly.
+    #[error("the weight of the pair ({}, {}) is {weight}: expected a finite number of at least 0", pair.0, pair.1)]
+    NegativeWeight {
+        /// The two variables.
+        pair: (usize, usize),
+        /// Their weight.
+        weight: f32,
+    },
     /// Every assignment is forbidden by `-inf`.
     #[error("no assignment is allowed: {detail}")]
     Infeasible {

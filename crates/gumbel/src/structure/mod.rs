@@ -16,6 +16,7 @@ mod categorical;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod pairwise;
+mod supermodular;
 
 use crate::Error;
 use crate::error::check_len;
@@ -24,6 +25,7 @@ use std::ops::Range;
 
 pub use categorical::Categorical;
 pub use pairwise::{Pairwise, PairwiseScratch};
+pub use supermodular::Supermodular;
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
