@@ -13,8 +13,10 @@
 //! - `-inf` forbids a choice; `+inf` and NaN are errors.
 
 mod categorical;
+mod chain;
 #[cfg(test)]
 pub(crate) mod oracle;
+mod subset;
 mod tree;
 
 use crate::Error;
@@ -23,6 +25,8 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 pub use categorical::Categorical;
+pub use chain::Chain;
+pub use subset::Subset;
 pub use tree::Tree;
 
 /// A finite set Z with linear scores and an exact arg max.
