@@ -137,6 +137,11 @@ pub fn below(generator: &mut impl Rng, bound: u64) -> u64 {
     }
 }
 
+/// A uniform number in `[0, 1)` of 53 random bits.
+pub(crate) fn uniform_f64(generator: &mut impl Rng) -> f64 {
+    (generator.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+}
+
 /// Maps 32 random bits to a uniform variable in [2^-24, 1 - 2^-24]: never 0, never 1.
 #[inline]
 pub fn uniform_from_bits(bits: u32) -> f32 {

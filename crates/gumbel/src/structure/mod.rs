@@ -13,10 +13,13 @@
 //! - `-inf` forbids a choice; `+inf` and NaN are errors.
 
 mod categorical;
+mod chain;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod pairwise;
 mod supermodular;
+mod subset;
+mod tree;
 
 use crate::Error;
 use crate::error::check_len;
@@ -26,6 +29,9 @@ use std::ops::Range;
 pub use categorical::Categorical;
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use supermodular::Supermodular;
+pub use chain::Chain;
+pub use subset::Subset;
+pub use tree::Tree;
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {

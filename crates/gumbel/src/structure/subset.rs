@@ -1,0 +1,434 @@
+//! Exactly k of n elements.
+//!
+//! ```text
+//! h(z) = sum_i potentials[i] z_i        z in {0, 1}^n, sum_i z_i = k
+//! ```
+//!
+//! Potentials: one score per element, all of them unary; the statistics are the indicators z. `-inf` forbids an element.
+//!
+//! - Arg max: the k largest scores, by selection in O(n); among equal scores those of the lowest indices.
+//! - Sums: with weights `w_i = exp(potentials[i])` the partition function is the elementary symmetric polynomial of degree
+//!   k, a sum `F[i, j]` over the sets of j of the first i elements: `F[i, j] = F[i-1, j] + w_i F[i-1, j-1]`. Its size runs
+//!   off every scale, so the recursion is carried out on the ratios `rho[i, j] = F[i, j] / F[i, j-1]`, which are of the
+//!   size of single weights:
+//!
+//!   ```text
+//!   rho[i, j]           = (rho[i-1, j] + w_i) / (1 + w_i / rho[i-1, j-1])
+//!   q(z_i = 1 | j of i) = w_i / (rho[i-1, j] + w_i)
+//!   ```
+//!
+//!   All terms are positive: nothing cancels. These conditionals, followed from (n, k) down, give marginals and samples.
+//!   Scores count from the k-th largest one and are cut off 300 above and below it; a cut one is taken, or left, but for a
+//!   probability under n exp(-300).
+//! - KL: `KL = ln |Z| - H(q)`; its gradient by the same recursions in dual numbers along `t h`, where the conditional p
+//!   changes by `p (1 - p) (score of the sets with i - score of those without)`.
+//!
+//! Complexity: arg max O(n), everything else O(n k).
+//!
+//! Enumeration order: lexicographic in the elements chosen, {1, 2}, {1, 3}, ..., {n - 1, n}.
+//!
+//! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
+
+use super::{Maximum, Structure, Sums, check_numbers};
+use crate::Error;
+use crate::noise::uniform_f64;
+use rand_chacha::rand_core::Rng;
+
+/// The subsets of k of n elements; an assignment has the value 1 at the elements chosen.
+///
+/// ```
+/// use gumbel::structure::{Structure, Subset, Sums};
+/// let pairs = Subset::new(4, 2)?;
+/// let (mut best, mut scratch) = ([0; 4], pairs.scratch());
+/// let maximum = pairs.argmax(&[0.5, 2.0, -1.0, 1.0], &mut best, &mut scratch)?;
+/// assert_eq!((best, maximum.value), ([0, 1, 0, 1], 3.0));
+/// let mut marginals = [0.0; 4];
+/// let log_partition = pairs.marginals(&[0.0; 4], &mut marginals)?;
+/// assert!((log_partition - 6f64.ln()).abs() < 1e-12 && marginals == [0.5; 4]);
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Subset {
+    elements: usize,
+    chosen: usize,
+    ln_states: f64,
+}
+
+/// Where scores are cut off, from the k-th largest.
+const CUT: f64 = 300.0;
+
+impl Subset {
+    /// The largest n.
+    pub const MAX_ELEMENTS: usize = 1 << 24;
+
+    /// Subsets of `chosen` <= `elements` elements, `elements` >= 1.
+    pub fn new(elements: usize, chosen: usize) -> Result<Self, Error> {
+        if elements == 0 || elements > Self::MAX_ELEMENTS {
+            return Err(Error::range("elements", elements, format!("1 to {}", Self::MAX_ELEMENTS)));
+        }
+        if chosen > elements {
+            return Err(Error::range("chosen", chosen, format!("at most the number of elements, {elements}")));
+        }
+        let ln_states = match binomial(elements, chosen) {
+            Some(states) => (states as f64).ln(),
+            None => {
+                let fewer = chosen.min(elements - chosen);
+                (1..=fewer).map(|i| ((elements - fewer + i) as f64 / i as f64).ln()).sum()
+            }
+        };
+        Ok(Subset { elements, chosen, ln_states })
+    }
+
+    /// Number of elements in a subset, k.
+    pub fn chosen(&self) -> usize {
+        self.chosen
+    }
+
+    fn forbidden(&self, allowed: usize) -> Error {
+        Error::Infeasible {
+            detail: format!("{} elements are to be chosen, and only {allowed} are not -inf", self.chosen),
+        }
+    }
+
+    /// Conditionals of the sum over the allowed elements.
+    fn forward(&self, potentials: &[f32]) -> Result<Forward, Error> {
+        check_numbers("potential", potentials)?;
+        let k = self.chosen;
+        let mut allowed: Vec<(usize, f64)> = potentials.iter().map(|v| *v as f64).enumerate().collect();
+        allowed.retain(|(_, v)| *v > f64::NEG_INFINITY);
+        if allowed.len() < k {
+            return Err(self.forbidden(allowed.len()));
+        }
+        if k == 0 {
+            return Ok(Forward { allowed, taken: vec![], ln_ratios: 0.0, log_partition: 0.0 });
+        }
+        let mut sorted: Vec<f64> = allowed.iter().map(|(_, v)| *v).collect();
+        let origin = *sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+        let mut log_partition = k as f64 * origin;
+        for (_, v) in &mut allowed {
+            log_partition += (*v - origin - CUT).max(0.0);
+            *v = (*v - origin).clamp(-CUT, CUT);
+        }
+
+        let mut taken = vec![0.0; allowed.len() * k];
+        // rho[0] is infinite: there is no set of -1 elements.
+        let (mut rho, mut next) = (vec![0.0; k + 1], vec![0.0; k + 1]);
+        (rho[0], next[0]) = (f64::INFINITY, f64::INFINITY);
+        for (i, ((_, score), taken)) in allowed.iter().zip(taken.chunks_exact_mut(k)).enumerate() {
+            let weight = score.exp();
+            let most = k.min(i + 1); // no more than there are
+            for j in 0..most {
+                let sum = rho[j + 1] + weight;
+                taken[j] = weight / sum;
+                next[j + 1] = sum / (1.0 + weight / rho[j]);
+            }
+            std::mem::swap(&mut rho, &mut next);
+        }
+        let ln_ratios = rho[1..].iter().map(|r| r.ln()).sum::<f64>();
+        Ok(Forward { allowed, taken, ln_ratios, log_partition: log_partition + ln_ratios })
+    }
+}
+
+/// What the recursion over the elements leaves behind.
+struct Forward {
+    /// The m elements that are not forbidden, and their scores from the k-th largest, cut off.
+    allowed: Vec<(usize, f64)>,
+    /// `[m, k]`: `q(z_i = 1 | j + 1 of the first i)`.
+    taken: Vec<f64>,
+    /// Log-partition of the cut scores.
+    ln_ratios: f64,
+    /// Log-partition of the potentials.
+    log_partition: f64,
+}
+
+impl Forward {
+    /// The elements from the last to the first, with their conditionals.
+    fn rows(&self, k: usize) -> impl Iterator<Item = (usize, &[f64])> {
+        self.allowed.iter().map(|(i, _)| *i).zip(self.taken.chunks_exact(k.max(1))).rev()
+    }
+}
+
+/// The binomial coefficient, if it fits.
+fn binomial(n: usize, k: usize) -> Option<usize> {
+    let mut value = 1u128;
+    for i in 1..=k.min(n - k) {
+        // Exact: i consecutive integers have been multiplied.
+        value = value * (n - k.min(n - k) + i) as u128 / i as u128;
+        if value > usize::MAX as u128 {
+            return None;
+        }
+    }
+    Some(value as usize)
+}
+
+impl Structure for Subset {
+    /// One key per element.
+    type Scratch = Vec<u64>;
+
+    fn potentials(&self) -> usize {
+        self.elements
+    }
+
+    fn unary(&self) -> usize {
+        self.elements
+    }
+
+    fn variables(&self) -> usize {
+        self.elements
+    }
+
+    fn ln_states(&self) -> f64 {
+        self.ln_states
+    }
+
+    fn states(&self) -> Option<usize> {
+        binomial(self.elements, self.chosen)
+    }
+
+    fn state(&self, mut index: usize, assignment: &mut [u32]) {
+        let (mut left, mut chosen) = (self.elements as u128, self.chosen as u128);
+        let mut states = self.states().expect("an enumerable subset") as u128;
+        for z in assignment {
+            // Of the sets of the remaining elements, those with the next one come first.
+            let with = states * chosen / left;
+            *z = (index < with as usize) as u32;
+            match *z {
+                1 => (states, chosen) = (with, chosen - 1),
+                _ => (states, index) = (states - with, index - with as usize),
+            }
+            left -= 1;
+        }
+    }
+
+    fn scratch(&self) -> Vec<u64> {
+        Vec::with_capacity(self.elements)
+    }
+
+    fn argmax(&self, potentials: &[f32], assignment: &mut [u32], keys: &mut Vec<u64>) -> Result<Maximum, Error> {
+        check_numbers("potential", potentials)?;
+        assignment.fill(0);
+        if self.chosen == 0 {
+            return Ok(Maximum::proved(0.0));
+        }
+        // Integers that ascend as the scores descend, equal scores by index.
+        keys.clear();
+        keys.extend(potentials.iter().enumerate().map(|(i, v)| {
+            let bits = (v + 0.0).to_bits(); // -0 becomes 0
+            let descending = if v.is_sign_negative() && *v != 0.0 { bits } else { !bits & 0x7fff_ffff };
+            (descending as u64) << 32 | i as u64
+        }));
+        keys.select_nth_unstable(self.chosen - 1);
+        let mut value = 0.0;
+        for key in &keys[..self.chosen] {
+            let i = *key as u32 as usize;
+            assignment[i] = 1;
+            value += potentials[i] as f64;
+        }
+        if value == f64::NEG_INFINITY {
+            return Err(self.forbidden(potentials.iter().filter(|v| **v > f32::NEG_INFINITY).count()));
+        }
+        Ok(Maximum::proved(value))
+    }
+
+    fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
+        out.iter_mut().zip(assignment).filter(|(_, z)| **z == 1).for_each(|(o, _)| *o += scale);
+    }
+
+    fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
+        potentials.iter().zip(assignment).filter(|(_, z)| **z == 1).map(|(v, _)| *v as f64).sum()
+    }
+}
+
+impl Sums for Subset {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        let forward = self.forward(potentials)?;
+        marginals.fill(0.0);
+        let k = self.chosen;
+        // q(j of the first i elements are chosen), for i from n down.
+        let mut count = vec![0.0; k + 1];
+        count[k] = 1.0;
+        for (i, taken) in forward.rows(k) {
+            let mut marginal = 0.0;
+            for j in 0..k {
+                let with = count[j + 1] * taken[j];
+                marginal += with;
+                count[j] += with;
+                count[j + 1] -= with;
+            }
+            marginals[i] = marginal as f32;
+        }
+        Ok(forward.log_partition)
+    }
+
+    fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+        let k = self.chosen;
+        let forward = self.forward(potentials)?;
+        // Mean score of the sets of j of the first i, and with it the derivative of the conditionals.
+        let mut mean = vec![0.0; k + 1];
+        let mut change_taken = vec![0.0; forward.taken.len()];
+        let rows = forward.taken.chunks_exact(k.max(1)).zip(change_taken.chunks_exact_mut(k.max(1)));
+        for ((_, score), (taken, change)) in forward.allowed.iter().zip(rows) {
+            for j in (0..k).rev() {
+                let gain = mean[j] + score - mean[j + 1];
+                change[j] = taken[j] * (1.0 - taken[j]) * gain;
+                mean[j + 1] += taken[j] * gain;
+            }
+        }
+        let kl = self.ln_states - (forward.ln_ratios - mean[k]);
+        if scale == 0.0 {
+            return Ok(kl);
+        }
+        let (mut count, mut change_count) = (vec![0.0; k + 1], vec![0.0; k + 1]);
+        count[k] = 1.0;
+        for ((i, taken), change_taken) in forward.rows(k).zip(change_taken.chunks_exact(k.max(1)).rev()) {
+            let mut change_marginal = 0.0;
+            for j in 0..k {
+                let with = count[j + 1] * taken[j];
+                let change_with = change_count[j + 1] * taken[j] + count[j + 1] * change_taken[j];
+                change_marginal += change_with;
+                count[j] += with;
+                count[j + 1] -= with;
+                change_count[j] += change_with;
+                change_count[j + 1] -= change_with;
+            }
+            gradient[i] += scale * change_marginal as f32;
+        }
+        Ok(kl)
+    }
+
+    fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
+        let forward = self.forward(potentials)?;
+        assignment.fill(0);
+        let mut left = self.chosen;
+        for (i, taken) in forward.rows(self.chosen) {
+            if left == 0 {
+                break;
+            }
+            if uniform_f64(generator) < taken[left - 1] {
+                assignment[i] = 1;
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::{argmax_batch, perturbed_argmax};
+
+    #[test]
+    fn agrees_with_brute_force() {
+        for case in 0..oracle::cases() {
+            let random = &mut Random::new(50, case);
+            let n = 1 + random.below(8);
+            let subset = Subset::new(n, random.below(n + 1)).unwrap();
+            let values = Values::ALL[random.below(5)];
+            let potentials = values.vector(n, random);
+            let what = (case, values, subset);
+            oracle::check_argmax(&subset, &potentials, &mut subset.scratch(), &what);
+            oracle::check_sums(&subset, &potentials, &what);
+            if values != Values::Extreme {
+                oracle::check_kl(&subset, &potentials, &what);
+            } else {
+                let kl = subset.kl_to_uniform(&potentials, 1.0, &mut vec![0.0; n]).unwrap();
+                assert!((-1e-5..=subset.ln_states() + 1e-5).contains(&kl), "{what:?}: {kl}");
+            }
+        }
+    }
+
+    #[test]
+    fn scores_beyond_the_cut_are_exact_too() {
+        // Differences of hundreds: taken and left for sure, with ties among those between.
+        for case in 0..2000 {
+            let random = &mut Random::new(51, case);
+            let n = 2 + random.below(7);
+            let subset = Subset::new(n, 1 + random.below(n)).unwrap();
+            let h: Vec<f32> = (0..n).map(|_| 400.0 * (random.below(5) as f32 - 2.0) + random.normal()).collect();
+            oracle::check_sums(&subset, &h, &(case, &h));
+            oracle::check_kl(&subset, &h, &(case, &h));
+        }
+    }
+
+    #[test]
+    fn large_subsets_agree_with_closed_forms() {
+        for (n, k) in [(1000, 10), (1000, 990), (2000, 1000), (100, 100), (100, 0)] {
+            let subset = Subset::new(n, k).unwrap();
+            let mut marginals = vec![0.0; n];
+            let log_partition = subset.marginals(&vec![0.5; n], &mut marginals).unwrap();
+            let expected = subset.ln_states() + 0.5 * k as f64;
+            assert!((log_partition - expected).abs() <= 1e-12 * expected, "{n}, {k}: {log_partition}, {expected}");
+            assert!(marginals.iter().all(|m| (*m as f64 - k as f64 / n as f64).abs() < 1e-6), "{n}, {k}");
+            assert!(subset.kl_to_uniform(&vec![0.5; n], 0.0, &mut []).unwrap().abs() < 1e-9);
+        }
+        // ln(2000 over 1000) by Stirling's series, and counts that are known.
+        assert!((Subset::new(2000, 1000).unwrap().ln_states() - 1382.267_992_8).abs() < 1e-6);
+        assert_eq!(Subset::new(40, 20).unwrap().states(), Some(137_846_528_820));
+        assert_eq!(Subset::new(200, 100).unwrap().states(), None);
+    }
+
+    #[test]
+    fn states_are_in_lexicographic_order() {
+        let subset = Subset::new(4, 2).unwrap();
+        let mut z = [9; 4];
+        let states: Vec<[u32; 4]> = (0..6)
+            .map(|s| {
+                subset.state(s, &mut z);
+                z
+            })
+            .collect();
+        let chosen = [[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]];
+        assert_eq!(states, chosen);
+    }
+
+    #[test]
+    fn samples_follow_the_gibbs_distribution() {
+        let subset = Subset::new(7, 3).unwrap();
+        let mut h = Values::Normal.vector(7, &mut Random::new(52, 0));
+        oracle::check_samples(&subset, &h, 100_000, 53);
+        h[2] = f32::NEG_INFINITY;
+        oracle::check_samples(&subset, &h, 100_000, 54);
+    }
+
+    #[test]
+    fn equal_scores_go_to_the_lowest_indices() {
+        let subset = Subset::new(5, 2).unwrap();
+        let mut z = [9; 5];
+        subset.argmax(&[0.0, -0.0, 0.0, -1.0, -0.0], &mut z, &mut subset.scratch()).unwrap();
+        assert_eq!(z, [1, 1, 0, 0, 0]);
+        subset.argmax(&[-2.0, -1.0, -1.0, -3.0, -1.0], &mut z, &mut subset.scratch()).unwrap();
+        assert_eq!(z, [0, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn bad_input_and_trivial_sizes() {
+        assert!(Subset::new(0, 0).is_err());
+        assert!(Subset::new(usize::MAX, 2).is_err());
+        assert_eq!(
+            Subset::new(2, 3).unwrap_err().to_string(),
+            "chosen = 3: expected at most the number of elements, 2"
+        );
+        let subset = Subset::new(3, 2).unwrap();
+        let (mut z, mut scratch) = ([0; 3], subset.scratch());
+        let nan = subset.argmax(&[0.0, f32::NAN, 0.0], &mut z, &mut scratch).unwrap_err();
+        assert_eq!(nan, Error::NotANumber { what: "potential", index: 1 });
+        let infinite = subset.log_partition(&[0.0, 0.0, f32::INFINITY]).unwrap_err();
+        assert_eq!(infinite, Error::PositiveInfinity { what: "potential", index: 2 });
+        let one = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY];
+        let message = "no assignment is allowed: 2 elements are to be chosen, and only 1 are not -inf";
+        assert_eq!(subset.argmax(&one, &mut z, &mut scratch).unwrap_err().to_string(), message);
+        assert_eq!(subset.marginals(&one, &mut [0.0; 3]).unwrap_err().to_string(), message);
+        assert!(argmax_batch(&subset, &[0.0; 4], &mut z).is_err());
+
+        perturbed_argmax(&subset, &[0.0, 1.0, 2.0], &[5.0, 0.0, 0.0], &mut z).unwrap();
+        assert_eq!(z, [1, 0, 1]);
+        // Nothing is chosen, whatever is forbidden; or everything.
+        let (none, all) = (Subset::new(3, 0).unwrap(), Subset::new(3, 3).unwrap());
+        assert_eq!(none.argmax(&one, &mut z, &mut scratch).unwrap().value, 0.0);
+        assert_eq!((z, none.log_partition(&one).unwrap(), none.states()), ([0; 3], 0.0, Some(1)));
+        assert_eq!(all.argmax(&[1.0, 2.0, 3.0], &mut z, &mut scratch).unwrap().value, 6.0);
+        assert_eq!((z, all.states(), all.ln_states()), ([1; 3], Some(1), 0.0));
+    }
+}

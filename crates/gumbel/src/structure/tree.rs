@@ -1,0 +1,685 @@
+//! K-way variables on a tree or a forest.
+//!
+//! ```text
+//! h(z) = sum_i unary[i, z_i] + sum_e table[e, z_i, z_j]        e = (i, j), in the given order
+//! ```
+//!
+//! Potentials: `[n, K]` unary, then `[edges, K, K]` with the first end of the edge as the row. The statistics are the
+//! one-hots of the variables, and of the pairs along the edges. Requires: no cycle. `-inf` is allowed everywhere.
+//!
+//! Every component hangs from its variable of the highest index. Messages pass from the leaves to the roots, with
+//! `B_c` the belief of the child c: its own potentials and the messages of its children.
+//!
+//! - Arg max: `M(b) = max_a B_c(a) + table(a, b)`. Only maxima are computed on the way up; which `a` attained them is
+//!   asked on the way down for the one `b` chosen, so that the inner loop stays a vectorised maximum.
+//! - Sums: `M(b) = ln sum_a exp(B_c(a) + table(a, b))`. The terms of this sum, normalised, are the conditionals
+//!   `q(z_c = a | z_parent = b)`: multiplied from the roots down they are the marginals, drawn from the roots down they
+//!   are a sample. Every sum is scaled by its own largest term: nothing overflows, and what underflows has no
+//!   probability.
+//! - KL: `KL = ln |Z| - H(q)`, with the entropy H the sum of the entropies of the conditionals (no difference of large
+//!   numbers). Along `t h` the conditionals change at t = 1 by `d ln q(a | b) = ln q(a | b) + N_c(a) - N(b)`, where N is
+//!   the negative entropy of what lies below (`N(b) = sum_a q(a | b) (ln q(a | b) + N_c(a))`): the marginal recursion in
+//!   dual numbers.
+//!
+//! Complexity of every operation: O(n K + edges K^2). A term of a sum is accurate to f32 (1e-7), sums are kept in f64.
+//!
+//! Enumeration order: mixed radix with the last variable fastest, as for [`Categorical`](super::Categorical).
+//!
+//! Reference: Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988; the derivative recursion: Li and Eisner,
+//! "First- and Second-Order Expectation Semirings", EMNLP 2009.
+
+use super::{Maximum, Structure, Sums, add, check_numbers};
+use crate::Error;
+use crate::math::exp_nonpositive;
+use crate::noise::uniform_f64;
+use rand_chacha::rand_core::Rng;
+
+/// `n` variables of `K` values on the edges of a tree or a forest.
+///
+/// ```
+/// use gumbel::structure::{Structure, Sums, Tree};
+/// let tree = Tree::new(3, 2, &[(0, 1), (0, 2)])?;
+/// let equal = [1.0, 0.0, 0.0, 1.0]; // rewards z_i = z_j
+/// let potentials = [[0.0, 1.5].as_slice(), &[0.0, 0.0], &[2.0, 0.0], &equal, &equal].concat();
+/// let (mut best, mut scratch) = ([0; 3], tree.scratch());
+/// let maximum = tree.argmax(&potentials, &mut best, &mut scratch)?;
+/// assert_eq!((best, maximum.value), ([1, 1, 0], 4.5));
+/// assert!((tree.log_partition(&[0.0; 14])? - 8f64.ln()).abs() < 1e-6);
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    variables: usize,
+    values: usize,
+    edges: Vec<(usize, usize)>,
+    /// One per edge: children before their parents.
+    steps: Vec<Step>,
+    /// One variable of each component.
+    roots: Vec<usize>,
+}
+
+/// One edge, seen from below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    child: usize,
+    parent: usize,
+    edge: usize,
+    /// Whether the child is the second end of the edge: the column of its table.
+    turned: bool,
+}
+
+impl Tree {
+    /// The largest number of potentials.
+    pub const MAX_POTENTIALS: usize = 1 << 28;
+
+    /// `variables` >= 1 variables with `values` >= 1 values each. The edges join two different variables each and form no
+    /// cycle; they need not connect everything.
+    pub fn new(variables: usize, values: usize, edges: &[(usize, usize)]) -> Result<Self, Error> {
+        let expected = || format!("at least 1, and at most {} potentials", Self::MAX_POTENTIALS);
+        if variables == 0 {
+            return Err(Error::range("variables", variables, expected()));
+        }
+        let blocks = values.checked_mul(edges.len()).and_then(|k| k.checked_add(variables));
+        let potentials = blocks.and_then(|b| b.checked_mul(values));
+        if values == 0 || potentials.is_none_or(|p| p > Self::MAX_POTENTIALS) {
+            return Err(Error::range("values", values, expected()));
+        }
+        check_edges(variables, edges)?;
+        let mut tree = Tree { variables, values, edges: edges.to_vec(), steps: vec![], roots: vec![] };
+        tree.hang();
+        Ok(tree)
+    }
+
+    /// Number of values of each variable, K.
+    pub fn values(&self) -> usize {
+        self.values
+    }
+
+    /// The edges, in the order of their potentials.
+    pub fn edges(&self) -> &[(usize, usize)] {
+        &self.edges
+    }
+
+    /// Chooses the roots and the order of the messages.
+    fn hang(&mut self) {
+        // The edges at each variable, one variable after the other.
+        let mut start = vec![0; self.variables + 1];
+        self.edges.iter().for_each(|&(i, j)| (start[i + 1], start[j + 1]) = (start[i + 1] + 1, start[j + 1] + 1));
+        (0..self.variables).for_each(|i| start[i + 1] += start[i]);
+        let (mut next, mut incident) = (start.clone(), vec![0; 2 * self.edges.len()]);
+        for (e, &(i, j)) in self.edges.iter().enumerate() {
+            for end in [i, j] {
+                incident[next[end]] = e;
+                next[end] += 1;
+            }
+        }
+        let mut seen = vec![false; self.variables];
+        let mut queue = Vec::with_capacity(self.variables);
+        // From the last variable, so that the edges (t, t + 1) of a chain pass messages from row to column.
+        for root in (0..self.variables).rev() {
+            if std::mem::replace(&mut seen[root], true) {
+                continue;
+            }
+            self.roots.push(root);
+            queue.clear();
+            queue.push(root);
+            let mut head = 0;
+            while head < queue.len() {
+                let parent = queue[head];
+                head += 1;
+                for &edge in &incident[start[parent]..start[parent + 1]] {
+                    let (i, j) = self.edges[edge];
+                    let (child, turned) = if i == parent { (j, true) } else { (i, false) };
+                    if !std::mem::replace(&mut seen[child], true) {
+                        self.steps.push(Step { child, parent, edge, turned });
+                        queue.push(child);
+                    }
+                }
+            }
+        }
+        self.steps.reverse();
+    }
+
+    /// Where the potentials of an edge begin.
+    fn table(&self, edge: usize) -> usize {
+        (self.variables + edge * self.values) * self.values
+    }
+
+    fn forbidden(&self, root: usize) -> Error {
+        Error::Infeasible { detail: format!("all values of variable {root}, with what hangs from it, are -inf") }
+    }
+
+    /// The table of a step with the child as the row.
+    fn copy_table(&self, step: &Step, potentials: &[f32], table: &mut [f32]) {
+        table.copy_from_slice(&potentials[self.table(step.edge)..][..self.values * self.values]);
+        if step.turned {
+            transpose(table, self.values);
+        }
+    }
+
+    /// Sum-product messages from the leaves to the roots.
+    ///
+    /// `weights` receives the scaled terms of every sum, `[edges, K, K]` with the child as the row; where they are not
+    /// wanted, it may be one table long.
+    fn upward(&self, potentials: &[f32], weights: &mut [f32]) -> Result<Upward, Error> {
+        check_numbers("potential", potentials)?;
+        let (k, edges) = (self.values, self.edges.len());
+        let stride = if weights.len() == edges * k * k { k * k } else { 0 };
+        let beliefs = potentials[..self.unary()].iter().map(|v| *v as f64).collect();
+        let zeros = || vec![0.0; edges * k];
+        let mut up = Upward { beliefs, max: zeros(), sum: zeros(), ln_sum: zeros(), log_partition: 0.0 };
+        for step in &self.steps {
+            let at = step.edge * k;
+            let table = &mut weights[step.edge * stride..][..k * k];
+            self.copy_table(step, potentials, table);
+            let (max, sum) = (&mut up.max[at..][..k], &mut up.sum[at..][..k]);
+            scaled_terms(&up.beliefs[step.child * k..][..k], table, max, sum);
+            for b in 0..k {
+                up.ln_sum[at + b] = sum[b].ln();
+                up.beliefs[step.parent * k + b] += max[b] + up.ln_sum[at + b];
+            }
+        }
+        for &root in &self.roots {
+            let belief = &up.beliefs[root * k..][..k];
+            let max = largest(belief);
+            if max == f64::NEG_INFINITY {
+                return Err(self.forbidden(root));
+            }
+            up.log_partition += max + belief.iter().map(|b| (b - max).exp()).sum::<f64>().ln();
+        }
+        Ok(up)
+    }
+}
+
+/// What the sum-product messages leave behind.
+struct Upward {
+    /// `[n, K]`: log-partition of what hangs from each value of each variable.
+    beliefs: Vec<f64>,
+    /// `[edges, K]`: the scale of each message's sum, by value of the parent.
+    max: Vec<f64>,
+    /// `[edges, K]`: the scaled sums.
+    sum: Vec<f64>,
+    /// Their logarithms.
+    ln_sum: Vec<f64>,
+    log_partition: f64,
+}
+
+/// Refuses edges that are out of range or close a cycle.
+fn check_edges(variables: usize, edges: &[(usize, usize)]) -> Result<(), Error> {
+    // Union-find with path halving.
+    let mut above: Vec<usize> = (0..variables).collect();
+    let top = |above: &mut [usize], mut i: usize| {
+        while above[i] != i {
+            above[i] = above[above[i]];
+            i = above[i];
+        }
+        i
+    };
+    for (e, &(i, j)) in edges.iter().enumerate() {
+        let bad = |expected: String| Err(Error::range("edge", format!("({i}, {j}) at {e}"), expected));
+        if i >= variables || j >= variables || i == j {
+            return bad(format!("two different variables below {variables}"));
+        }
+        let (i, j) = (top(&mut above, i), top(&mut above, j));
+        if i == j {
+            return bad("no cycle: these variables are connected already".into());
+        }
+        above[i] = j;
+    }
+    Ok(())
+}
+
+fn transpose(table: &mut [f32], k: usize) {
+    for a in 1..k {
+        for b in 0..a {
+            table.swap(a * k + b, b * k + a);
+        }
+    }
+}
+
+/// `q / sum`, where what has no terms has no probability either.
+fn ratio(q: f64, sum: f64) -> f64 {
+    if sum > 0.0 { q / sum } else { 0.0 }
+}
+
+/// Replaces `x`, not all of it `-inf`, by its softmax.
+fn softmax(x: &mut [f64]) {
+    let max = largest(x);
+    x.iter_mut().for_each(|v| *v = (*v - max).exp());
+    let scale = 1.0 / x.iter().sum::<f64>();
+    x.iter_mut().for_each(|v| *v *= scale);
+}
+
+fn largest(x: &[f64]) -> f64 {
+    x.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// Index and value of the first largest number.
+fn first_largest(x: impl Iterator<Item = f64>) -> (usize, f64) {
+    x.enumerate().fold((0, f64::NEG_INFINITY), |best, (i, v)| if v > best.1 { (i, v) } else { best })
+}
+
+/// Index drawn in proportion to the weights; `None` if all are zero.
+fn draw(weights: &[f64], generator: &mut impl Rng) -> Option<usize> {
+    let mut left = uniform_f64(generator) * weights.iter().sum::<f64>();
+    let mut chosen = None;
+    for (i, w) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        chosen = Some(i); // rounding may leave a rest: then the last possible index stands
+        left -= w;
+        if left < 0.0 {
+            break;
+        }
+    }
+    chosen
+}
+
+/// `out[b] = max_a from[a] + table[a][b]`.
+fn max_over_rows(from: &[f64], table: &[f32], out: &mut [f64]) {
+    let mut done = 0;
+    done = max_over_rows_of::<16>(from, table, out, done);
+    done = max_over_rows_of::<8>(from, table, out, done);
+    done = max_over_rows_of::<4>(from, table, out, done);
+    done = max_over_rows_of::<2>(from, table, out, done);
+    max_over_rows_of::<1>(from, table, out, done);
+}
+
+/// As many blocks of L columns as fit; their maxima stay in registers while the rows pass by. Returns the columns done.
+#[inline(always)]
+fn max_over_rows_of<const L: usize>(from: &[f64], table: &[f32], out: &mut [f64], mut done: usize) -> usize {
+    let k = out.len();
+    while done + L <= k {
+        let mut best = [f64::NEG_INFINITY; L];
+        for (from, row) in from.iter().zip(table.chunks_exact(k)) {
+            let row: &[f32] = &row[done..done + L];
+            for l in 0..L {
+                let v = from + row[l] as f64;
+                best[l] = if v > best[l] { v } else { best[l] };
+            }
+        }
+        out[done..done + L].copy_from_slice(&best);
+        done += L;
+    }
+    done
+}
+
+/// `out[a] = max_b from[b] + table[a][b]`.
+fn max_over_columns(from: &[f64], table: &[f32], out: &mut [f64]) {
+    const L: usize = 4;
+    for (out, row) in out.iter_mut().zip(table.chunks_exact(from.len())) {
+        let mut best = [f64::NEG_INFINITY; L];
+        let (rows, froms) = (row.chunks_exact(L), from.chunks_exact(L));
+        let rest = rows.remainder().iter().zip(froms.remainder());
+        *out = rest.fold(f64::NEG_INFINITY, |best, (v, from)| best.max(from + *v as f64));
+        for (row, from) in rows.zip(froms) {
+            for l in 0..L {
+                let v = from[l] + row[l] as f64;
+                best[l] = if v > best[l] { v } else { best[l] };
+            }
+        }
+        *out = best.iter().fold(*out, |a, b| a.max(*b));
+    }
+}
+
+/// Replaces `table[a][b]` by `exp(from[a] + table[a][b] - max[b])`, where `max[b]` is the largest of these sums, and
+/// writes `sum[b]`. A column of `-inf` has `max` and `sum` zero.
+fn scaled_terms(from: &[f64], table: &mut [f32], max: &mut [f64], sum: &mut [f64]) {
+    max_over_rows(from, table, max);
+    max.iter_mut().filter(|m| **m == f64::NEG_INFINITY).for_each(|m| *m = 0.0);
+    sum.fill(0.0);
+    for (from, row) in from.iter().zip(table.chunks_exact_mut(max.len())) {
+        row.iter_mut().zip(&*max).for_each(|(v, max)| *v = exp_nonpositive((from + *v as f64 - max) as f32));
+        sum.iter_mut().zip(&*row).for_each(|(s, v)| *s += *v as f64);
+    }
+}
+
+/// Multiplies `terms[a][b]` by `factor[b]` and writes the sums of the rows, scaled to a total of one.
+fn multiply_rows(terms: &mut [f32], factor: &[f64], rows: &mut [f64]) {
+    const L: usize = 4;
+    for (out, row) in rows.iter_mut().zip(terms.chunks_exact_mut(factor.len())) {
+        let mut sums = [0.0; L];
+        let mut term = |l: usize, v: &mut f32, factor: &f64| {
+            let product = *v as f64 * factor;
+            *v = product as f32;
+            sums[l] += product;
+        };
+        let (mut chunks, factors) = (row.chunks_exact_mut(L), factor.chunks_exact(L));
+        for (v, factor) in chunks.by_ref().zip(factors.clone()) {
+            (0..L).for_each(|l| term(l, &mut v[l], &factor[l]));
+        }
+        chunks.into_remainder().iter_mut().zip(factors.remainder()).for_each(|(v, factor)| term(0, v, factor));
+        *out = sums.iter().sum();
+    }
+    // The terms are rounded to f32: without this a long way down would add up the rounding errors.
+    let scale = 1.0 / rows.iter().sum::<f64>();
+    rows.iter_mut().for_each(|v| *v *= scale);
+}
+
+impl Structure for Tree {
+    /// Beliefs `[n, K]` and a message `[K]`.
+    type Scratch = Vec<f64>;
+
+    fn potentials(&self) -> usize {
+        self.table(self.edges.len())
+    }
+
+    fn unary(&self) -> usize {
+        self.variables * self.values
+    }
+
+    fn variables(&self) -> usize {
+        self.variables
+    }
+
+    fn ln_states(&self) -> f64 {
+        self.variables as f64 * (self.values as f64).ln()
+    }
+
+    fn states(&self) -> Option<usize> {
+        self.values.checked_pow(u32::try_from(self.variables).ok()?)
+    }
+
+    fn state(&self, mut index: usize, assignment: &mut [u32]) {
+        for z in assignment.iter_mut().rev() {
+            *z = (index % self.values) as u32;
+            index /= self.values;
+        }
+    }
+
+    fn scratch(&self) -> Vec<f64> {
+        vec![0.0; (self.variables + 1) * self.values]
+    }
+
+    fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Vec<f64>) -> Result<Maximum, Error> {
+        check_numbers("potential", potentials)?;
+        let k = self.values;
+        let (beliefs, message) = scratch.split_at_mut(self.unary());
+        beliefs.iter_mut().zip(potentials).for_each(|(b, v)| *b = *v as f64);
+        for step in &self.steps {
+            let table = &potentials[self.table(step.edge)..][..k * k];
+            let child = &beliefs[step.child * k..][..k];
+            match step.turned {
+                false => max_over_rows(child, table, message),
+                true => max_over_columns(child, table, message),
+            }
+            beliefs[step.parent * k..][..k].iter_mut().zip(&*message).for_each(|(p, m)| *p += m);
+        }
+        let mut value = 0.0;
+        for &root in &self.roots {
+            let (z, best) = first_largest(beliefs[root * k..][..k].iter().copied());
+            if best == f64::NEG_INFINITY {
+                return Err(self.forbidden(root));
+            }
+            assignment[root] = z as u32;
+            value += best;
+        }
+        for step in self.steps.iter().rev() {
+            let parent = assignment[step.parent] as usize;
+            let (start, stride) = if step.turned { (parent * k, 1) } else { (parent, k) };
+            let table = potentials[self.table(step.edge) + start..].iter().step_by(stride);
+            let child = beliefs[step.child * k..][..k].iter();
+            assignment[step.child] = first_largest(child.zip(table).map(|(b, v)| b + *v as f64)).0 as u32;
+        }
+        Ok(Maximum::proved(value))
+    }
+
+    fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
+        self.used(assignment, |index| out[index] += scale);
+    }
+
+    fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
+        let mut score = 0.0;
+        self.used(assignment, |index| score += potentials[index] as f64);
+        score
+    }
+}
+
+impl Tree {
+    /// The potentials that an assignment uses.
+    fn used(&self, assignment: &[u32], mut each: impl FnMut(usize)) {
+        assignment.iter().enumerate().for_each(|(i, z)| each(i * self.values + *z as usize));
+        for (e, &(i, j)) in self.edges.iter().enumerate() {
+            each(self.table(e) + assignment[i] as usize * self.values + assignment[j] as usize);
+        }
+    }
+}
+
+impl Sums for Tree {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        let k = self.values;
+        let (unary, pairs) = marginals.split_at_mut(self.unary());
+        let mut up = self.upward(potentials, pairs)?;
+        // On the way down the beliefs turn into marginals.
+        for &root in &self.roots {
+            softmax(&mut up.beliefs[root * k..][..k]);
+        }
+        for step in self.steps.iter().rev() {
+            let sum = &mut up.sum[step.edge * k..][..k];
+            sum.iter_mut().zip(&up.beliefs[step.parent * k..][..k]).for_each(|(s, q)| *s = ratio(*q, *s));
+            let terms = &mut pairs[step.edge * k * k..][..k * k];
+            multiply_rows(terms, sum, &mut up.beliefs[step.child * k..][..k]);
+            if step.turned {
+                transpose(terms, k);
+            }
+        }
+        unary.iter_mut().zip(&up.beliefs).for_each(|(m, q)| *m = *q as f32);
+        Ok(up.log_partition)
+    }
+
+    fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
+        Ok(self.upward(potentials, &mut vec![0.0; self.values * self.values])?.log_partition)
+    }
+
+    fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+        let (k, edges) = (self.values, self.edges.len());
+        let mut terms = vec![0.0; edges * k * k];
+        let up = self.upward(potentials, &mut terms)?;
+        let mut table = vec![0.0; k * k];
+        // N of the beliefs and of the messages: see the head of this file.
+        let (mut below, mut message) = (vec![0.0; self.variables * k], vec![0.0; edges * k]);
+        for step in &self.steps {
+            self.copy_table(step, potentials, &mut table);
+            let at = step.edge * k;
+            for a in 0..k {
+                let (belief, below) = (up.beliefs[step.child * k + a], below[step.child * k + a]);
+                for b in 0..k {
+                    let term = terms[(at + a) * k + b] as f64;
+                    if term > 0.0 {
+                        let ln = belief + table[a * k + b] as f64 - up.max[at + b] - up.ln_sum[at + b];
+                        message[at + b] += term / up.sum[at + b] * (ln + below);
+                    }
+                }
+            }
+            below[step.parent * k..][..k].iter_mut().zip(&message[at..]).for_each(|(p, m)| *p += m);
+        }
+        // q, its derivative along t h, and the KL from the roots.
+        let (mut q, mut change) = (up.beliefs.clone(), vec![0.0; self.variables * k]);
+        let mut kl = self.ln_states();
+        for &root in &self.roots {
+            let (q, change) = (&mut q[root * k..][..k], &mut change[root * k..][..k]);
+            softmax(q);
+            let ln = |q: f64| if q > 0.0 { q.ln() } else { 0.0 };
+            change.iter_mut().zip(&below[root * k..]).zip(&*q).for_each(|((c, below), q)| *c = ln(*q) + below);
+            let mean: f64 = q.iter().zip(&*change).map(|(q, c)| q * c).sum();
+            change.iter_mut().zip(q).for_each(|(c, q)| *c = *q * (*c - mean));
+            kl += mean;
+        }
+        if scale == 0.0 {
+            return Ok(kl);
+        }
+        for step in self.steps.iter().rev() {
+            self.copy_table(step, potentials, &mut table);
+            let (at, parent) = (step.edge * k, step.parent * k);
+            for a in 0..k {
+                let (belief, below) = (up.beliefs[step.child * k + a], below[step.child * k + a]);
+                let (mut sum, mut sum_change) = (0.0, 0.0);
+                for b in 0..k {
+                    let term = terms[(at + a) * k + b] as f64;
+                    let mut pair_change = 0.0;
+                    if term > 0.0 {
+                        let ln = belief + table[a * k + b] as f64 - up.max[at + b] - up.ln_sum[at + b];
+                        let conditional = term / up.sum[at + b];
+                        let pair = conditional * q[parent + b];
+                        pair_change = conditional * change[parent + b] + pair * (ln + below - message[at + b]);
+                        sum += pair;
+                        sum_change += pair_change;
+                    }
+                    table[a * k + b] = pair_change as f32;
+                }
+                q[step.child * k + a] = sum;
+                change[step.child * k + a] = sum_change;
+            }
+            if step.turned {
+                transpose(&mut table, k);
+            }
+            add(&mut gradient[self.table(step.edge)..][..k * k], &table, scale);
+        }
+        gradient.iter_mut().zip(&change).for_each(|(g, c)| *g += scale * *c as f32);
+        Ok(kl)
+    }
+
+    fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
+        let k = self.values;
+        let mut up = self.upward(potentials, &mut vec![0.0; k * k])?;
+        for &root in &self.roots {
+            let belief = &mut up.beliefs[root * k..][..k];
+            softmax(belief);
+            assignment[root] = draw(belief, generator).ok_or_else(|| self.forbidden(root))? as u32;
+        }
+        for step in self.steps.iter().rev() {
+            let parent = assignment[step.parent] as usize;
+            let (start, stride) = if step.turned { (parent * k, 1) } else { (parent, k) };
+            let table = potentials[self.table(step.edge) + start..].iter().step_by(stride);
+            let belief = &mut up.beliefs[step.child * k..][..k];
+            belief.iter_mut().zip(table).for_each(|(b, v)| *b += *v as f64);
+            softmax(belief);
+            assignment[step.child] = draw(belief, generator).ok_or_else(|| self.forbidden(step.child))? as u32;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::structure::argmax_batch;
+    use crate::structure::oracle::{self, Random, Values};
+
+    /// A random forest: some variables hang from an earlier one in a random order of names.
+    fn forest(random: &mut Random) -> Tree {
+        let variables = 1 + random.below(5);
+        let values = 1 + random.below(if variables > 3 { 3 } else { 4 });
+        let mut names: Vec<usize> = (0..variables).collect();
+        (1..variables).for_each(|i| names.swap(i, random.below(i + 1)));
+        let mut edges = vec![];
+        for i in 1..variables {
+            let (a, b) = (names[i], names[random.below(i)]);
+            if random.below(5) > 0 {
+                edges.insert(random.below(edges.len() + 1), if random.below(2) == 0 { (a, b) } else { (b, a) });
+            }
+        }
+        Tree::new(variables, values, &edges).unwrap()
+    }
+
+    #[test]
+    fn agrees_with_brute_force() {
+        for case in 0..oracle::cases() {
+            let random = &mut Random::new(30, case);
+            let tree = forest(random);
+            let values = Values::ALL[random.below(5)];
+            let potentials = values.vector(tree.potentials(), random);
+            let what = (case, values, &tree);
+            oracle::check_argmax(&tree, &potentials, &mut tree.scratch(), &what);
+            oracle::check_sums(&tree, &potentials, &what);
+            if values != Values::Extreme {
+                oracle::check_kl(&tree, &potentials, &what);
+            } else {
+                // The entropy is a sum of entropies: it stays in its range whatever the magnitudes.
+                let kl = tree.kl_to_uniform(&potentials, 1.0, &mut vec![0.0; tree.potentials()]).unwrap();
+                assert!((-1e-5..=tree.ln_states() + 1e-5).contains(&kl), "{what:?}: {kl}");
+            }
+        }
+    }
+
+    #[test]
+    fn wide_tables_agree_with_elimination_in_the_log_domain() {
+        // Enough values for every width of block; two variables make the sums plain.
+        for case in 0..200 {
+            let random = &mut Random::new(31, case);
+            let k = 1 + random.below(40);
+            let edge = if case % 2 == 0 { (0, 1) } else { (1, 0) };
+            let tree = Tree::new(2, k, &[edge]).unwrap();
+            let values = Values::ALL[random.below(5)];
+            let h = values.vector(tree.potentials(), random);
+            oracle::check_argmax(&tree, &h, &mut tree.scratch(), &(case, k));
+            oracle::check_sums(&tree, &h, &(case, k));
+            if k < 12 && values != Values::Extreme {
+                oracle::check_kl(&tree, &h, &(case, k));
+            }
+        }
+    }
+
+    #[test]
+    fn samples_follow_the_gibbs_distribution() {
+        let tree = Tree::new(4, 3, &[(2, 0), (0, 3)]).unwrap();
+        let mut random = Random::new(32, 0);
+        let mut h = Values::Normal.vector(tree.potentials(), &mut random);
+        oracle::check_samples(&tree, &h, 100_000, 33);
+        [1, 4, 13, 22].iter().for_each(|i| h[*i] = f32::NEG_INFINITY);
+        oracle::check_samples(&tree, &h, 100_000, 34);
+    }
+
+    #[test]
+    fn bad_input_is_an_error() {
+        assert!(Tree::new(0, 2, &[]).is_err());
+        assert!(Tree::new(2, 0, &[]).is_err());
+        assert!(Tree::new(2, usize::MAX, &[(0, 1)]).is_err());
+        let message = |edges: &[(usize, usize)]| Tree::new(3, 2, edges).unwrap_err().to_string();
+        assert_eq!(message(&[(0, 1), (1, 3)]), "edge = (1, 3) at 1: expected two different variables below 3");
+        assert_eq!(message(&[(2, 2)]), "edge = (2, 2) at 0: expected two different variables below 3");
+        let cycle = "edge = (0, 2) at 2: expected no cycle: these variables are connected already";
+        assert_eq!(message(&[(0, 1), (1, 2), (0, 2)]), cycle);
+        assert!(Tree::new(3, 2, &[(0, 1), (1, 0)]).is_err());
+
+        let tree = Tree::new(2, 2, &[(1, 0)]).unwrap();
+        let (mut z, mut scratch) = ([0; 2], tree.scratch());
+        let mut h = [0.0; 8];
+        h[6] = f32::NAN;
+        let nan = Error::NotANumber { what: "potential", index: 6 };
+        assert_eq!(tree.argmax(&h, &mut z, &mut scratch).unwrap_err(), nan);
+        assert_eq!(tree.log_partition(&h).unwrap_err(), nan);
+        h[6] = f32::INFINITY;
+        let infinite = Error::PositiveInfinity { what: "potential", index: 6 };
+        assert_eq!(tree.marginals(&h, &mut [0.0; 8]).unwrap_err(), infinite);
+        let contradiction = [0.0, f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, 0.0, 0.0, 0.0];
+        assert!(matches!(tree.argmax(&contradiction, &mut z, &mut scratch), Err(Error::Infeasible { .. })));
+        assert!(matches!(tree.log_partition(&contradiction), Err(Error::Infeasible { .. })));
+        assert!(matches!(tree.kl_to_uniform(&contradiction, 0.0, &mut []), Err(Error::Infeasible { .. })));
+        let generator = &mut crate::noise::Noise::new(0, crate::noise::Purpose::User(0), 0).generator_at(0);
+        assert!(matches!(tree.sample(&contradiction, generator, &mut z), Err(Error::Infeasible { .. })));
+        assert!(argmax_batch(&tree, &[0.0; 9], &mut z).is_err());
+        assert!(argmax_batch(&tree, &[0.0; 16], &mut z).is_err());
+    }
+
+    #[test]
+    fn large_trees_and_forests_without_edges_are_defined() {
+        let lone = Tree::new(3, 2, &[]).unwrap();
+        let mut z = [9; 3];
+        let best = lone.argmax(&[0.0, 1.0, 2.0, 0.0, 0.0, 0.0], &mut z, &mut lone.scratch()).unwrap();
+        assert_eq!((z, best.value, lone.states()), ([1, 0, 0], 3.0, Some(8)));
+
+        // A long chain and a star, beyond every recursion limit and every f64 product.
+        let n = 100_000;
+        let chain: Vec<(usize, usize)> = (1..n).map(|i| (i, i - 1)).collect();
+        let star: Vec<(usize, usize)> = (1..n).map(|i| (0, i)).collect();
+        for edges in [chain, star] {
+            let tree = Tree::new(n, 2, &edges).unwrap();
+            let mut marginals = vec![0.0; tree.potentials()];
+            let log_partition = tree.marginals(&vec![0.25; tree.potentials()], &mut marginals).unwrap();
+            let expected = tree.ln_states() + 0.25 * (2 * n - 1) as f64;
+            assert!((log_partition - expected).abs() < 1e-7 * expected, "{log_partition}, {expected}");
+            assert!(marginals[..2 * n].iter().all(|m| (m - 0.5).abs() < 1e-6));
+            assert!(marginals[2 * n..].iter().all(|m| (m - 0.25).abs() < 1e-6));
+            assert_eq!(tree.states(), None);
+        }
+    }
+}
