@@ -15,6 +15,7 @@
 mod categorical;
 #[cfg(test)]
 pub(crate) mod oracle;
+mod permutation;
 
 use crate::Error;
 use crate::error::check_len;
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 pub use categorical::Categorical;
+pub use permutation::{Permutation, PermutationScratch};
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
