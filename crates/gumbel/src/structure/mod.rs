@@ -20,6 +20,7 @@ mod pairwise;
 mod supermodular;
 mod subset;
 mod tree;
+mod permutation;
 
 use crate::Error;
 use crate::error::check_len;
@@ -32,6 +33,7 @@ pub use supermodular::Supermodular;
 pub use chain::Chain;
 pub use subset::Subset;
 pub use tree::Tree;
+pub use permutation::{Permutation, PermutationScratch};
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
