@@ -74,7 +74,10 @@ fn torus(side: usize, seed: u64) -> Vec<f32> {
 fn main() {
     let part = std::env::args().nth(1).unwrap_or_default();
     let instances = std::env::args().nth(2).map(|x| x.parse().expect("a number of instances"));
-    println!("{:24} {:>6} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9} {:>8}", "instances", "count", "p10", "median", "p90", "max", "proved", "again", "gap");
+    println!(
+        "{:24} {:>6} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9} {:>8}",
+        "instances", "count", "p10", "median", "p90", "max", "proved", "again", "gap"
+    );
     let run = |name: &str, n: usize, count: usize, make: &dyn Fn(u64) -> Vec<f32>| {
         if !name.contains(&part) {
             return;
@@ -103,13 +106,22 @@ fn main() {
         }
         times.sort_by(f64::total_cmp);
         again.sort_by(f64::total_cmp);
-        let at = |times: &[f64], q: f64| times.get((q * (times.len().max(1) - 1) as f64) as usize).copied().unwrap_or(f64::NAN);
+        let at = |times: &[f64], q: f64| {
+            times.get((q * (times.len().max(1) - 1) as f64) as usize).copied().unwrap_or(f64::NAN)
+        };
         println!(
             "{name:24} {count:6} {:9.4} {:9.4} {:9.4} {:9.4} {proved:7} {:9.4} {:7.2}%",
-            at(&times, 0.1), at(&times, 0.5), at(&times, 0.9), at(&times, 1.0), at(&again, 0.5), gap * 100.0
+            at(&times, 0.1),
+            at(&times, 0.5),
+            at(&times, 0.9),
+            at(&times, 1.0),
+            at(&again, 0.5),
+            gap * 100.0
         );
     };
-    for (n, count) in [(10, 1000), (15, 1000), (20, 1000), (25, 500), (30, 300), (40, 100), (50, 40), (60, 10), (80, 2), (100, 1)] {
+    for (n, count) in
+        [(10, 1000), (15, 1000), (20, 1000), (25, 500), (30, 300), (40, 100), (50, 40), (60, 10), (80, 2), (100, 1)]
+    {
         run(&format!("gaussian 1.0 n={n}"), n, count, &|seed| gaussian(n, 1.0, seed));
     }
     for (n, count) in [(15, 1000), (30, 300), (40, 100), (60, 20), (100, 3)] {

@@ -11,14 +11,34 @@
 use super::bound::{Anchor, Diagonal, dot};
 use std::time::Instant;
 
-/// Components smaller than this are searched without anchors.
+/// Components of this size on are searched with anchors, unless a probe solves them.
 pub(super) const ANCHORED: usize = 26;
-/// Variables fixed between two anchors.
-const SPACING: usize = 3;
-/// No anchors below this number of remaining variables.
-const SMALLEST_ANCHOR: usize = 10;
+/// Newton steps for the first anchor, and for each of the others, which start from the one before.
+const FIRST_STEPS: usize = 6;
+const LATER_STEPS: usize = 1;
+/// Weight of the barrier at the end, per value of a variable.
+const FINAL_MU: f64 = 0.05;
 /// Nodes between two looks at the clock.
-const CLOCK: u32 = 4096;
+const CLOCK: u32 = 512;
+
+/// Choices that cost or save time and never change an answer.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// Components of this size on are searched with anchors.
+    pub(super) anchored: usize,
+    /// Variables fixed between two anchors.
+    pub(super) spacing: usize,
+    /// No anchors below this number of remaining variables.
+    pub(super) smallest: usize,
+    /// The most nodes visited without anchors where there are to be some.
+    pub(super) probe: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { anchored: ANCHORED, spacing: 6, smallest: 10, probe: 20_000 }
+    }
+}
 
 /// One component: its problem in search order, and what depends on pair weights only.
 #[derive(Debug, Default)]
@@ -47,6 +67,7 @@ const NONE: u8 = u8::MAX;
 /// Working memory shared by all components.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
+    pub(super) settings: Settings,
     diagonal: Diagonal,
     /// `E[gg']` of the level at hand, `[m, m]`.
     moments: Vec<f64>,
@@ -132,14 +153,46 @@ impl Component {
         let mut value = self.initial(start, again, buffers);
         // Nothing above the best value within this is looked for.
         let slack = if integral { 1.0 - 1e-6 } else { 1e-13 * scale };
-        if !again || self.anchor_at.is_empty() {
-            self.make_anchors(value, buffers);
-        }
         buffers.g.resize((m + 1) * m, 0.0);
         buffers.y.resize((m + 1) * m, 0.0);
         buffers.renewed.resize((m + 1) * m, 0.0);
         buffers.path.resize(m, 0.0);
         buffers.g[m * m..][..m].copy_from_slice(&self.g);
+        if self.anchors.is_empty() {
+            self.anchor_at.clear();
+            self.anchor_at.resize(m + 1, NONE);
+            // Factors cost some m^3 operations: an easy instance is solved in that time without any.
+            let Settings { anchored, probe, .. } = buffers.settings;
+            let nodes = if m < anchored { u64::MAX } else { (m * m * m / 16).min(probe) as u64 };
+            if nodes > 0 && self.search(&mut value, slack, None, nodes, buffers).is_none() {
+                return Outcome { gap: 0.0 };
+            }
+            self.make_anchors(value, buffers);
+        }
+        let open = self.search(&mut value, slack, deadline, u64::MAX, buffers);
+        let mut gap = 0.0;
+        if let Some(open) = open
+            && open > value
+        {
+            gap = (self.root_bound(value, buffers).min(open) - value).max(0.0);
+            if integral && gap < 1.0 - 1e-6 {
+                gap = 0.0;
+            }
+        }
+        Outcome { gap }
+    }
+
+    /// Searches for better signs than `best`, whose value is given and updated. If time or `nodes` run out before the
+    /// end, returns a bound of what was left out.
+    fn search(
+        &mut self,
+        value: &mut f64,
+        slack: f64,
+        deadline: Option<Instant>,
+        nodes: u64,
+        buffers: &mut Buffers,
+    ) -> Option<f64> {
+        let m = self.size;
         let mut search = Search {
             m,
             j: &self.j,
@@ -152,24 +205,17 @@ impl Component {
             renewed: &mut buffers.renewed,
             path: &mut buffers.path,
             best: &mut self.best,
-            value,
+            value: *value,
             slack,
             open: f64::NEG_INFINITY,
             deadline,
+            left: nodes,
             clock: CLOCK,
-            expired: false,
+            stopped: false,
         };
         search.visit(m, 0.0, f64::INFINITY, NONE);
-        value = search.value;
-        let (open, expired) = (search.open, search.expired);
-        let mut gap = 0.0;
-        if expired && open > value {
-            gap = (self.root_bound(value, buffers).min(open) - value).max(0.0);
-            if integral && gap < 1.0 - 1e-6 {
-                gap = 0.0;
-            }
-        }
-        Outcome { gap }
+        *value = search.value;
+        search.stopped.then_some(search.open)
     }
 
     /// Leaves good signs in `best` and returns their value: given ones improved by flips, and without those a short
@@ -253,18 +299,19 @@ impl Component {
         self.anchor_at.clear();
         self.anchor_at.resize(m + 1, NONE);
         self.anchors.clear();
-        if m < ANCHORED {
+        let Settings { anchored, spacing, smallest, .. } = buffers.settings;
+        if m < anchored {
             return;
         }
         let Some(unit) = self.start_diagonal(m, value, buffers) else { return };
         let mut mu = unit;
-        let mut steps = first_steps();
-        let mut k = m - spacing();
-        while k >= SMALLEST_ANCHOR && self.anchors.len() < NONE as usize {
+        let mut steps = FIRST_STEPS;
+        let mut k = m.saturating_sub(spacing);
+        while k >= smallest && self.anchors.len() < NONE as usize {
             self.moments(k, buffers);
             let mut anchor = Anchor::default();
             let problem = (&self.j[..], &buffers.moments[..], m);
-            if !buffers.diagonal.improve(problem, k, (mu, final_mu() * unit), steps, &mut anchor) {
+            if !buffers.diagonal.improve(problem, k, (mu, FINAL_MU * unit), steps, &mut anchor) {
                 return;
             }
             anchor.step.resize(k, 0.0);
@@ -274,8 +321,8 @@ impl Component {
             anchor.step = step;
             self.anchor_at[k] = self.anchors.len() as u8;
             self.anchors.push(anchor);
-            (mu, steps) = (final_mu() * unit, later_steps());
-            k -= spacing().min(k);
+            (mu, steps) = (FINAL_MU * unit, LATER_STEPS);
+            k -= spacing.min(k);
         }
     }
 
@@ -305,22 +352,6 @@ impl Component {
         anchor.solve(&self.g, &mut y);
         0.5 * dot(&y, &y) + anchor.half_trace[m]
     }
-}
-
-pub(super) fn env(name: &str, default: f64) -> f64 {
-    std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(default)
-}
-fn spacing() -> usize {
-    env("SP", SPACING as f64) as usize
-}
-fn first_steps() -> usize {
-    env("FS", 10.0) as usize
-}
-fn later_steps() -> usize {
-    env("LS", 2.0) as usize
-}
-fn final_mu() -> f64 {
-    env("MU", 0.05)
 }
 
 /// Puts the order of branching into `buffers.order`: always the variable that is coupled most to those not yet taken.
@@ -365,8 +396,10 @@ struct Search<'a> {
     /// The largest bound of what was left out when time was up.
     open: f64,
     deadline: Option<Instant>,
+    /// Nodes that may still be visited.
+    left: u64,
     clock: u32,
-    expired: bool,
+    stopped: bool,
 }
 
 impl Search<'_> {
@@ -380,8 +413,12 @@ impl Search<'_> {
             }
             return;
         }
-        if self.deadline.is_some() && self.is_late() {
-            // The caller has entered its bound of this node into `open`.
+        self.clock -= 1;
+        if self.clock == 0 || self.stopped {
+            self.look_at_clock();
+        }
+        if self.stopped {
+            // The caller enters its bound of this node into `open`.
             return;
         }
         let (m, p) = (self.m, k - 1);
@@ -450,20 +487,15 @@ impl Search<'_> {
                 }
             }
             self.visit(p, value, tracked, in_charge);
-            if self.expired {
+            if self.stopped {
                 self.open = self.open.max(bound);
             }
         }
     }
 
-    fn is_late(&mut self) -> bool {
-        if !self.expired {
-            self.clock -= 1;
-            if self.clock == 0 {
-                self.clock = CLOCK;
-                self.expired = self.deadline.is_some_and(|d| Instant::now() >= d);
-            }
-        }
-        self.expired
+    fn look_at_clock(&mut self) {
+        self.left = self.left.saturating_sub(CLOCK as u64);
+        self.clock = CLOCK;
+        self.stopped |= self.left == 0 || self.deadline.is_some_and(|d| Instant::now() >= d);
     }
 }
