@@ -364,4 +364,209 @@ mod tests {
         }
         assert!(cores.min(kept) > oracle::cases() / 10, "only {cores} instances came to the flow, {kept} had one");
     }
+
+    /// Maximum by a plain maximum flow with shortest augmenting paths in f64, without closure: source n, sink n + 1.
+    fn plain_maximum(s: &Supermodular, h: &[f32]) -> f64 {
+        let n = s.variables();
+        let mut gain: Vec<f64> = (0..n).map(|i| 2.0 * (h[2 * i + 1] as f64 - h[2 * i] as f64)).collect();
+        let mut capacity = vec![vec![0.0; n + 2]; n + 2];
+        for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
+            let w = h[s.pair(i, j)] as f64;
+            (capacity[i][j], capacity[j][i]) = (w, w);
+            gain[i] += w;
+            gain[j] += w;
+        }
+        for (i, c) in gain.iter().enumerate() {
+            capacity[n][i] = c.max(0.0);
+            capacity[i][n + 1] = -c.min(0.0);
+        }
+        let mut flow = 0.0;
+        loop {
+            let mut from = vec![usize::MAX; n + 2];
+            let mut queue = vec![n];
+            for at in 0.. {
+                let Some(&v) = queue.get(at) else { break };
+                for j in (0..n + 2).filter(|j| capacity[v][*j] > 0.0) {
+                    if from[j] == usize::MAX && j != n {
+                        from[j] = v;
+                        queue.push(j);
+                    }
+                }
+            }
+            if from[n + 1] == usize::MAX {
+                let zeros: f64 = (0..n).map(|i| h[2 * i] as f64).sum();
+                return zeros + 0.5 * (gain.iter().map(|c| c.max(0.0)).sum::<f64>() - flow);
+            }
+            let path: Vec<_> = std::iter::successors(Some(n + 1), |v| Some(from[*v]).filter(|v| *v != n)).collect();
+            let least = path.iter().map(|v| capacity[from[*v]][*v]).fold(f64::INFINITY, f64::min);
+            for v in path {
+                capacity[from[v]][v] -= least;
+                capacity[v][from[v]] += least;
+            }
+            flow += least;
+        }
+    }
+
+    #[test]
+    fn large_cores_agree_with_a_plain_flow_and_resolve_with_argmax() {
+        let (mut deep, mut scratch) = (0, Scratch::default());
+        for case in 0..oracle::cases() / 50 {
+            let random = &mut Random::new(2, case);
+            let s = Supermodular::new(20 + random.below(41)).unwrap();
+            let values = [Values::Normal, Values::Ties, Values::Sparse, Values::Extreme][random.below(4)];
+            let mut h = instance(&s, values, random);
+            let balanced = random.below(2) == 0;
+            if balanced {
+                // The difficult kind: terminals as large as what the weights can carry.
+                h[..s.unary()].iter_mut().for_each(|u| *u *= (s.variables() as f32).sqrt());
+                balance(&s, &mut h);
+            }
+            let mut z = vec![0; s.variables()];
+            s.argmax(&h, &mut z, &mut scratch).unwrap();
+            for step in 0..4 {
+                let what = (case, step, values, s);
+                let expected = plain_maximum(&s, &h);
+                let found = s.resolve(&h, &mut z, &mut scratch).unwrap();
+                oracle::check_maximum(&s, &h, &z, found, expected, &what);
+                let mut fresh = vec![0; s.variables()];
+                let again = s.argmax(&h, &mut fresh, &mut s.scratch()).unwrap();
+                assert!((again.value - found.value).abs() <= 1e-12 * oracle::magnitude(&h), "{what:?}");
+                deep += (scratch.closure.core.len() > 15) as u64;
+                let change = 10f32.powi(-(random.below(3) as i32));
+                h[..s.unary()].iter_mut().for_each(|u| *u += change * random.normal());
+            }
+        }
+        assert!(deep > oracle::cases() / 100, "only {deep} large cores");
+    }
+
+    #[test]
+    fn many_small_changes_do_not_add_up_errors() {
+        for n in [8, 12] {
+            let random = &mut Random::new(3, n as u64);
+            let s = Supermodular::new(n).unwrap();
+            let mut h = instance(&s, Values::Normal, random);
+            balance(&s, &mut h);
+            let (mut z, mut scratch) = (vec![0; n], s.scratch());
+            s.argmax(&h, &mut z, &mut scratch).unwrap();
+            for step in 0..2000 {
+                let i = random.below(2 * n);
+                h[i] = (0.9 * h[i] + 0.5 * random.normal()).clamp(-5.0, 5.0);
+                let found = s.resolve(&h, &mut z, &mut scratch).unwrap();
+                if step % 10 == 0 {
+                    oracle::check_maximum(&s, &h, &z, found, oracle::enumerate(&s, &h).max, &step);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn degenerate_sizes_and_weights_are_defined() {
+        let mut scratch = Scratch::default();
+        let none = Supermodular::new(0).unwrap();
+        assert_eq!((none.potentials(), none.states(), none.ln_states()), (0, Some(1), 0.0));
+        assert_eq!(none.argmax(&[], &mut [], &mut scratch).unwrap(), Maximum::proved(0.0));
+        assert_eq!(none.resolve(&[], &mut [], &mut scratch).unwrap(), Maximum::proved(0.0));
+        none.state(0, &mut []);
+        let one = Supermodular::new(1).unwrap();
+        let mut z = [7];
+        assert_eq!(one.argmax(&[2.0, -1.0], &mut z, &mut scratch).unwrap(), Maximum::proved(2.0));
+        assert_eq!((z, one.potentials(), one.states()), ([0], 2, Some(2)));
+        // All ones gain as much as all zeros; -0.0 is a weight.
+        let tied = [0.0, -1.0, 0.0, -1.0, 0.0, 0.0, 2.0, -0.0, -0.0];
+        let s = Supermodular::new(3).unwrap();
+        assert_eq!(s.argmax(&tied, &mut [0; 3], &mut scratch).unwrap().value, 0.0);
+        // Weights that decide everything, and the largest numbers there are.
+        let huge = [0.0, -1e30, 0.0, f32::MIN, f32::MAX, 0.0, f32::MAX, 0.0, f32::MAX];
+        oracle::check_argmax(&s, &huge, &mut scratch, &"huge");
+        let tiny = [0.0, -1e-44, 0.0, -1e-44, 0.0, -1e-44, 1e-44, 1e-44, 1e-44];
+        assert_eq!(oracle::check_argmax(&s, &tiny, &mut scratch, &"tiny"), [0; 3]);
+        assert_eq!(Supermodular::new(64).unwrap().states(), None);
+    }
+
+    #[test]
+    fn the_largest_size_is_solved() {
+        let s = Supermodular::new(Supermodular::MAX_VARIABLES).unwrap();
+        let random = &mut Random::new(4, 0);
+        let mut h = Values::Normal.vector(s.potentials(), random);
+        h[s.unary()..].iter_mut().for_each(|w| *w = w.abs());
+        balance(&s, &mut h);
+        let (mut z, mut scratch) = (vec![0; s.variables()], s.scratch());
+        let found = s.argmax(&h, &mut z, &mut scratch).unwrap();
+        assert!(scratch.closure.core.len() > 1000 && (s.score(&h, &z) - found.value).abs() < 1e-6);
+        let resolved = s.resolve(&h, &mut z, &mut scratch).unwrap();
+        assert!((resolved.value - found.value).abs() < 1e-6);
+    }
+
+    #[test]
+    fn states_are_enumerated_once_and_statistics_match_scores() {
+        let s = Supermodular::new(3).unwrap();
+        let mut z = [0; 3];
+        s.state(6, &mut z);
+        assert_eq!((z, s.states(), s.potentials(), s.unary()), ([1, 1, 0], Some(8), 9, 6));
+        let mut statistics = [0.0; 9];
+        s.add_statistics(&z, 2.0, &mut statistics);
+        assert_eq!(statistics, [0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0, 0.0, 0.0]);
+        assert_eq!((s.pair(0, 1), s.pair(0, 2), s.pair(1, 2)), (6, 7, 8));
+        let mut scores = [0.0; 8];
+        s.scores(&[0.0, 1.0, 0.0, 10.0, 0.0, 100.0, 1000.0, 2000.0, 4000.0], &mut scores);
+        assert_eq!(scores, [0.0, 100.0, 10.0, 4110.0, 1.0, 2101.0, 1011.0, 7111.0]);
+    }
+
+    #[test]
+    fn bad_input_is_an_error() {
+        assert!(Supermodular::new(Supermodular::MAX_VARIABLES + 1).is_err());
+        assert!(Supermodular::new(usize::MAX).is_err());
+        let s = Supermodular::new(3).unwrap();
+        let (mut z, mut scratch) = ([0; 3], s.scratch());
+        let mut solve = |changes: &[(usize, f32)]| {
+            let mut h = [0.5; 9];
+            changes.iter().for_each(|(k, x)| h[*k] = *x);
+            s.argmax(&h, &mut z, &mut scratch).unwrap_err()
+        };
+        for index in [1, 7] {
+            assert_eq!(solve(&[(index, f32::NAN)]), Error::NotANumber { what: "potential", index });
+            assert_eq!(solve(&[(index, f32::INFINITY)]), Error::PositiveInfinity { what: "potential", index });
+        }
+        let negative = solve(&[(7, -0.25)]);
+        assert_eq!(negative, Error::NegativeWeight { pair: (0, 2), weight: -0.25 });
+        let text = "the weight of the pair (0, 2) is -0.25: expected a finite number of at least 0";
+        assert_eq!(negative.to_string(), text);
+        assert_eq!(solve(&[(8, NO)]), Error::NegativeWeight { pair: (1, 2), weight: NO });
+        assert!(matches!(solve(&[(2, NO), (3, NO)]), Error::Infeasible { .. }));
+        // After an error, resolve starts anew.
+        let found = s.resolve(&[0.5; 9], &mut z, &mut scratch).unwrap();
+        assert_eq!((z, found.value), ([1; 3], 3.0));
+        assert!(matches!(s.resolve(&[NO; 9], &mut z, &mut scratch), Err(Error::Infeasible { .. })));
+        assert_eq!(s.resolve(&[0.5; 9], &mut z, &mut scratch).unwrap().value, 3.0);
+
+        let mut batch = [0.0; 18];
+        batch[17] = -1.0;
+        let error = argmax_batch(&s, &batch, &mut [0; 6]).unwrap_err();
+        assert!(
+            error.to_string().starts_with("example 1 of the batch: the weight of the pair (1, 2) is -1"),
+            "{error}"
+        );
+        assert!(argmax_batch(&s, &batch[..17], &mut [0; 6]).is_err());
+        assert!(argmax_batch(&s, &batch, &mut [0; 5]).is_err());
+    }
+
+    #[test]
+    fn answers_do_not_depend_on_threads_or_on_what_was_solved_before() {
+        let s = Supermodular::new(30).unwrap();
+        let random = &mut Random::new(5, 0);
+        let instances: Vec<f32> = (0..200).flat_map(|_| instance(&s, Values::Ties, random)).collect();
+        let solve = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut z = vec![0; 200 * 30];
+            pool.install(|| argmax_batch(&s, &instances, &mut z)).unwrap();
+            z
+        };
+        let all = solve(1);
+        assert_eq!(all, solve(4));
+        for (h, expected) in instances.chunks(s.potentials()).zip(all.chunks(30)) {
+            let mut z = vec![0; 30];
+            s.argmax(h, &mut z, &mut s.scratch()).unwrap();
+            assert_eq!(z, expected);
+        }
+    }
 }

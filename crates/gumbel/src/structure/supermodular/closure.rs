@@ -175,10 +175,13 @@ impl Closure {
             }
             // Those fixed later counted on it, and so do the undecided.
             let then = round[i];
-            pairs.of(i, |j, w| {
-                let w = if round[j] > then { w } else { 0.0 };
-                if was == Fate::One { low[j] -= w } else { high[j] += w }
-            });
+            for &j in order[k + 1..].iter().chain(core.iter()) {
+                let j = j as usize;
+                if round[j] > then {
+                    let w = pairs.weight(i, j);
+                    if was == Fate::One { low[j] -= w } else { high[j] += w }
+                }
+            }
             (fate[i], round[i]) = (Fate::Undecided, UNDECIDED);
             undone.push(i as u32);
         }
@@ -188,11 +191,13 @@ impl Closure {
         order.retain(|&i| fate[i as usize] != Fate::Undecided);
         for &v in undone.iter() {
             let i = v as usize;
-            (low[i], high[i]) = (0.0, 0.0);
+            let mut sums = [0.0; 2];
             pairs.of(i, |j, w| {
-                low[i] += if fate[j] == Fate::One { w } else { 0.0 };
-                high[i] += if fate[j] == Fate::Zero { 0.0 } else { w };
+                // Products, since branches could not be predicted here.
+                sums[0] += w * (fate[j] == Fate::One) as u32 as f64;
+                sums[1] += w * (fate[j] != Fate::Zero) as u32 as f64;
             });
+            [low[i], high[i]] = sums;
         }
         core.extend(undone.iter());
         core.sort_unstable();
