@@ -57,9 +57,10 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_145_75; // 15 bits: its products with small integers are exact
     const LN_2_LOW: f32 = 1.428_606_8e-6;
     // Adding 1.5 * 2^23 rounds to an integer n, which then stands in the low bits.
-    let shifted = x.max(-88.0) * std::f32::consts::LOG2_E + 12_582_912.0;
+    let clamped = if x > -88.0 { x } else { -88.0 };
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
     let n = shifted - 12_582_912.0;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW; // |r| <= ln 2 / 2
+    let r = clamped - n * LN_2_HIGH - n * LN_2_LOW; // |r| <= ln 2 / 2
     // Taylor's series to the order 7: remainder under 6e-9.
     let mut sum = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {

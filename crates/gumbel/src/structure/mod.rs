@@ -230,7 +230,7 @@ pub(crate) fn add(out: &mut [f32], x: &[f32], scale: f32) {
 /// Refuses NaN and `+inf`.
 pub(crate) fn check_numbers(what: &'static str, x: &[f32]) -> Result<(), Error> {
     // One vectorisable pass decides; the position is looked for only when something is wrong.
-    if x.iter().all(|v| *v < f32::INFINITY) {
+    if x.iter().fold(true, |good, v| good & (*v < f32::INFINITY)) {
         return Ok(());
     }
     match x.iter().position(|v| v.is_nan()) {

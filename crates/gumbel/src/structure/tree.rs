@@ -149,6 +149,14 @@ impl Tree {
         Error::Infeasible { detail: format!("all values of variable {root}, with what hangs from it, are -inf") }
     }
 
+    /// The table of a step as it is given. Tables are checked one by one, just before they are used: so they come from
+    /// memory once.
+    fn checked_table<'a>(&self, step: &Step, potentials: &'a [f32]) -> Result<&'a [f32], Error> {
+        let table = &potentials[self.table(step.edge)..][..self.values * self.values];
+        check_numbers("potential", table).or_else(|_| check_numbers("potential", potentials))?;
+        Ok(table)
+    }
+
     /// The table of a step with the child as the row.
     fn copy_table(&self, step: &Step, potentials: &[f32], table: &mut [f32]) {
         table.copy_from_slice(&potentials[self.table(step.edge)..][..self.values * self.values]);
@@ -326,9 +334,13 @@ fn scaled_terms(from: &[f64], table: &mut [f32], max: &mut [f64], sum: &mut [f64
     max_over_rows(from, table, max);
     max.iter_mut().filter(|m| **m == f64::NEG_INFINITY).for_each(|m| *m = 0.0);
     sum.fill(0.0);
+    // Loops of one kind each: the exponentials are vectorised over f32, four or more at a time.
     for (from, row) in from.iter().zip(table.chunks_exact_mut(max.len())) {
-        row.iter_mut().zip(&*max).for_each(|(v, max)| *v = exp_nonpositive((from + *v as f64 - max) as f32));
-        sum.iter_mut().zip(&*row).for_each(|(s, v)| *s += *v as f64);
+        row.iter_mut().zip(&*max).for_each(|(v, max)| *v = (from + *v as f64 - max) as f32);
+    }
+    table.iter_mut().for_each(|v| *v = exp_nonpositive(*v));
+    for row in table.chunks_exact(max.len()) {
+        sum.iter_mut().zip(row).for_each(|(s, v)| *s += *v as f64);
     }
 }
 
@@ -390,12 +402,12 @@ impl Structure for Tree {
     }
 
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Vec<f64>) -> Result<Maximum, Error> {
-        check_numbers("potential", potentials)?;
+        check_numbers("potential", &potentials[..self.unary()])?;
         let k = self.values;
         let (beliefs, message) = scratch.split_at_mut(self.unary());
         beliefs.iter_mut().zip(potentials).for_each(|(b, v)| *b = *v as f64);
         for step in &self.steps {
-            let table = &potentials[self.table(step.edge)..][..k * k];
+            let table = self.checked_table(step, potentials)?;
             let child = &beliefs[step.child * k..][..k];
             match step.turned {
                 false => max_over_rows(child, table, message),
