@@ -12,18 +12,23 @@
 //!   Section 4.1);
 //! - `-inf` forbids a choice; `+inf` and NaN are errors.
 
+mod arborescence;
 mod categorical;
+mod matrix_tree;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod permutation;
+mod spanning_tree;
 
 use crate::Error;
 use crate::error::check_len;
 use rayon::prelude::*;
 use std::ops::Range;
 
+pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use permutation::{Permutation, PermutationScratch};
+pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
