@@ -12,8 +12,10 @@
 //!   Section 4.1);
 //! - `-inf` forbids a choice; `+inf` and NaN are errors.
 
+mod arborescence;
 mod categorical;
 mod chain;
+mod matrix_tree;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod pairwise;
@@ -21,12 +23,14 @@ mod supermodular;
 mod subset;
 mod tree;
 mod permutation;
+mod spanning_tree;
 
 use crate::Error;
 use crate::error::check_len;
 use rayon::prelude::*;
 use std::ops::Range;
 
+pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use supermodular::Supermodular;
@@ -34,6 +38,7 @@ pub use chain::Chain;
 pub use subset::Subset;
 pub use tree::Tree;
 pub use permutation::{Permutation, PermutationScratch};
+pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
