@@ -114,11 +114,12 @@ impl Solver {
                 }
                 let entries = pairs.ends.iter().zip(&pairs.values).map(|(&(i, j), &w)| (i, j, w as f64));
                 self.fill(unary.len(), unary.iter().map(|u| *u as f64), entries)?;
-                let answer = match problem.structure {
+                let mut answer = match problem.structure {
                     Kind::Pairwise => self.pairwise(unary.len(), problem.sum)?,
                     _ => self.supermodular(unary.len(), problem.sum)?,
                 };
-                Ok(shape_pairs(answer, unary.len(), &pairs.ends))
+                split_pairs(&mut answer, &Pairwise::new(unary.len())?, &pairs.ends);
+                Ok(answer)
             }
             Kind::Categorical => {
                 let scores = vector("scores", &problem.scores)?;
@@ -189,11 +190,9 @@ impl Solver {
         unary: impl Iterator<Item = f64>,
         pairs: impl Iterator<Item = (usize, usize, f64)>,
     ) -> Result<(), Bad> {
-        if n > Pairwise::MAX_VARIABLES {
-            return bad(format!("{n} variables: expected at most {}", Pairwise::MAX_VARIABLES));
-        }
+        let model = Pairwise::new(n)?;
         self.potentials.clear();
-        self.potentials.resize(2 * n + n * n.saturating_sub(1) / 2, 0.0);
+        self.potentials.resize(model.potentials(), 0.0);
         for (i, u) in unary.enumerate() {
             self.potentials[2 * i + 1] = single(u)?;
         }
@@ -202,7 +201,7 @@ impl Solver {
                 return bad(format!("pair [{i}, {j}]: expected two different variables below {n}"));
             }
             let (i, j) = (i.min(j), i.max(j));
-            let at = &mut self.potentials[2 * n + i * (2 * n - i - 1) / 2 + (j - i - 1)];
+            let at = &mut self.potentials[model.pair(i, j)];
             *at = single(*at as f64 + w)?;
         }
         Ok(())
@@ -353,17 +352,13 @@ fn split(answer: &mut Answer, unary: &[usize], pairs: &[usize]) {
 }
 
 /// Of a pairwise model: the probability of 1 per variable, and of both being 1 per listed pair.
-fn shape_pairs(mut answer: Answer, n: usize, ends: &[(usize, usize)]) -> Answer {
-    let Some(sums) = &mut answer.sums else { return answer };
-    let Some(all) = sums.marginals.take() else { return answer };
-    let ones = (0..n).map(|i| all.values[2 * i + 1]).collect();
-    let both = ends.iter().map(|&(i, j)| {
-        let (i, j) = (i.min(j), i.max(j));
-        all.values[2 * n + i * (2 * n - i - 1) / 2 + (j - i - 1)]
-    });
+fn split_pairs(answer: &mut Answer, model: &Pairwise, ends: &[(usize, usize)]) {
+    let Some(sums) = &mut answer.sums else { return };
+    let Some(all) = sums.marginals.take() else { return };
+    let ones = (0..model.variables()).map(|i| all.values[2 * i + 1]).collect();
+    let both = ends.iter().map(|&(i, j)| all.values[model.pair(i.min(j), i.max(j))]);
     sums.pair_marginals = Some(Array { shape: vec![ends.len()], values: both.collect() });
-    sums.marginals = Some(Array { shape: vec![n], values: ones });
-    answer
+    sums.marginals = Some(Array { shape: vec![model.variables()], values: ones });
 }
 
 /// Numbers in rectangular nested lists; `null` stands for -inf, a forbidden choice.

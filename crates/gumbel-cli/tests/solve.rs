@@ -49,9 +49,9 @@ fn every_structure_has_its_answer() {
     let a = answer(json!({"structure": "pairwise", "unary": [1, -2, 0.5], "pairs": [[0, 1, 3], [2, 1, -1]]}));
     assert_eq!(a["z"], json!([1, 1, 0]));
     close(&a["value"], 2.0);
-    let a = answer(json!({"structure": "supermodular", "unary": [1, -2, -0.5], "pairs": [[0, 1, 1.5], [1, 2, 0.25]]}));
+    let a = answer(json!({"structure": "supermodular", "unary": [1, -2, -0.5], "pairs": [[0, 1, 2.5], [1, 2, 0.25]]}));
     assert_eq!(a["z"], json!([1, 1, 0]));
-    close(&a["value"], 0.5);
+    close(&a["value"], 1.5);
     let a = answer(json!({"structure": "categorical", "scores": [0, 3, null, -1]}));
     assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1]), Some(3.0)));
     // At the first step, state 1 pays more; the transition makes up for state 0.

@@ -22,10 +22,12 @@
 mod closure;
 mod flow;
 
-use super::{Maximum, Structure, check_numbers};
+use super::pairwise::sums::Gibbs;
+use super::{Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use closure::{Closure, Fate};
 use flow::Flow;
+use rand_chacha::rand_core::Rng;
 
 /// The pairwise binary model with weights that are not negative; the arg max is a minimum cut.
 ///
@@ -213,6 +215,32 @@ impl Scratch {
 
 fn unary_score(unary: &[f32], assignment: &[u32]) -> f64 {
     unary.chunks_exact(2).zip(assignment).map(|(h, z)| h[*z as usize] as f64).sum()
+}
+
+/// By enumeration for n <= 20, as for general signs: super-modularity helps the maximum, not the sum.
+impl Sums for Supermodular {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.split(potentials)?;
+        let gibbs = Gibbs::new(self.variables, potentials)?;
+        gibbs.marginals(marginals);
+        Ok(gibbs.log_partition)
+    }
+
+    fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
+        self.split(potentials)?;
+        Ok(Gibbs::new(self.variables, potentials)?.log_partition)
+    }
+
+    fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+        self.split(potentials)?;
+        Ok(Gibbs::new(self.variables, potentials)?.kl_to_uniform(scale, gradient))
+    }
+
+    fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
+        self.split(potentials)?;
+        Gibbs::new(self.variables, potentials)?.sample(generator, assignment);
+        Ok(())
+    }
 }
 
 impl Structure for Supermodular {
