@@ -286,3 +286,27 @@ fn batches_do_not_depend_on_threads() {
     };
     assert_eq!(solve(1), solve(3));
 }
+
+#[test]
+fn anchors_change_no_answer_at_their_own_sizes() {
+    let (mut with, mut without) = (PairwiseScratch::default(), PairwiseScratch::default());
+    with.buffers.settings.probe = 0;
+    without.buffers.settings.anchored = usize::MAX;
+    for case in 0..cases() / 1000 {
+        let mut random = Random::new(14, case);
+        let n = 30 + random.below(4);
+        let sigma = [0.3, 1.0, 3.0][case as usize % 3];
+        let mut h: Vec<f32> = (0..2 * n).map(|_| random.normal()).collect();
+        h.extend((0..n * (n - 1) / 2).map(|_| sigma * random.normal()));
+        let model = Pairwise::new(n).unwrap();
+        let (mut z, mut plain) = (vec![0; n], vec![0; n]);
+        let expected = model.argmax(&h, &mut plain, &mut without).unwrap();
+        let found = model.argmax(&h, &mut z, &mut with).unwrap();
+        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+        // And once more around other unary potentials.
+        h[..2 * n].iter_mut().for_each(|h| *h += random.normal());
+        let expected = model.argmax(&h, &mut plain, &mut without).unwrap();
+        let found = model.resolve(&h, &mut z, &mut with).unwrap();
+        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+    }
+}
