@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// Components of this size on are searched with anchors, unless a probe solves them.
 pub(super) const ANCHORED: usize = 26;
+/// Above this size a component gets no anchors: one Newton step, O(m^3), would take too long, and there is no hope.
+const LARGEST: usize = 256;
 /// Newton steps for the first anchor, and for each of the others, which start from the one before.
 const FIRST_STEPS: usize = 6;
 const LATER_STEPS: usize = 1;
@@ -114,7 +116,7 @@ impl Component {
             self.below.push(below);
             inside += below;
             self.inside.push(inside);
-            integral &= self.variables.iter().all(|&q| row[q].fract() == 0.0);
+            integral = integral && self.variables.iter().all(|&q| row[q].fract() == 0.0);
         }
         // Beyond this, rounding errors of the bounds are no longer small beside 1.
         self.integral = integral && inside < 1e6;
@@ -163,11 +165,11 @@ impl Component {
             self.anchor_at.resize(m + 1, NONE);
             // Factors cost some m^3 operations: an easy instance is solved in that time without any.
             let Settings { anchored, probe, .. } = buffers.settings;
-            let nodes = if m < anchored { u64::MAX } else { (m * m * m / 16).min(probe) as u64 };
+            let nodes = if m < anchored && deadline.is_none() { u64::MAX } else { (m * m * m / 16).min(probe) as u64 };
             if nodes > 0 && self.search(&mut value, slack, None, nodes, buffers).is_none() {
                 return Outcome { gap: 0.0 };
             }
-            self.make_anchors(value, buffers);
+            self.make_anchors(value, deadline, buffers);
         }
         let open = self.search(&mut value, slack, deadline, u64::MAX, buffers);
         let mut gap = 0.0;
@@ -294,20 +296,20 @@ impl Component {
         }
     }
 
-    fn make_anchors(&mut self, value: f64, buffers: &mut Buffers) {
+    fn make_anchors(&mut self, value: f64, deadline: Option<Instant>, buffers: &mut Buffers) {
         let m = self.size;
         self.anchor_at.clear();
         self.anchor_at.resize(m + 1, NONE);
         self.anchors.clear();
         let Settings { anchored, spacing, smallest, .. } = buffers.settings;
-        if m < anchored {
+        if m < anchored || m > LARGEST {
             return;
         }
         let Some(unit) = self.start_diagonal(m, value, buffers) else { return };
         let mut mu = unit;
         let mut steps = FIRST_STEPS;
         let mut k = m.saturating_sub(spacing);
-        while k >= smallest && self.anchors.len() < NONE as usize {
+        while k >= smallest && !is_past(deadline) {
             self.moments(k, buffers);
             let mut anchor = Anchor::default();
             let problem = (&self.j[..], &buffers.moments[..], m);
@@ -341,17 +343,24 @@ impl Component {
     /// The concave quadratic bound of the whole component at its own fields.
     fn root_bound(&self, value: f64, buffers: &mut Buffers) -> f64 {
         let m = self.size;
+        if m > LARGEST {
+            return f64::INFINITY;
+        }
         self.moments(m, buffers);
         let Some(unit) = self.start_diagonal(m, value, buffers) else { return f64::INFINITY };
         let mut anchor = Anchor::default();
         let problem = (&self.j[..], &buffers.moments[..], m);
-        if !buffers.diagonal.improve(problem, m, (unit, 1e-3 * unit), 30, &mut anchor) {
+        if !buffers.diagonal.improve(problem, m, (unit, 1e-3 * unit), 12, &mut anchor) {
             return f64::INFINITY;
         }
         let mut y = vec![0.0; m];
         anchor.solve(&self.g, &mut y);
         0.5 * dot(&y, &y) + anchor.half_trace[m]
     }
+}
+
+fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|d| Instant::now() >= d)
 }
 
 /// Puts the order of branching into `buffers.order`: always the variable that is coupled most to those not yet taken.
@@ -376,6 +385,26 @@ fn order(variables: &[usize], w: &[f64], n: usize, buffers: &mut Buffers) {
             keys[q] -= row[order[q]].abs();
         }
     }
+}
+
+/// `sum_i |g_i + j_i|` and `sum_i |g_i - j_i|`.
+#[inline]
+fn magnitudes(g: &[f64], j: &[f64]) -> (f64, f64) {
+    let (g, j) = (g.chunks_exact(4), j.chunks_exact(4));
+    let (mut plus, mut minus) = ([0.0; 4], [0.0; 4]);
+    let mut rest = (0.0, 0.0);
+    for (g, j) in g.remainder().iter().zip(j.remainder()) {
+        rest.0 += (g + j).abs();
+        rest.1 += (g - j).abs();
+    }
+    for (g, j) in g.zip(j) {
+        for lane in 0..4 {
+            plus[lane] += (g[lane] + j[lane]).abs();
+            minus[lane] += (g[lane] - j[lane]).abs();
+        }
+    }
+    let sum = |x: [f64; 4]| (x[0] + x[1]) + (x[2] + x[3]);
+    (sum(plus) + rest.0, sum(minus) + rest.1)
 }
 
 /// A depth-first search in progress.
@@ -432,13 +461,9 @@ impl Search<'_> {
             if field >= 0.0 { down = f64::NEG_INFINITY } else { up = f64::NEG_INFINITY }
         }
         // 2. The plain bound.
-        let (mut sum_up, mut sum_down) = (self.inside[p], self.inside[p]);
-        for (g, j) in self.g[k * m..][..p].iter().zip(row) {
-            sum_up += (g + j).abs();
-            sum_down += (g - j).abs();
-        }
-        up += sum_up;
-        down += sum_down;
+        let (sum_up, sum_down) = magnitudes(&self.g[k * m..][..p], row);
+        up += self.inside[p] + sum_up;
+        down += self.inside[p] + sum_down;
         let limit = self.value + self.slack;
         if up <= limit && down <= limit {
             return;
@@ -496,6 +521,6 @@ impl Search<'_> {
     fn look_at_clock(&mut self) {
         self.left = self.left.saturating_sub(CLOCK as u64);
         self.clock = CLOCK;
-        self.stopped |= self.left == 0 || self.deadline.is_some_and(|d| Instant::now() >= d);
+        self.stopped |= self.left == 0 || is_past(self.deadline);
     }
 }

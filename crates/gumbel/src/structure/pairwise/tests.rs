@@ -78,9 +78,16 @@ fn naive(model: &Pairwise, h: &[f32]) -> f64 {
 fn larger(case: u64, random: &mut Random) -> (usize, Vec<f32>) {
     let n = ANCHORED + random.below(4);
     let density = [1.0, 0.3, 0.15][case as usize % 3];
-    let integer = case % 2 == 0;
+    let integer = case.is_multiple_of(2);
+    let extreme = case % 7 == 6;
     let draw = |random: &mut Random, scale: f32| {
-        if integer { (scale * random.normal()).round() } else { 0.3 * scale * random.normal() }
+        if extreme {
+            Values::Extreme.draw(random)
+        } else if integer {
+            (scale * random.normal()).round()
+        } else {
+            0.3 * scale * random.normal()
+        }
     };
     let mut h: Vec<f32> = (0..2 * n).map(|_| draw(random, 3.0)).collect();
     h.extend((0..n * (n - 1) / 2).map(|_| if random.uniform() < density { draw(random, 3.0) } else { 0.0 }));
@@ -133,10 +140,10 @@ fn resolve_and_warm_starts_agree_with_argmax() {
         let mut z = vec![0; n];
         let mut solved = model.argmax(&h, &mut z, &mut scratch).is_ok();
         for _ in 0..5 {
-            for i in 0..2 * n {
+            for h in &mut h[..2 * n] {
                 match random.below(8) {
-                    0 => h[i] = values.draw(&mut random),
-                    1..3 => h[i] += random.normal(),
+                    0 => *h = values.draw(&mut random),
+                    1..3 => *h += random.normal(),
                     _ => {}
                 }
             }
@@ -181,10 +188,17 @@ fn a_time_limit_gives_a_bound() {
     assert!(start.elapsed() < Duration::from_secs(5));
     assert!(found.bound > found.value && found.bound < 1.5 * found.value, "{found:?}");
     assert!((found.value - model.score(&h, &z)).abs() < 1e-9);
+    // The largest size: no bound of any finesse, but a true one, and an end.
+    let n = Pairwise::MAX_VARIABLES;
+    let h: Vec<f32> = (0..2 * n + n * (n - 1) / 2).map(|_| random.normal()).collect();
+    let model = Pairwise::new(n).unwrap().with_limit(Some(Duration::from_millis(20)));
+    let mut z = vec![0; n];
+    let found = model.argmax(&h, &mut z, &mut model.scratch()).unwrap();
+    assert!(found.bound.is_finite() && !found.is_proved() && found.value > 10_000.0, "{found:?}");
     // Bounds hold: of many instances, the optimum is never above.
-    for case in 0..40 {
+    for case in 0..60 {
         let mut random = Random::new(8, case);
-        let n = 34;
+        let n = [12, 34][case as usize % 2];
         let h: Vec<f32> = (0..2 * n + n * (n - 1) / 2).map(|_| random.normal()).collect();
         let model = Pairwise::new(n).unwrap();
         let mut z = vec![0; n];
@@ -271,4 +285,28 @@ fn batches_do_not_depend_on_threads() {
         z
     };
     assert_eq!(solve(1), solve(3));
+}
+
+#[test]
+fn anchors_change_no_answer_at_their_own_sizes() {
+    let (mut with, mut without) = (PairwiseScratch::default(), PairwiseScratch::default());
+    with.buffers.settings.probe = 0;
+    without.buffers.settings.anchored = usize::MAX;
+    for case in 0..cases() / 1000 {
+        let mut random = Random::new(14, case);
+        let n = 30 + random.below(4);
+        let sigma = [0.3, 1.0, 3.0][case as usize % 3];
+        let mut h: Vec<f32> = (0..2 * n).map(|_| random.normal()).collect();
+        h.extend((0..n * (n - 1) / 2).map(|_| sigma * random.normal()));
+        let model = Pairwise::new(n).unwrap();
+        let (mut z, mut plain) = (vec![0; n], vec![0; n]);
+        let expected = model.argmax(&h, &mut plain, &mut without).unwrap();
+        let found = model.argmax(&h, &mut z, &mut with).unwrap();
+        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+        // And once more around other unary potentials.
+        h[..2 * n].iter_mut().for_each(|h| *h += random.normal());
+        let expected = model.argmax(&h, &mut plain, &mut without).unwrap();
+        let found = model.resolve(&h, &mut z, &mut with).unwrap();
+        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+    }
 }
