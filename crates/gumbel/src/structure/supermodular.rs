@@ -341,10 +341,10 @@ mod tests {
             let mut scratch = s.scratch();
             let mut z = oracle::check_argmax(&s, &h, &mut scratch, &(case, values, s));
             for step in 0..6 {
-                for k in 0..s.unary() {
+                for u in &mut h[..s.unary()] {
                     match random.below(4) {
-                        0 => h[k] = values.draw(random),
-                        1 if h[k].is_finite() => h[k] += 0.3 * random.normal(),
+                        0 => *u = values.draw(random),
+                        1 if u.is_finite() => *u += 0.3 * random.normal(),
                         _ => {}
                     }
                 }
