@@ -91,6 +91,8 @@ def main():
     add("--epsilon", type=float, default=0.1)
     add("--seed", type=int, default=0)
     args = parser.parse_args()
+    if min(args.n + [args.batch, args.repeats - 1]) < 1:
+        parser.error("n and batch are at least 1, repeats at least 2")
 
     rng = np.random.default_rng(args.seed)
     print(f"ms per batch of {args.batch}, shortest of {args.repeats}; PyMaxflow {maxflow.__version__}")
