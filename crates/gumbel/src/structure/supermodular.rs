@@ -14,8 +14,11 @@
 //!    `w_ij`. A maximum flow gives the cut.
 //!
 //! Both keep their reasons, so that [`resolve`](Structure::resolve) checks them against new unary potentials and
-//! changes what no longer holds. Numbers are sums and differences of the potentials in f64: exact when these lie on a
-//! common grid of 53 bits, within rounding of the largest in any case.
+//! changes what no longer holds. Measured on dense instances of n = 15 to 100: 2 to 7 times sooner than from scratch
+//! after changes of a tenth of the gains' size, about as soon after changes of their own size.
+//!
+//! Numbers are sums and differences of the potentials in f64: exact when these lie on a common grid of 53 bits, within
+//! rounding of the largest in any case.
 //!
 //! Enumeration order: the last variable changes fastest.
 
@@ -163,18 +166,19 @@ pub struct Scratch {
     coupled: f64,
     /// Changes of `coupled` since it was last computed anew.
     changes: usize,
-    mask: Vec<f32>,
-    changed: Vec<u32>,
-    next: Vec<u32>,
     /// Whether there is a solution to start from.
     solved: bool,
+    // Work: the assignment as a 0/1 mask, the next assignment and where it differs.
+    mask: Vec<f32>,
+    next: Vec<u32>,
+    changed: Vec<u32>,
 }
 
 /// After this many changes of single variables the sum of the weights is computed anew.
 const MAX_CHANGES: usize = 256;
 
 impl Scratch {
-    /// Writes the assignment after a change of the cut, and brings the sum of the weights up to date.
+    /// Replaces the last assignment by the new one, and brings the sum of the weights up to date.
     fn update(&mut self, pairs: Pairs<'_>, assignment: &mut [u32]) {
         let n = assignment.len();
         self.next.resize(n, 0);
@@ -204,6 +208,7 @@ impl Scratch {
         self.flow.decided().for_each(|(i, z)| assignment[i] = z);
     }
 
+    /// Sums up the weights between ones.
     fn couple(&mut self, pairs: Pairs<'_>, assignment: &[u32]) {
         self.mask.clear();
         self.mask.extend(assignment.iter().map(|z| *z as f32));
@@ -369,10 +374,10 @@ mod tests {
             let mut scratch = s.scratch();
             let mut z = oracle::check_argmax(&s, &h, &mut scratch, &(case, values, s));
             for step in 0..6 {
-                for k in 0..s.unary() {
+                for u in &mut h[..s.unary()] {
                     match random.below(4) {
-                        0 => h[k] = values.draw(random),
-                        1 if h[k].is_finite() => h[k] += 0.3 * random.normal(),
+                        0 => *u = values.draw(random),
+                        1 if u.is_finite() => *u += 0.3 * random.normal(),
                         _ => {}
                     }
                 }
@@ -483,6 +488,27 @@ mod tests {
                 if step % 10 == 0 {
                     oracle::check_maximum(&s, &h, &z, found, oracle::enumerate(&s, &h).max, &step);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn huge_gains_leave_no_traces_in_later_solutions() {
+        for case in 0..2000 {
+            let random = &mut Random::new(6, case);
+            let s = Supermodular::new(4 + random.below(6)).unwrap();
+            let mut h = instance(&s, Values::Normal, random);
+            balance(&s, &mut h);
+            let (mut z, mut scratch) = (vec![0; s.variables()], s.scratch());
+            s.argmax(&h, &mut z, &mut scratch).unwrap();
+            for step in 0..4 {
+                let mut changed = h.clone();
+                if step % 2 == 0 {
+                    changed[random.below(s.unary())] = random.normal() * 1e30;
+                }
+                let found = s.resolve(&changed, &mut z, &mut scratch).unwrap();
+                let expected = oracle::enumerate(&s, &changed).max;
+                oracle::check_maximum(&s, &changed, &z, found, expected, &(case, step));
             }
         }
     }

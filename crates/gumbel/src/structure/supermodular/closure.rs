@@ -51,18 +51,18 @@ pub(super) struct Closure {
 /// The round of an undecided variable.
 const UNDECIDED: u32 = u32::MAX;
 
+/// If more than one of so many variables must be undone, starting anew is sooner. Measured.
+const UNDONE: usize = 8;
+
 /// After this many corrections the sums are computed anew.
 const MAX_CORRECTIONS: usize = 256;
 
 impl Closure {
-    /// Reads the gains; the error is a variable whose values are both forbidden.
+    /// Reads the gains of numbers without `+inf` and NaN; the error is a variable whose values are both forbidden.
     pub(super) fn read(&mut self, unary: &[f32]) -> Result<(), usize> {
         self.gain.clear();
         self.gain.extend(unary.chunks_exact(2).map(|h| h[1] as f64 - h[0] as f64));
-        match self.gain.iter().any(|u| u.is_nan()) {
-            true => Err(self.gain.iter().position(|u| u.is_nan()).unwrap_or(0)),
-            false => Ok(()),
-        }
+        self.gain.iter().position(|u| u.is_nan()).map_or(Ok(()), Err)
     }
 
     /// Fixes what can be fixed, from nothing.
@@ -100,7 +100,8 @@ impl Closure {
         }
         // `high` collects the undecided at first. The halves below and above the diagonal: row i is added to the later
         // variables' sums, and summed up for variable i.
-        for i in 0..if self.core.is_empty() { 0 } else { n } {
+        let rows = if self.core.is_empty() { 0 } else { n };
+        for i in 0..rows {
             let row = pairs.row(i);
             let later = match self.fate[i] {
                 Fate::One => &mut self.low[i + 1..],
@@ -161,16 +162,24 @@ impl Closure {
     pub(super) fn replay(&mut self, pairs: Pairs<'_>) {
         let n = self.gain.len();
         let Closure { gain, low, high, fate, core, order, round, ones: undone, .. } = self;
+        let holds = |i: usize, fate: Fate, low: &[f64], high: &[f64]| match fate {
+            Fate::One => gain[i] + low[i] >= 0.0,
+            _ => gain[i] + high[i] <= 0.0,
+        };
+        // Those broken already; to undo them will break others.
+        let broken = order.iter().map(|i| *i as usize).filter(|&i| !holds(i, fate[i], low, high)).count();
+        if broken > n / UNDONE {
+            return self.start(pairs);
+        }
         undone.clear();
-        for k in 0..n.min(order.len()) {
+        for k in 0..order.len() {
             let i = order[k] as usize;
             let was = fate[i];
-            let holds = if was == Fate::One { gain[i] + low[i] >= 0.0 } else { gain[i] + high[i] <= 0.0 };
-            if holds {
+            if holds(i, was, low, high) {
                 continue;
             }
             self.corrections += 1;
-            if undone.len() > n / 8 || self.corrections > MAX_CORRECTIONS {
+            if undone.len() > n / UNDONE || self.corrections > MAX_CORRECTIONS {
                 return self.start(pairs);
             }
             // Those fixed later counted on it, and so do the undecided.
