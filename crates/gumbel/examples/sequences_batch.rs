@@ -10,7 +10,7 @@
 //! fastest round in seconds.
 
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Chain, Structure, Subset, Sums, Tree, argmax_batch};
+use gumbel::structure::{Chain, Subset, Sums, Tree, argmax_batch};
 use std::time::Instant;
 
 type Failure = Box<dyn std::error::Error>;
