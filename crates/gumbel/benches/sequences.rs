@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gumbel::noise::{Noise, Purpose, below};
-use gumbel::structure::{Chain, Structure, Subset, Sums, Tree};
+use gumbel::structure::{Chain, Subset, Sums, Tree};
 use std::hint::black_box;
 
 /// Instances gone through in turn, so that no branch predictor learns one by heart.

@@ -208,11 +208,13 @@ fn solve_batch<S: Structure>(
         let mut perturbed = vec![0.0; p];
         for (i, z) in chunk.chunks_exact_mut(n.max(1)).enumerate() {
             let b = c * EXAMPLES + i;
-            perturbed.copy_from_slice(&potentials[b * p..][..p]);
+            let mut example = &potentials[b * p..][..p];
             if let Some(noise) = noise {
+                perturbed.copy_from_slice(example);
                 add(&mut perturbed[..u], &noise[b * u..][..u], 1.0);
+                example = &perturbed;
             }
-            structure.argmax(&perturbed, z, &mut scratch).map_err(|e| e.in_example(b))?;
+            structure.argmax(example, z, &mut scratch).map_err(|e| e.in_example(b))?;
         }
         Ok(())
     })

@@ -254,8 +254,7 @@ fn ratio(q: f64, sum: f64) -> f64 {
 fn softmax(x: &mut [f64]) {
     let max = largest(x);
     x.iter_mut().for_each(|v| *v = (*v - max).exp());
-    let scale = 1.0 / x.iter().sum::<f64>();
-    x.iter_mut().for_each(|v| *v *= scale);
+    normalise(x);
 }
 
 fn largest(x: &[f64]) -> f64 {
@@ -344,26 +343,18 @@ fn scaled_terms(from: &[f64], table: &mut [f32], max: &mut [f64], sum: &mut [f64
     }
 }
 
-/// Multiplies `terms[a][b]` by `factor[b]` and writes the sums of the rows, scaled to a total of one.
-fn multiply_rows(terms: &mut [f32], factor: &[f64], rows: &mut [f64]) {
-    const L: usize = 4;
-    for (out, row) in rows.iter_mut().zip(terms.chunks_exact_mut(factor.len())) {
-        let mut sums = [0.0; L];
-        let mut term = |l: usize, v: &mut f32, factor: &f64| {
-            let product = *v as f64 * factor;
-            *v = product as f32;
-            sums[l] += product;
-        };
-        let (mut chunks, factors) = (row.chunks_exact_mut(L), factor.chunks_exact(L));
-        for (v, factor) in chunks.by_ref().zip(factors.clone()) {
-            (0..L).for_each(|l| term(l, &mut v[l], &factor[l]));
-        }
-        chunks.into_remainder().iter_mut().zip(factors.remainder()).for_each(|(v, factor)| term(0, v, factor));
-        *out = sums.iter().sum();
-    }
-    // The terms are rounded to f32: without this a long way down would add up the rounding errors.
-    let scale = 1.0 / rows.iter().sum::<f64>();
-    rows.iter_mut().for_each(|v| *v *= scale);
+/// The sum of a row, in four parts: vectorised, always in the same order.
+fn sum(x: &[f64]) -> f64 {
+    let chunks = x.chunks_exact(4);
+    let rest: f64 = chunks.remainder().iter().sum();
+    let parts = chunks.fold([0.0; 4], |s, x| [s[0] + x[0], s[1] + x[1], s[2] + x[2], s[3] + x[3]]);
+    rest + parts.iter().sum::<f64>()
+}
+
+/// Scales `q` to a total of one. The terms are rounded to f32: without this a long way down would add up their errors.
+fn normalise(q: &mut [f64]) {
+    let scale = 1.0 / sum(q);
+    q.iter_mut().for_each(|v| *v *= scale);
 }
 
 impl Structure for Tree {
@@ -464,11 +455,19 @@ impl Sums for Tree {
         for &root in &self.roots {
             softmax(&mut up.beliefs[root * k..][..k]);
         }
+        let mut products = vec![0.0; k];
         for step in self.steps.iter().rev() {
-            let sum = &mut up.sum[step.edge * k..][..k];
-            sum.iter_mut().zip(&up.beliefs[step.parent * k..][..k]).for_each(|(s, q)| *s = ratio(*q, *s));
+            // q(a, b) = term(a, b) / sum(b) q(b).
+            let factor = &mut up.sum[step.edge * k..][..k];
+            factor.iter_mut().zip(&up.beliefs[step.parent * k..]).for_each(|(f, q)| *f = ratio(*q, *f));
             let terms = &mut pairs[step.edge * k * k..][..k * k];
-            multiply_rows(terms, sum, &mut up.beliefs[step.child * k..][..k]);
+            let child = &mut up.beliefs[step.child * k..][..k];
+            for (q, row) in child.iter_mut().zip(terms.chunks_exact_mut(k)) {
+                products.iter_mut().zip(&*row).zip(&*factor).for_each(|((p, v), f)| *p = *v as f64 * f);
+                row.iter_mut().zip(&products).for_each(|(v, p)| *v = *p as f32);
+                *q = sum(&products);
+            }
+            normalise(child);
             if step.turned {
                 transpose(terms, k);
             }
@@ -491,17 +490,19 @@ impl Sums for Tree {
         for step in &self.steps {
             self.copy_table(step, potentials, &mut table);
             let at = step.edge * k;
-            for a in 0..k {
+            let (max, message) = (&up.max[at..][..k], &mut message[at..][..k]);
+            let rows = table.chunks_exact(k).zip(terms[at * k..].chunks_exact(k));
+            for (a, (row, terms)) in rows.enumerate() {
                 let (belief, below) = (up.beliefs[step.child * k + a], below[step.child * k + a]);
-                for b in 0..k {
-                    let term = terms[(at + a) * k + b] as f64;
-                    if term > 0.0 {
-                        let ln = belief + table[a * k + b] as f64 - up.max[at + b] - up.ln_sum[at + b];
-                        message[at + b] += term / up.sum[at + b] * (ln + below);
-                    }
+                for (((m, max), v), term) in message.iter_mut().zip(max).zip(row).zip(terms) {
+                    let sum = *term as f64 * (belief + *v as f64 - max + below);
+                    *m += if *term > 0.0 { sum } else { 0.0 };
                 }
             }
-            below[step.parent * k..][..k].iter_mut().zip(&message[at..]).for_each(|(p, m)| *p += m);
+            for (b, m) in message.iter_mut().enumerate() {
+                *m = ratio(*m, up.sum[at + b]) - if up.sum[at + b] > 0.0 { up.ln_sum[at + b] } else { 0.0 };
+                below[step.parent * k + b] += *m;
+            }
         }
         // q, its derivative along t h, and the KL from the roots.
         let (mut q, mut change) = (up.beliefs.clone(), vec![0.0; self.variables * k]);
@@ -518,27 +519,31 @@ impl Sums for Tree {
         if scale == 0.0 {
             return Ok(kl);
         }
+        let row = || vec![0.0; k];
+        let (mut pair_q, mut pair_change, mut factor, mut change_factor, mut offset) =
+            (row(), row(), row(), row(), row());
         for step in self.steps.iter().rev() {
             self.copy_table(step, potentials, &mut table);
             let (at, parent) = (step.edge * k, step.parent * k);
-            for a in 0..k {
+            // q(a, b) = term(a, b) / sum(b) q(b); d ln q(a | b) = (what stands in the exponent) + N(a) - offset(b).
+            for b in 0..k {
+                factor[b] = ratio(q[parent + b], up.sum[at + b]);
+                change_factor[b] = ratio(change[parent + b], up.sum[at + b]);
+                offset[b] = up.ln_sum[at + b] + message[at + b];
+            }
+            let rows = table.chunks_exact_mut(k).zip(terms[at * k..].chunks_exact(k));
+            for (a, (row, terms)) in rows.enumerate() {
                 let (belief, below) = (up.beliefs[step.child * k + a], below[step.child * k + a]);
-                let (mut sum, mut sum_change) = (0.0, 0.0);
                 for b in 0..k {
-                    let term = terms[(at + a) * k + b] as f64;
-                    let mut pair_change = 0.0;
-                    if term > 0.0 {
-                        let ln = belief + table[a * k + b] as f64 - up.max[at + b] - up.ln_sum[at + b];
-                        let conditional = term / up.sum[at + b];
-                        let pair = conditional * q[parent + b];
-                        pair_change = conditional * change[parent + b] + pair * (ln + below - message[at + b]);
-                        sum += pair;
-                        sum_change += pair_change;
-                    }
-                    table[a * k + b] = pair_change as f32;
+                    let term = terms[b] as f64;
+                    let ln_change = belief + row[b] as f64 - up.max[at + b] + (below - offset[b]);
+                    let pair = term * factor[b];
+                    let dual = term * change_factor[b] + pair * ln_change;
+                    (pair_q[b], pair_change[b]) = if term > 0.0 { (pair, dual) } else { (0.0, 0.0) };
                 }
-                q[step.child * k + a] = sum;
-                change[step.child * k + a] = sum_change;
+                row.iter_mut().zip(&pair_change).for_each(|(v, c)| *v = *c as f32);
+                q[step.child * k + a] = sum(&pair_q);
+                change[step.child * k + a] = sum(&pair_change);
             }
             if step.turned {
                 transpose(&mut table, k);
