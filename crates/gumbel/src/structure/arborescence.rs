@@ -419,6 +419,18 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_large_potentials() {
+        for case in 0..2000 {
+            let random = &mut Random::new(55, case);
+            let a = Arborescence::new(2 + random.below(3), 0).unwrap();
+            let spread = [100.0, 400.0, 1e4][random.below(3)];
+            let h: Vec<f32> = (0..a.potentials()).map(|_| spread * (2.0 * random.uniform() - 1.0)).collect();
+            oracle::check_sums(&a, &h, &(case, a, &h));
+            oracle::check_kl(&a, &h, &(case, a, &h));
+        }
+    }
+
+    #[test]
     fn a_long_chain_needs_logarithms() {
         // Every node prefers its left neighbour by far, and the root can only come from the right.
         let n = 40;

@@ -341,7 +341,7 @@ mod tests {
 
     /// A random connected graph with up to five nodes: a random tree and other edges, parallel ones among them.
     fn graph(random: &mut Random) -> SpanningTree {
-        let nodes = 1 + random.below(5);
+        let nodes = 1 + random.below(if random.below(8) == 0 { 5 } else { 4 });
         if random.below(3) == 0 {
             return SpanningTree::complete(nodes).unwrap();
         }
@@ -427,6 +427,18 @@ mod tests {
         let tree = SpanningTree::new(4, &[(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (2, 0)]).unwrap();
         oracle::check_samples(&tree, &[0.3, -1.0, 0.7, 1.5, f32::NEG_INFINITY, 0.0], 40_000, 46);
         oracle::check_samples(&SpanningTree::complete(5).unwrap(), &[0.0; 10], 40_000, 47);
+    }
+
+    #[test]
+    fn sums_of_large_potentials() {
+        for case in 0..2000 {
+            let random = &mut Random::new(49, case);
+            let tree = graph(random);
+            let spread = [100.0, 400.0, 1e4][random.below(3)];
+            let h: Vec<f32> = (0..tree.potentials()).map(|_| spread * (2.0 * random.uniform() - 1.0)).collect();
+            oracle::check_sums(&tree, &h, &(case, &tree, &h));
+            oracle::check_kl(&tree, &h, &(case, &tree, &h));
+        }
     }
 
     #[test]
