@@ -12,7 +12,7 @@
 //!
 //! **Sums**: the directed matrix-tree theorem, O(n^3); samples by Wilson's algorithm. They are exact to rounding for any
 //! potentials: where a child's potentials differ by more than 300 (or a product would underflow) logarithms are used, about
-//! thirty times slower. See `matrix_tree.rs`.
+//! fifty times slower. See `matrix_tree.rs`.
 //!
 //! Enumeration order: by Pruefer codes, in which the root is the last label; there are n^(n-2).
 //!
@@ -370,6 +370,10 @@ mod tests {
             oracle::check_sums(&a, &potentials, &what);
             if values != Values::Extreme {
                 oracle::check_kl(&a, &potentials, &what);
+            } else {
+                let mut gradient = vec![0.0; potentials.len()];
+                let kl = a.kl_to_uniform(&potentials, 1.0, &mut gradient).unwrap();
+                assert!(!kl.is_nan() && !gradient.iter().any(|g| g.is_nan()), "{what:?}: {kl} {gradient:?}");
             }
         }
     }

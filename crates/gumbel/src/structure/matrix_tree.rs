@@ -18,8 +18,9 @@
 //!
 //! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of *probabilities*.
 //! Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a derivative ([`Dual`], for
-//! the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are about thirty times slower and
-//! have no limits; they are used where a weight is less than e^-300 of its child's largest, or a product might underflow.
+//! the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are about fifty times slower and
+//! have no such limits (their rounding alone counts: potentials of size x leave probabilities a relative error of about
+//! x 2^-52, so that beyond 1e10 little is left to know); they are used where a weight is less than e^-300 of its child's largest, or a product might underflow.
 //!
 //! Samples are drawn by Wilson's algorithm (loop-erased random walks). Its number of steps has no bound, but by the
 //! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree is
@@ -72,7 +73,7 @@ trait Number: Copy + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self
     /// The size that decides about underflow; kinds of numbers that know none say 1.
     fn size(self) -> f64;
 
-    /// The value and its derivative.
+    /// The value of a probability, and its derivative.
     fn get(self) -> (f64, f64);
 }
 
@@ -246,7 +247,8 @@ impl Number for Log {
     }
 
     fn get(self) -> (f64, f64) {
-        let value = self.log.exp();
+        // Logarithms of 1e14 and more are rounded to whole numbers: what should be at most 1 can then be anything.
+        let value = self.log.min(0.0).exp();
         (value, if value > 0.0 { value * self.derivative } else { 0.0 })
     }
 }
