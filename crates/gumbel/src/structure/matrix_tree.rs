@@ -19,8 +19,8 @@
 //! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of *probabilities*.
 //! Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a derivative ([`Dual`], for
 //! the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are about fifty times slower and
-//! have no such limits (their rounding alone counts: potentials of size x leave probabilities a relative error of about
-//! x 2^-52, so that beyond 1e10 little is left to know); they are used where a weight is less than e^-300 of its child's largest, or a product might underflow.
+//! have no such limits (but potentials of size x leave probabilities a relative error of about x 2^-52 by their own
+//! rounding); they are used where a weight is less than e^-300 of its child's largest, or a product might underflow.
 //!
 //! Samples are drawn by Wilson's algorithm (loop-erased random walks). Its number of steps has no bound, but by the
 //! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree is
@@ -63,7 +63,7 @@ trait Number: Copy + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self
     /// what is added to all arcs of a child.
     fn exp(log: f64) -> Self;
 
-    /// The difference, or zero where rounding makes it negative.
+    /// The difference, or zero where rounding makes it negative (or as good as zero).
     fn minus(self, other: Self) -> Self;
 
     fn ln(self) -> f64;
@@ -226,7 +226,8 @@ impl Number for Log {
             return self;
         }
         let rest = -(other.log - self.log).exp_m1(); // 1 - other / self
-        if rest > 0.0 {
+        // What is left of a difference far below rounding has no derivative to speak of: it would overflow.
+        if rest > 1e-20 {
             let derivative = self.derivative + (self.derivative - other.derivative) * ((1.0 - rest) / rest);
             Log { log: self.log + rest.ln(), derivative }
         } else {
