@@ -156,20 +156,17 @@ impl Permutation {
                 let i = s.free_rows[next];
                 next += 1;
                 let regrets = Regrets { cost: &s.cost[i as usize * width..][..width], price: &s.price };
-                let (least, second) = regrets.two_least();
-                bids += 1;
-                let mut j = NONE as usize;
-                if second < f64::INFINITY && bids <= BIDS * n {
-                    j = regrets.position(least);
-                    // A row with one column left, or one that may not bid any more, keeps waiting.
-                    if second == least && s.owner[j] != NONE {
-                        j = regrets.position_where(least, &s.owner).unwrap_or(j);
-                    }
-                }
-                if j == NONE as usize {
+                let (least, second) = if bids < BIDS * n { regrets.two_least() } else { (0.0, f64::INFINITY) };
+                if second == f64::INFINITY {
+                    // Bids are used up, or the row has but one column, for which it could pay any price: it waits.
                     s.free_rows[left] = i;
                     left += 1;
                     continue;
+                }
+                bids += 1;
+                let mut j = regrets.position(least);
+                if second == least && s.owner[j] != NONE {
+                    j = regrets.free_position(least, &s.owner).unwrap_or(j);
                 }
                 let raised = s.price[j] + (second - least);
                 let moved = raised > s.price[j];
@@ -329,7 +326,7 @@ impl Regrets<'_> {
     }
 
     /// The first column with this regret that has no owner.
-    fn position_where(self, regret: f64, owner: &[u32]) -> Option<usize> {
+    fn free_position(self, regret: f64, owner: &[u32]) -> Option<usize> {
         (0..owner.len()).find(|j| self.at(*j) == regret && owner[*j] == NONE)
     }
 
