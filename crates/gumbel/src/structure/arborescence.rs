@@ -434,16 +434,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_long_chain_needs_logarithms() {
-        // Every node prefers its left neighbour by far, and the root can only come from the right.
-        let n = 40;
-        let a = Arborescence::new(n, n - 1).unwrap();
+    /// Every node prefers its left neighbour by far, and the root can only come from the right.
+    fn chain(n: usize, right: f32) -> (Arborescence, Vec<f32>) {
         let mut h = vec![f32::NEG_INFINITY; n * n];
         for i in 0..n - 1 {
-            h[(i + 1) * n + i] = -100.0;
+            h[(i + 1) * n + i] = right;
             h[i * n + i + 1] = 0.0;
         }
+        (Arborescence::new(n, n - 1).unwrap(), h)
+    }
+
+    #[test]
+    fn nothing_is_lost_near_the_end_of_the_range() {
+        for n in 4..14 {
+            for right in 55..250 {
+                let (a, h) = chain(n, -(right as f32));
+                let log_partition = a.log_partition(&h).unwrap();
+                assert!((log_partition + (right * (n - 1)) as f64).abs() < 1e-9, "{n} {right}: {log_partition}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_chain_needs_logarithms() {
+        let n = 40;
+        let (a, h) = chain(n, -100.0);
         let mut marginals = vec![0.0; n * n];
         let log_partition = a.marginals(&h, &mut marginals).unwrap();
         assert!((log_partition + 3900.0).abs() < 1e-9, "{log_partition}");

@@ -24,7 +24,8 @@
 //!
 //! Samples are drawn by Wilson's algorithm (loop-erased random walks). Its number of steps has no bound, but by the
 //! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree is
-//! drawn edge by edge from conditional marginals instead, O(n^4), which does not bias the samples.
+//! drawn edge by edge from conditional marginals instead, which does not bias the samples but takes O(n^4) (potentials that
+//! trap a walk are rare, and mostly far apart).
 //!
 //! References: W. T. Tutte, "The dissection of equilateral triangles into equilateral triangles", 1948; W. K. Grassmann,
 //! M. I. Taksar, D. P. Heyman, "Regenerative analysis and steady state distributions for Markov chains", Operations
