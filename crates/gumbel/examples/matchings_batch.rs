@@ -4,8 +4,8 @@
 //! `matchings_batch FILE [REPETITIONS]`. The file holds three little-endian u32 (structure: 0 permutation, 1 spanning
 //! tree of the complete graph, 2 arborescence rooted at 0; nodes n; number of instances) and the potentials of all
 //! instances as f32. The first line printed is the time per instance in microseconds (of every few instances the least
-//! over the repetitions, then the mean); the others are the values of the maxima. For permutations the second line is the time of solving again after a change of
-//! one row.
+//! over the repetitions, then the mean); the others are the values of the maxima. For permutations the second line is
+//! the time of solving again after a change of one row.
 
 use gumbel::structure::{Arborescence, Permutation, SpanningTree, Structure};
 use std::time::Instant;

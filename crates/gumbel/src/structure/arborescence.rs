@@ -1,25 +1,25 @@
 //! Arborescences: directed spanning trees with a given root.
 //!
 //! Every node but the root chooses a parent, so that all come from the root in the end: `z[child] = parent` and
-//! `z[root] = root`. `h(z) = sum over c != root of potentials[z_c, c]`; the potentials are `[n, n]`, `[parent][child]`, all
-//! of them unary. The diagonal and the column of the root belong to no choice: they may hold any finite number or `-inf`,
-//! are ignored, and have marginals and gradients of zero. `-inf` forbids a choice.
+//! `z[root] = root`. `h(z) = sum over c != root of potentials[z_c, c]`; the potentials are `[n, n]`, `[parent][child]`,
+//! all of them unary. The diagonal and the column of the root belong to no choice: they may hold any finite number or
+//! `-inf`, are ignored, and have marginals and gradients of zero. `-inf` forbids a choice.
 //!
 //! **Arg max**: every node takes its best parent; a cycle becomes one node, whose choices are those of its members less
-//! what they give up (Chu and Liu, Edmonds). Here along one growing path, with dense rows, as Gabow et al. and Tarjan do:
-//! O(n^2), since every contraction is a pass over the rows that it does away with. The contractions are undone from the
-//! outside in.
+//! what they give up (Chu and Liu, Edmonds). Here along one growing path, with dense rows, as Gabow et al. and Tarjan
+//! do: O(n^2), since every contraction is a pass over the rows that it does away with. The contractions are undone from
+//! the outside in.
 //!
-//! **Sums**: the directed matrix-tree theorem, O(n^3); samples by Wilson's algorithm. They are exact to rounding for any
-//! potentials: where a child's potentials differ by more than 300 (or a product would underflow) logarithms are used, about
-//! fifty times slower. See `matrix_tree.rs`.
+//! **Sums**: the directed matrix-tree theorem, O(n^3); samples by Wilson's algorithm. They are exact to rounding for
+//! any potentials: where a child's potentials differ by more than 300 (or a product would underflow) logarithms are
+//! used, about fifty times slower. See `matrix_tree.rs`.
 //!
 //! Enumeration order: by Pruefer codes, in which the root is the last label; there are n^(n-2).
 //!
 //! References: J. Edmonds, "Optimum branchings", 1967; R. E. Tarjan, "Finding optimum branchings", Networks 7, 1977;
-//! H. N. Gabow, Z. Galil, T. Spencer, R. E. Tarjan, "Efficient algorithms for finding minimum spanning trees in undirected
-//! and directed graphs", Combinatorica 6, 1986; T. Koo, A. Globerson, X. Carreras, M. Collins, "Structured prediction
-//! models via the matrix-tree theorem", 2007.
+//! H. N. Gabow, Z. Galil, T. Spencer, R. E. Tarjan, "Efficient algorithms for finding minimum spanning trees in
+//! undirected and directed graphs", Combinatorica 6, 1986; T. Koo, A. Globerson, X. Carreras, M. Collins, "Structured
+//! prediction models via the matrix-tree theorem", 2007.
 
 use super::matrix_tree::{self, Arc};
 use super::{Maximum, Structure, Sums, check_numbers};

@@ -1,4 +1,5 @@
-//! Sums over arborescences by the matrix-tree theorem, without a subtraction: shared by spanning trees and arborescences.
+//! Sums over arborescences by the matrix-tree theorem, without a subtraction: shared by spanning trees and
+//! arborescences.
 //!
 //! The sum over all arborescences with root 0 of the products of their weights `w[parent][child]` is the determinant of
 //! the Laplacian without the root (Tutte). Gaussian elimination of node k turns the graph into one on the other nodes,
@@ -7,8 +8,9 @@
 //! s_k = sum_p w[p][k],   q_p = w[p][k] / s_k,   w[p][c] += w[k][c] q_p   (p != c),   Z = product of all s_k
 //! ```
 //!
-//! (Grassmann, Taksar and Heyman): sums, products and quotients of positive numbers only, so that every number keeps its
-//! relative precision however unlike the weights are; a cycle `p = c` is simply left out, where the textbook subtracts.
+//! (Grassmann, Taksar and Heyman): sums, products and quotients of positive numbers only, so that every number keeps
+//! its relative precision however unlike the weights are; a cycle `p = c` is simply left out, where the textbook
+//! subtracts.
 //!
 //! The derivatives `g[p][c] = d ln Z / d w[p][c]` come from running this backwards; marginals are `w g`:
 //!
@@ -16,22 +18,23 @@
 //! g[k][c] = sum_p g[p][c] q_p,   g[p][k] = (1 + a_p - sum_p' q_p' a_p') / s_k,   a_p = sum_c g[p][c] w[k][c]
 //! ```
 //!
-//! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of *probabilities*.
-//! Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a derivative ([`Dual`], for
-//! the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are about fifty times slower and
-//! have no such limits (but potentials of size x leave probabilities a relative error of about x 2^-52 by their own
-//! rounding); they are used where a weight is less than e^-300 of its child's largest, or a product might underflow.
+//! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of
+//! *probabilities*. Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a
+//! derivative ([`Dual`], for the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are
+//! about fifty times slower and have no such limits (but potentials of size x leave probabilities a relative error of
+//! about x 2^-52 by their own rounding); they are used where a weight is less than e^-300 of its child's largest, or a
+//! product might underflow.
 //!
 //! Samples are drawn by Wilson's algorithm (loop-erased random walks). Its number of steps has no bound, but by the
-//! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree is
-//! drawn edge by edge from conditional marginals instead, which does not bias the samples but takes O(n^4) (potentials that
-//! trap a walk are rare, and mostly far apart).
+//! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree
+//! is drawn edge by edge from conditional marginals instead, which does not bias the samples but takes O(n^4)
+//! (potentials that trap a walk are rare, and mostly far apart).
 //!
-//! References: W. T. Tutte, "The dissection of equilateral triangles into equilateral triangles", 1948; W. K. Grassmann,
-//! M. I. Taksar, D. P. Heyman, "Regenerative analysis and steady state distributions for Markov chains", Operations
-//! Research 33, 1985; D. B. Wilson, "Generating random spanning trees more quickly than the cover time", STOC 1996;
-//! J. G. Propp, D. B. Wilson, "How to get a perfectly random sample from a generic Markov chain and generate a random
-//! spanning tree of a directed graph", Journal of Algorithms 27, 1998.
+//! References: W. T. Tutte, "The dissection of equilateral triangles into equilateral triangles", 1948; W. K.
+//! Grassmann, M. I. Taksar, D. P. Heyman, "Regenerative analysis and steady state distributions for Markov chains",
+//! Operations Research 33, 1985; D. B. Wilson, "Generating random spanning trees more quickly than the cover time",
+//! STOC 1996; J. G. Propp, D. B. Wilson, "How to get a perfectly random sample from a generic Markov chain and generate
+//! a random spanning tree of a directed graph", Journal of Algorithms 27, 1998.
 
 use crate::Error;
 use rand_chacha::rand_core::Rng;

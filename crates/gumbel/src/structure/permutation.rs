@@ -3,16 +3,16 @@
 //! Z is the set of permutations of `0..n`, `z[i]` the column of row i, and `h(z) = sum_i potentials[i, z_i]`: the
 //! potentials are `[n, n]`, `[row][column]`, all of them unary. `-inf` forbids a pair.
 //!
-//! **Arg max**: the linear assignment problem, by shortest augmenting paths after Jonker and Volgenant. Every column has
-//! a price; row i's regret for column j is `price[j] - h[i, j]`. An assignment in which every row has a column of its
-//! least regret is optimal, whatever the prices are. The solver keeps this true of the rows it has assigned: it sets
-//! prices by column maxima, raises them in bidding rounds (augmenting row reduction), and assigns the few rows that are
-//! left along shortest paths in a dense Dijkstra search, in which it also moves the prices. O(n^3) in the worst case;
-//! in practice a few passes over the n^2 potentials. All in f64, in which differences of f32 potentials of like size are
-//! exact; with very unlike ones an answer is optimal up to rounding errors of the size of the largest.
+//! **Arg max**: the linear assignment problem, by shortest augmenting paths after Jonker and Volgenant. Every column
+//! has a price; row i's regret for column j is `price[j] - h[i, j]`. An assignment in which every row has a column of
+//! its least regret is optimal, whatever the prices are. The solver keeps this true of the rows it has assigned: it
+//! sets prices by column maxima, raises them in bidding rounds (augmenting row reduction), and assigns the few rows
+//! that are left along shortest paths in a dense Dijkstra search, in which it also moves the prices. O(n^3) in the
+//! worst case; in practice a few passes over the n^2 potentials. All in f64, in which differences of f32 potentials of
+//! like size are exact; with very unlike ones an answer is optimal up to rounding errors of the size of the largest.
 //!
-//! Solving again keeps the prices, and the rows that still have a column of least regret: after a change of one row it is
-//! two or three times as fast as from scratch for n of 50 and more; for small n there is nothing to gain.
+//! Solving again keeps the prices, and the rows that still have a column of least regret: after a change of one row it
+//! is two or three times as fast as from scratch for n of 50 and more; for small n there is nothing to gain.
 //!
 //! **No sums**: the partition function is a permanent, which is #P-hard; [`Sums`](super::Sums) is not implemented.
 //!
@@ -188,7 +188,8 @@ impl Permutation {
         }
     }
 
-    /// Assigns `start` along a shortest path, and moves the prices so that all assigned rows stay at their least regret.
+    /// Assigns `start` along a shortest path, and moves the prices so that all assigned rows stay at their least
+    /// regret.
     fn augment(&self, start: u32, s: &mut PermutationScratch) -> Result<(), Error> {
         let width = self.width();
         let search = &mut s.search;

@@ -7,11 +7,11 @@
 //! **Arg max**: comparisons only, hence exact. Kruskal's algorithm, O(E log E); on the complete graph Prim's with dense
 //! rows, O(n^2).
 //!
-//! **Sums**: the matrix-tree theorem (Kirchhoff), O(n^3 + E). An undirected tree is an arborescence from node 0, so that all
-//! is shared with [`Arborescence`](super::Arborescence): elimination without subtraction, marginals of edges (weight times
-//! effective resistance) as the sums of those of both directions, samples by Wilson's algorithm. Exact to rounding for any
-//! potentials: where a node's potentials differ by more than 300 (or a product would underflow) logarithms are used, about
-//! fifty times slower. See `matrix_tree.rs`.
+//! **Sums**: the matrix-tree theorem (Kirchhoff), O(n^3 + E). An undirected tree is an arborescence from node 0, so
+//! that all is shared with [`Arborescence`](super::Arborescence): elimination without subtraction, marginals of edges
+//! (weight times effective resistance) as the sums of those of both directions, samples by Wilson's algorithm. Exact to
+//! rounding for any potentials: where a node's potentials differ by more than 300 (or a product would underflow)
+//! logarithms are used, about fifty times slower. See `matrix_tree.rs`.
 //!
 //! Enumeration order: lexicographic, an edge outside the tree before the same edge inside; found by counting the trees
 //! that a choice leaves.
@@ -178,7 +178,8 @@ impl SpanningTree {
         n - 1
     }
 
-    /// Number of trees that contain the edges chosen so far (whose components are given) and other edges from `first` on.
+    /// Number of trees that contain the edges chosen so far (whose components are given) and other edges from `first`
+    /// on.
     fn count(&self, component: &[u32], first: usize) -> usize {
         // Components by number, that of node 0 first.
         let mut number = vec![u32::MAX; self.nodes];
@@ -339,7 +340,8 @@ mod tests {
     use crate::structure::argmax_batch;
     use crate::structure::oracle::{self, Random, Values};
 
-    /// A random connected graph with up to five nodes (rarely): a random tree and other edges, parallel ones among them.
+    /// A random connected graph with up to five nodes (rarely): a random tree and other edges, parallel ones among
+    /// them.
     fn graph(random: &mut Random) -> SpanningTree {
         let most = if random.below(8) == 0 { 5 } else { 4 };
         let nodes = 1 + random.below(most);
