@@ -1,4 +1,5 @@
-//! Sums over arborescences by the matrix-tree theorem, without a subtraction: shared by spanning trees and arborescences.
+//! Sums over arborescences by the matrix-tree theorem, without a subtraction: shared by spanning trees and
+//! arborescences.
 //!
 //! The sum over all arborescences with root 0 of the products of their weights `w[parent][child]` is the determinant of
 //! the Laplacian without the root (Tutte). Gaussian elimination of node k turns the graph into one on the other nodes,
@@ -7,8 +8,9 @@
 //! s_k = sum_p w[p][k],   q_p = w[p][k] / s_k,   w[p][c] += w[k][c] q_p   (p != c),   Z = product of all s_k
 //! ```
 //!
-//! (Grassmann, Taksar and Heyman): sums, products and quotients of positive numbers only, so that every number keeps its
-//! relative precision however unlike the weights are; a cycle `p = c` is simply left out, where the textbook subtracts.
+//! (Grassmann, Taksar and Heyman): sums, products and quotients of positive numbers only, so that every number keeps
+//! its relative precision however unlike the weights are; a cycle `p = c` is simply left out, where the textbook
+//! subtracts.
 //!
 //! The derivatives `g[p][c] = d ln Z / d w[p][c]` come from running this backwards; marginals are `w g`:
 //!
@@ -16,20 +18,23 @@
 //! g[k][c] = sum_p g[p][c] q_p,   g[p][k] = (1 + a_p - sum_p' q_p' a_p') / s_k,   a_p = sum_c g[p][c] w[k][c]
 //! ```
 //!
-//! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of *probabilities*.
-//! Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a derivative ([`Dual`], for
-//! the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are about thirty times slower and
-//! have no limits; they are used where a weight is less than e^-300 of its child's largest, or a product might underflow.
+//! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of
+//! *probabilities*. Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a
+//! derivative ([`Dual`], for the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are
+//! about fifty times slower and have no such limits (but potentials of size x leave probabilities a relative error of
+//! about x 2^-52 by their own rounding); they are used where a weight is less than e^-300 of its child's largest, or a
+//! product might underflow.
 //!
 //! Samples are drawn by Wilson's algorithm (loop-erased random walks). Its number of steps has no bound, but by the
-//! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree is
-//! drawn edge by edge from conditional marginals instead, O(n^4), which does not bias the samples.
+//! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree
+//! is drawn edge by edge from conditional marginals instead, which does not bias the samples but takes O(n^4)
+//! (potentials that trap a walk are rare, and mostly far apart).
 //!
-//! References: W. T. Tutte, "The dissection of equilateral triangles into equilateral triangles", 1948; W. K. Grassmann,
-//! M. I. Taksar, D. P. Heyman, "Regenerative analysis and steady state distributions for Markov chains", Operations
-//! Research 33, 1985; D. B. Wilson, "Generating random spanning trees more quickly than the cover time", STOC 1996;
-//! J. G. Propp, D. B. Wilson, "How to get a perfectly random sample from a generic Markov chain and generate a random
-//! spanning tree of a directed graph", Journal of Algorithms 27, 1998.
+//! References: W. T. Tutte, "The dissection of equilateral triangles into equilateral triangles", 1948; W. K.
+//! Grassmann, M. I. Taksar, D. P. Heyman, "Regenerative analysis and steady state distributions for Markov chains",
+//! Operations Research 33, 1985; D. B. Wilson, "Generating random spanning trees more quickly than the cover time",
+//! STOC 1996; J. G. Propp, D. B. Wilson, "How to get a perfectly random sample from a generic Markov chain and generate
+//! a random spanning tree of a directed graph", Journal of Algorithms 27, 1998.
 
 use crate::Error;
 use rand_chacha::rand_core::Rng;
@@ -62,7 +67,7 @@ trait Number: Copy + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self
     /// what is added to all arcs of a child.
     fn exp(log: f64) -> Self;
 
-    /// The difference, or zero where rounding makes it negative.
+    /// The difference, or zero where rounding makes it negative (or as good as zero).
     fn minus(self, other: Self) -> Self;
 
     fn ln(self) -> f64;
@@ -72,7 +77,7 @@ trait Number: Copy + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self
     /// The size that decides about underflow; kinds of numbers that know none say 1.
     fn size(self) -> f64;
 
-    /// The value and its derivative.
+    /// The value of a probability, and its derivative.
     fn get(self) -> (f64, f64);
 }
 
@@ -225,7 +230,8 @@ impl Number for Log {
             return self;
         }
         let rest = -(other.log - self.log).exp_m1(); // 1 - other / self
-        if rest > 0.0 {
+        // What is left of a difference far below rounding has no derivative to speak of: it would overflow.
+        if rest > 1e-20 {
             let derivative = self.derivative + (self.derivative - other.derivative) * ((1.0 - rest) / rest);
             Log { log: self.log + rest.ln(), derivative }
         } else {
@@ -246,7 +252,8 @@ impl Number for Log {
     }
 
     fn get(self) -> (f64, f64) {
-        let value = self.log.exp();
+        // Logarithms of 1e14 and more are rounded to whole numbers: what should be at most 1 can then be anything.
+        let value = self.log.min(0.0).exp();
         (value, if value > 0.0 { value * self.derivative } else { 0.0 })
     }
 }
@@ -562,4 +569,91 @@ fn escapes<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> Result<Vec<f64
         escape[k] = sum;
     }
     Ok(escape.iter().map(|e| e.ln()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::{Noise, Purpose};
+    use crate::structure::oracle::Random;
+
+    /// All arcs between `nodes` nodes, with log weights between `-range` and `range`.
+    fn arcs(nodes: u32, range: f32, random: &mut Random) -> Vec<Arc> {
+        let pairs = (0..nodes).flat_map(|p| (1..nodes).map(move |c| (p, c))).filter(|(p, c)| p != c);
+        pairs
+            .map(|(parent, child)| {
+                let log_weight = (range * (2.0 * random.uniform() - 1.0)) as f64;
+                Arc { parent, child, log_weight }
+            })
+            .collect()
+    }
+
+    /// All kinds of numbers give the same marginals and derivatives, at the limits of what plain ones are used for too.
+    #[test]
+    fn numbers_agree() {
+        for (case, range) in [1.0, 10.0, 100.0, 149.0].into_iter().cycle().take(40).enumerate() {
+            let nodes = 2 + case % 19;
+            let arcs = arcs(nodes as u32, range, &mut Random::new(60, case as u64));
+            let (top, least) = tops(nodes, &arcs).unwrap();
+            assert!(least >= LOG_RANGE);
+            fn run<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> (f64, Vec<(f64, f64)>) {
+                let mut graph = Graph::<T>::new(nodes, arcs, top);
+                assert!(graph.eliminate(1).is_ok());
+                let g = graph.derivatives();
+                let each = |a: &Arc| {
+                    let g = g[a.child as usize * nodes + a.parent as usize];
+                    (T::exp(a.log_weight - top[a.child as usize]) * g).get()
+                };
+                (graph.log_partition(), arcs.iter().map(each).collect())
+            }
+            let plain = run::<f64>(nodes, &arcs, &top);
+            let dual = run::<Dual>(nodes, &arcs, &top);
+            let log = run::<Log>(nodes, &arcs, &top);
+            assert!((plain.0 - log.0).abs() <= 1e-10 && (plain.0 - dual.0).abs() <= 1e-10, "{case}");
+            for ((p, d), l) in plain.1.iter().zip(&dual.1).zip(&log.1) {
+                assert!((p.0 - l.0).abs() <= 1e-10 && (p.0 - d.0).abs() <= 1e-10, "{case}: {p:?} {d:?} {l:?}");
+                assert!((d.1 - l.1).abs() <= 1e-7, "{case}: derivatives {d:?} {l:?}");
+            }
+            for c in 1..nodes as u32 {
+                let total: f64 = arcs.iter().zip(&plain.1).filter(|(a, _)| a.child == c).map(|(_, p)| p.0).sum();
+                assert!((total - 1.0).abs() < 1e-12, "{case}: node {c} has {total} parents");
+            }
+        }
+    }
+
+    /// Both ways to draw, on plain weights and on such as need logarithms.
+    #[test]
+    fn both_samplers_follow_the_distribution() {
+        let nodes = 4;
+        for (case, (steps, offset)) in [(1000, 0.0), (0, 0.0), (0, -400.0)].into_iter().enumerate() {
+            let mut arcs = arcs(nodes as u32, 1.0, &mut Random::new(61, 7));
+            // Every tree needs an arc from the root.
+            arcs.iter_mut().filter(|a| a.parent == 0).for_each(|a| a.log_weight += offset);
+            // By enumeration: every choice of three arcs, one for each child, that leads everywhere.
+            let of = |c: u32| (0..arcs.len()).filter(|a| arcs[*a].child == c).collect::<Vec<_>>();
+            let all = of(1)
+                .into_iter()
+                .flat_map(|a| of(2).into_iter().flat_map(move |b| of(3).into_iter().map(move |c| [a, b, c])));
+            let is_tree = |t: &[usize; 3]| {
+                (1..4).all(|s| (0..3).fold(s, |v, _| if v == 0 { 0 } else { arcs[t[v - 1]].parent as usize }) == 0)
+            };
+            let trees: Vec<[usize; 3]> = all.filter(is_tree).collect();
+            assert_eq!(trees.len(), 16);
+            let log = |t: &[usize; 3]| t.iter().map(|a| arcs[*a].log_weight).sum::<f64>();
+            let log_partition = log_partition(nodes, &arcs).unwrap();
+            let q: Vec<f64> = trees.iter().map(|t| (log(t) - log_partition).exp()).collect();
+            assert!((q.iter().sum::<f64>() - 1.0).abs() < 1e-10);
+            let draws = 40_000;
+            let mut counts = vec![0.0; trees.len()];
+            let mut generator = Noise::new(9, Purpose::User(62), case as u64).generator_at(0);
+            for _ in 0..draws {
+                let tree = sample_within(steps, nodes, &arcs, &mut generator).unwrap();
+                counts[trees.iter().position(|t| t[..] == tree[1..]).unwrap()] += 1.0;
+            }
+            let expected = q.iter().map(|q| q * draws as f64);
+            let cells = counts.iter().zip(expected).filter(|(_, e)| *e > 1e-9);
+            let chi2: f64 = cells.map(|(c, e)| (c - e).powi(2) / e).sum();
+            assert!(chi2 < 44.3, "case {case}: chi-square {chi2}, 15 degrees of freedom at most"); // p = 1e-4
+        }
+    }
 }
