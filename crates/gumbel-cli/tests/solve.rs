@@ -95,7 +95,8 @@ fn sums_come_in_the_shape_of_the_problem() {
     close(&a["log_partition"], z.ln());
     close(&a["marginals"][0][1], 2.0 * 1f64.exp() / z);
     close(&a["pair_marginals"][0][0][1], 1f64.exp() / z);
-    let tree = json!({"structure": "tree", "unary": [[0, 1], [0, 0]], "edges": [[1, 0, [[0, 0], [1, 0]]]], "sum": true});
+    let tree =
+        json!({"structure": "tree", "unary": [[0, 1], [0, 0]], "edges": [[1, 0, [[0, 0], [1, 0]]]], "sum": true});
     let b = answer(tree);
     close(&b["log_partition"], z.ln());
     close(&b["pair_marginals"][0][1][0], 1f64.exp() / z);
@@ -194,7 +195,8 @@ fn stream(count: usize) -> String {
     for line in 0..count {
         let n = line % 12;
         let unary: Vec<f64> = (0..n).map(|_| next()).collect();
-        let pairs: Vec<_> = (0..n).flat_map(|j| (0..j).map(move |i| (i, j))).map(|(i, j)| json!([i, j, next()])).collect();
+        let pairs: Vec<_> =
+            (0..n).flat_map(|j| (0..j).map(move |i| (i, j))).map(|(i, j)| json!([i, j, next()])).collect();
         let problem = match line % 7 {
             6 => json!({"structure": "subset", "k": 2, "scores": unary}),
             _ => json!({"structure": "pairwise", "unary": unary, "pairs": pairs}),

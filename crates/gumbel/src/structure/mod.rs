@@ -19,11 +19,11 @@ mod matrix_tree;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod pairwise;
-mod supermodular;
-mod subset;
-mod tree;
 mod permutation;
 mod spanning_tree;
+mod subset;
+mod supermodular;
+mod tree;
 
 use crate::Error;
 use crate::error::check_len;
@@ -32,13 +32,13 @@ use std::ops::Range;
 
 pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
-pub use pairwise::{Pairwise, PairwiseScratch};
-pub use supermodular::Supermodular;
 pub use chain::Chain;
-pub use subset::Subset;
-pub use tree::Tree;
+pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
 pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
+pub use subset::Subset;
+pub use supermodular::{Supermodular, SupermodularScratch};
+pub use tree::Tree;
 
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {

@@ -564,7 +564,7 @@ mod tests {
                 })
                 .collect();
             assert!(states.is_sorted_by(|a, b| a < b));
-            assert_eq!(states.len(), (1..=n).product());
+            assert_eq!(states.len(), (1..=n).product::<usize>());
             assert!((p.ln_states() - (states.len() as f64).ln()).abs() < 1e-12);
             let valid = |z: &Vec<u32>| (0..n as u32).all(|j| z.contains(&j));
             assert!(states.iter().all(valid));

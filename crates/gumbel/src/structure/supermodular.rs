@@ -159,7 +159,7 @@ fn masked_sums<const M: usize>(x: &[f32], masks: [&[f32]; M]) -> [f64; M] {
 
 /// Working memory of [`Supermodular`].
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct SupermodularScratch {
     closure: Closure,
     flow: Flow,
     /// The sum of the weights between ones.
@@ -177,7 +177,7 @@ pub struct Scratch {
 /// After this many changes of single variables the sum of the weights is computed anew.
 const MAX_CHANGES: usize = 256;
 
-impl Scratch {
+impl SupermodularScratch {
     /// Replaces the last assignment by the new one, and brings the sum of the weights up to date.
     fn update(&mut self, pairs: Pairs<'_>, assignment: &mut [u32]) {
         let n = assignment.len();
@@ -249,7 +249,7 @@ impl Sums for Supermodular {
 }
 
 impl Structure for Supermodular {
-    type Scratch = Scratch;
+    type Scratch = SupermodularScratch;
 
     fn potentials(&self) -> usize {
         2 * self.variables + self.variables * self.variables.saturating_sub(1) / 2
@@ -275,11 +275,16 @@ impl Structure for Supermodular {
         assignment.iter_mut().rev().enumerate().for_each(|(bit, z)| *z = (index >> bit & 1) as u32);
     }
 
-    fn scratch(&self) -> Scratch {
-        Scratch::default()
+    fn scratch(&self) -> SupermodularScratch {
+        SupermodularScratch::default()
     }
 
-    fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Scratch) -> Result<Maximum, Error> {
+    fn argmax(
+        &self,
+        potentials: &[f32],
+        assignment: &mut [u32],
+        scratch: &mut SupermodularScratch,
+    ) -> Result<Maximum, Error> {
         scratch.solved = false;
         let (unary, pairs) = self.split(potentials)?;
         self.read(unary, &mut scratch.closure)?;
@@ -291,7 +296,12 @@ impl Structure for Supermodular {
         Ok(Maximum::proved(unary_score(unary, assignment) + scratch.coupled))
     }
 
-    fn resolve(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Scratch) -> Result<Maximum, Error> {
+    fn resolve(
+        &self,
+        potentials: &[f32],
+        assignment: &mut [u32],
+        scratch: &mut SupermodularScratch,
+    ) -> Result<Maximum, Error> {
         if !scratch.solved {
             return self.argmax(potentials, assignment, scratch); // the last call was an error
         }
@@ -351,7 +361,7 @@ mod tests {
     #[test]
     fn agrees_with_brute_force() {
         let mut cores = 0;
-        let scratch = &mut Scratch::default();
+        let scratch = &mut SupermodularScratch::default();
         for case in 0..oracle::cases() {
             let random = &mut Random::new(0, case);
             let s = Supermodular::new(random.below(10)).unwrap();
@@ -442,7 +452,7 @@ mod tests {
 
     #[test]
     fn large_cores_agree_with_a_plain_flow_and_resolve_with_argmax() {
-        let (mut deep, mut scratch) = (0, Scratch::default());
+        let (mut deep, mut scratch) = (0, SupermodularScratch::default());
         for case in 0..oracle::cases() / 50 {
             let random = &mut Random::new(2, case);
             let s = Supermodular::new(20 + random.below(41)).unwrap();
@@ -515,7 +525,7 @@ mod tests {
 
     #[test]
     fn degenerate_sizes_and_weights_are_defined() {
-        let mut scratch = Scratch::default();
+        let mut scratch = SupermodularScratch::default();
         let none = Supermodular::new(0).unwrap();
         assert_eq!((none.potentials(), none.states(), none.ln_states()), (0, Some(1), 0.0));
         assert_eq!(none.argmax(&[], &mut [], &mut scratch).unwrap(), Maximum::proved(0.0));
