@@ -27,14 +27,14 @@
 
 mod bound;
 mod search;
-pub(super) mod sums;
+mod sums;
 
 use super::{Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use search::{Buffers, Component};
 use std::time::{Duration, Instant};
-use sums::{Gibbs, pair_index};
+use sums::Gibbs;
 
 /// n binary variables with unary potentials and a weight for every pair.
 ///
@@ -111,6 +111,12 @@ impl Pairwise {
         }
         sum
     }
+}
+
+/// Position of pair `i < j` among the pairs of n variables, in lexicographic order.
+#[inline]
+pub(super) fn pair_index(n: usize, i: usize, j: usize) -> usize {
+    i * (2 * n - i - 1) / 2 + j - i - 1
 }
 
 impl Structure for Pairwise {

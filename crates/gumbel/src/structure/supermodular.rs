@@ -25,7 +25,7 @@
 mod closure;
 mod flow;
 
-use super::pairwise::sums::Gibbs;
+use super::pairwise::{Pairwise, pair_index};
 use super::{Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use closure::{Closure, Fate};
@@ -48,25 +48,22 @@ use rand_chacha::rand_core::Rng;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Supermodular {
-    variables: usize,
+    /// The same model without the condition on signs: layout, statistics, states.
+    model: Pairwise,
 }
 
 impl Supermodular {
     /// The largest n.
-    pub const MAX_VARIABLES: usize = 1024;
+    pub const MAX_VARIABLES: usize = Pairwise::MAX_VARIABLES;
 
     /// `variables` binary variables, 0 included.
     pub fn new(variables: usize) -> Result<Self, Error> {
-        if variables > Self::MAX_VARIABLES {
-            return Err(Error::range("variables", variables, format!("at most {}", Self::MAX_VARIABLES)));
-        }
-        Ok(Supermodular { variables })
+        Ok(Supermodular { model: Pairwise::new(variables)? })
     }
 
     /// The index of the weight of variables `i < j` among the potentials.
     pub fn pair(&self, i: usize, j: usize) -> usize {
-        debug_assert!(i < j && j < self.variables);
-        2 * self.variables + row_start(self.variables, i) + j - i - 1
+        self.model.pair(i, j)
     }
 
     /// Checks and splits the potentials.
@@ -79,13 +76,13 @@ impl Supermodular {
         if signs >> 31 != 0 {
             self.check_weights(potentials)?;
         }
-        Ok((unary, Pairs { variables: self.variables, weights }))
+        Ok((unary, Pairs { variables: self.model.variables(), weights }))
     }
 
     #[cold]
     fn check_weights(&self, potentials: &[f32]) -> Result<(), Error> {
         check_numbers("potential", potentials)?;
-        let n = self.variables;
+        let n = self.model.variables();
         for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
             let weight = potentials[self.pair(i, j)];
             if weight < 0.0 {
@@ -100,11 +97,6 @@ impl Supermodular {
     }
 }
 
-/// Start of row i of the weights: the pairs (i, i+1), (i, i+2), ...
-fn row_start(n: usize, i: usize) -> usize {
-    i * (2 * n - i - 1) / 2
-}
-
 /// The weights of an instance.
 #[derive(Debug, Clone, Copy)]
 struct Pairs<'a> {
@@ -115,7 +107,10 @@ struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     /// The weights of (i, i+1), (i, i+2), ...
     fn row(&self, i: usize) -> &'a [f32] {
-        &self.weights[row_start(self.variables, i)..][..self.variables - 1 - i]
+        match self.variables - 1 - i {
+            0 => &[],
+            rest => &self.weights[pair_index(self.variables, i, i + 1)..][..rest],
+        }
     }
 
     /// Calls `f` with every other variable and its weight to variable i.
@@ -131,7 +126,7 @@ impl<'a> Pairs<'a> {
     /// The weight of two different variables.
     fn weight(&self, i: usize, j: usize) -> f64 {
         let (i, j) = if i < j { (i, j) } else { (j, i) };
-        self.weights[row_start(self.variables, i) + j - i - 1] as f64
+        self.weights[pair_index(self.variables, i, j)] as f64
     }
 }
 
@@ -226,25 +221,22 @@ fn unary_score(unary: &[f32], assignment: &[u32]) -> f64 {
 impl Sums for Supermodular {
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
         self.split(potentials)?;
-        let gibbs = Gibbs::new(self.variables, potentials)?;
-        gibbs.marginals(marginals);
-        Ok(gibbs.log_partition)
+        self.model.marginals(potentials, marginals)
     }
 
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
         self.split(potentials)?;
-        Ok(Gibbs::new(self.variables, potentials)?.log_partition)
+        self.model.log_partition(potentials)
     }
 
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
         self.split(potentials)?;
-        Ok(Gibbs::new(self.variables, potentials)?.kl_to_uniform(scale, gradient))
+        self.model.kl_to_uniform(potentials, scale, gradient)
     }
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         self.split(potentials)?;
-        Gibbs::new(self.variables, potentials)?.sample(generator, assignment);
-        Ok(())
+        self.model.sample(potentials, generator, assignment)
     }
 }
 
@@ -252,27 +244,27 @@ impl Structure for Supermodular {
     type Scratch = SupermodularScratch;
 
     fn potentials(&self) -> usize {
-        2 * self.variables + self.variables * self.variables.saturating_sub(1) / 2
+        self.model.potentials()
     }
 
     fn unary(&self) -> usize {
-        2 * self.variables
+        self.model.unary()
     }
 
     fn variables(&self) -> usize {
-        self.variables
+        self.model.variables()
     }
 
     fn ln_states(&self) -> f64 {
-        self.variables as f64 * std::f64::consts::LN_2
+        self.model.ln_states()
     }
 
     fn states(&self) -> Option<usize> {
-        1usize.checked_shl(self.variables as u32)
+        self.model.states()
     }
 
     fn state(&self, index: usize, assignment: &mut [u32]) {
-        assignment.iter_mut().rev().enumerate().for_each(|(bit, z)| *z = (index >> bit & 1) as u32);
+        self.model.state(index, assignment);
     }
 
     fn scratch(&self) -> SupermodularScratch {
@@ -307,7 +299,7 @@ impl Structure for Supermodular {
         }
         let (unary, weights) = potentials.split_at(self.unary());
         check_numbers("potential", unary)?;
-        let pairs = Pairs { variables: self.variables, weights };
+        let pairs = Pairs { variables: self.model.variables(), weights };
         self.read(unary, &mut scratch.closure)?;
         scratch.closure.replay(pairs);
         scratch.flow.restart(&scratch.closure, pairs);
@@ -316,14 +308,11 @@ impl Structure for Supermodular {
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
-        let n = self.variables;
-        for (i, z) in assignment.iter().enumerate() {
-            out[2 * i + *z as usize] += scale;
-            if *z == 1 {
-                let row = &mut out[2 * n + row_start(n, i)..][..n - 1 - i];
-                row.iter_mut().zip(&assignment[i + 1..]).for_each(|(o, z)| *o += scale * *z as f32);
-            }
-        }
+        self.model.add_statistics(assignment, scale, out);
+    }
+
+    fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
+        self.model.score(potentials, assignment)
     }
 }
 

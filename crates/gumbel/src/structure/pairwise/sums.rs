@@ -5,26 +5,27 @@
 //! the upper half of the weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums
 //! `z_i` out.
 
+use super::pair_index;
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 
 /// The largest number of variables for sums.
-pub(crate) const MAX_VARIABLES: usize = 20;
+pub(super) const MAX_VARIABLES: usize = 20;
 
 /// Probabilities of all states.
-pub(crate) struct Gibbs {
+pub(super) struct Gibbs {
     variables: usize,
     /// `h(z)`.
     scores: Vec<f64>,
     /// `q(z)`.
     probabilities: Vec<f64>,
     /// `ln sum_z exp(h(z))`.
-    pub(crate) log_partition: f64,
+    pub(super) log_partition: f64,
 }
 
 impl Gibbs {
     /// Enumerates the model with `n` variables and potentials `[n, 2]` followed by the pairs.
-    pub(crate) fn new(n: usize, potentials: &[f32]) -> Result<Self, Error> {
+    pub(super) fn new(n: usize, potentials: &[f32]) -> Result<Self, Error> {
         if n > MAX_VARIABLES {
             return Err(Error::TooManyStates { states: format!("2^{n}"), limit: 1 << MAX_VARIABLES });
         }
@@ -42,7 +43,7 @@ impl Gibbs {
     }
 
     /// Writes `E_q[s(z)]`.
-    pub(crate) fn marginals(&self, marginals: &mut [f32]) {
+    pub(super) fn marginals(&self, marginals: &mut [f32]) {
         let n = self.variables;
         moments(n, &mut self.probabilities.clone(), |index, value| marginals[index] = value.clamp(0.0, 1.0) as f32);
         for i in 0..n {
@@ -65,7 +66,7 @@ impl Gibbs {
     }
 
     /// `KL(q || uniform)`; adds `scale` times its gradient, the covariance of the statistics with the score.
-    pub(crate) fn kl_to_uniform(&self, scale: f32, gradient: &mut [f32]) -> f64 {
+    pub(super) fn kl_to_uniform(&self, scale: f32, gradient: &mut [f32]) -> f64 {
         let n = self.variables;
         let weighted = |mean: f64| {
             let terms = self.probabilities.iter().zip(&self.scores);
@@ -86,7 +87,7 @@ impl Gibbs {
     }
 
     /// Draws a state.
-    pub(crate) fn sample<R: Rng>(&self, generator: &mut R, assignment: &mut [u32]) {
+    pub(super) fn sample<R: Rng>(&self, generator: &mut R, assignment: &mut [u32]) {
         let mut rest = (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut state = 0;
         // Rounding may leave a little at the end: then it is the last possible state.
@@ -121,12 +122,6 @@ fn scores(n: usize, potentials: &[f32]) -> Vec<f64> {
         }
     }
     scores
-}
-
-/// Position of pair `i < j` among the pairs of n variables, in lexicographic order.
-#[inline]
-pub(crate) fn pair_index(n: usize, i: usize, j: usize) -> usize {
-    i * (2 * n - i - 1) / 2 + j - i - 1
 }
 
 /// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials of
