@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Prints the summaries of finished runs as a table in Markdown (needs jq): experiments/table.sh RUN...
+set -euo pipefail
+echo "| data | latent | estimator | KL | seed | epoch | paper_loss | bound | -ln p(x) | at the last epoch | seconds |"
+echo "|---|---|---|---|---|---|---|---|---|---|---|"
+for run in "$@"; do
+    jq -r 'def f: . * 100 | round / 100;
+        "| \(.dataset) | \(.latent) | \(.estimator) | \(.kl) | \(.seed) | \(.best_epoch) of \(.epochs) | \(.test.paper_loss|f) | \(.test.bound|f) | \(.test.nll|f) | \(.final_test.bound|f) | \(.seconds|round) |"' \
+        "$run/summary.json"
+done
