@@ -3,7 +3,7 @@
 //! `cargo run --release -p gumbel --example pairwise_speed [-- NAME-PART [INSTANCES]]`
 
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Pairwise, Structure};
+use gumbel::structure::{Pairwise, Structure, argmax_batch};
 use std::time::{Duration, Instant};
 
 /// A stream of uniform numbers.
@@ -139,4 +139,28 @@ fn main() {
     for side in [8, 10] {
         run(&format!("torus {side}x{side}"), side * side, 5, &|seed| torus(side, seed));
     }
+    if "batch".contains(&part) {
+        threads(30, 100);
+    }
+}
+
+/// Milliseconds of a batch with one and with two threads, medians of rounds that take turns.
+fn threads(n: usize, batch: usize) {
+    let potentials: Vec<f32> = (0..batch as u64).flat_map(|seed| gaussian(n, 1.0, seed)).collect();
+    let model = Pairwise::new(n).unwrap();
+    let mut times = [vec![], vec![]];
+    for _ in 0..21 {
+        for (threads, times) in [1, 2].into_iter().zip(&mut times) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut z = vec![0; batch * n];
+            let start = Instant::now();
+            pool.install(|| argmax_batch(&model, &potentials, &mut z)).unwrap();
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let [one, two] = times.map(|mut t| {
+        t.sort_by(f64::total_cmp);
+        t[t.len() / 2]
+    });
+    println!("batch of {batch}, n={n}: {one:.2} ms with one thread, {two:.2} with two, {:.2} times as fast", one / two);
 }

@@ -167,8 +167,11 @@ pub trait Factorised: Sums {
     fn block(&self, variable: usize) -> Range<usize>;
 }
 
-/// Examples per piece of parallel work of [`argmax_batch`]; fixed, so that results cannot depend on threads.
-const EXAMPLES: usize = 32;
+/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every example
+/// is solved for itself, so that the answers cannot depend on it.
+fn examples_per_piece(potentials: usize) -> usize {
+    (512 / potentials.max(1)).clamp(1, 32)
+}
 
 /// Solves a batch: `potentials` is `[batch, P]`, `assignment` is `[batch, n]`.
 ///
@@ -203,18 +206,19 @@ fn solve_batch<S: Structure>(
     if let Some(noise) = noise {
         check_len("noise", noise.len(), batch * u)?;
     }
-    assignment.par_chunks_mut(EXAMPLES * n.max(1)).enumerate().try_for_each(|(c, chunk)| {
-        let mut scratch = structure.scratch();
-        let mut perturbed = vec![0.0; p];
+    let piece = examples_per_piece(p);
+    let work = || (structure.scratch(), vec![0.0; p]);
+    let pieces = assignment.par_chunks_mut(piece * n.max(1)).enumerate();
+    pieces.try_for_each_init(work, |(scratch, perturbed), (c, chunk)| {
         for (i, z) in chunk.chunks_exact_mut(n.max(1)).enumerate() {
-            let b = c * EXAMPLES + i;
+            let b = c * piece + i;
             let mut example = &potentials[b * p..][..p];
             if let Some(noise) = noise {
                 perturbed.copy_from_slice(example);
                 add(&mut perturbed[..u], &noise[b * u..][..u], 1.0);
-                example = &perturbed;
+                example = perturbed;
             }
-            structure.argmax(example, z, &mut scratch).map_err(|e| e.in_example(b))?;
+            structure.argmax(example, z, scratch).map_err(|e| e.in_example(b))?;
         }
         Ok(())
     })
