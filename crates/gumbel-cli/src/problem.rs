@@ -566,12 +566,12 @@ pub struct Sparse {
 pub fn sparse(text: &str) -> Result<Vec<Sparse>, String> {
     let mut lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')).peekable();
     let mut announced = None;
-    if let Some((_, first)) = lines.peek() {
-        if let [count] = first.split_whitespace().collect::<Vec<_>>()[..] {
-            let count: usize = count.parse().map_err(|_| format!("line 1: {count:?}: expected the header n m"))?;
-            announced = Some(count);
-            lines.next();
-        }
+    if let Some((_, first)) = lines.peek()
+        && let [count] = first.split_whitespace().collect::<Vec<_>>()[..]
+    {
+        let count: usize = count.parse().map_err(|_| format!("line 1: {count:?}: expected the header n m"))?;
+        announced = Some(count);
+        lines.next();
     }
     let mut problems = vec![];
     while let Some((at, header)) = lines.next() {

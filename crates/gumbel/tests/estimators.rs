@@ -315,3 +315,40 @@ fn bad_input_is_an_error() {
     let error = Exact.estimate(&large, &inputs, &mut Estimate::new(&mut [0.0; 80], 1.0)).unwrap_err();
     assert_eq!(error.to_string(), "1099511627776 states are too many to enumerate: at most 32768");
 }
+
+/// Where q is nearly one-hot, every coordinate is as small as the other probabilities; each must keep its own digits,
+/// the likeliest one too, which is minus the sum of all others.
+#[test]
+fn collapsed_distributions_keep_the_digits_of_every_coordinate() {
+    let potentials = [-19.5f32, 3.25, -17.0, -25.5, -15.75];
+    let losses = [201.3f32, 205.7, 180.9, 210.2, 199.1];
+    let softmax = |shift: f64| -> Vec<f64> {
+        let h = potentials.iter().zip(&losses).map(|(h, l)| *h as f64 + shift * *l as f64);
+        let h: Vec<f64> = h.collect();
+        let max = h.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = h.iter().map(|h| (h - max).exp()).sum();
+        h.iter().map(|h| (h - max).exp() / sum).collect()
+    };
+    let q = softmax(0.0);
+    let mean: f64 = q.iter().zip(&losses).map(|(q, l)| q * *l as f64).sum();
+    let exact: Vec<f64> = q.iter().zip(&losses).map(|(q, l)| q * (*l as f64 - mean)).collect();
+    let direct: Vec<f64> = q.iter().zip(softmax(-0.125)).map(|(q, p)| (q - p) / 0.125).collect();
+
+    let structure = Categorical::new(5).unwrap();
+    let check = |what: &str, estimator: &dyn Estimator<Categorical>, expected: &[f64]| {
+        let mut gradient = [0.0; 5];
+        let inputs = Inputs { potentials: &potentials, noise: &[0.0; 5], assignment: &[1], losses: &losses };
+        let mut weights = [0.0; 5];
+        let mut estimate = match estimator.needs() {
+            Needs::States => Estimate::with_weights(&mut gradient, &mut weights, 1.0),
+            Needs::Neighbours => Estimate::new(&mut gradient, 1.0),
+        };
+        estimator.estimate(&structure, &inputs, &mut estimate).unwrap();
+        for (found, expected) in gradient.iter().zip(expected) {
+            assert!((*found as f64 - expected).abs() < 1e-4 * expected.abs(), "{what}: {found:e}, {expected:e}");
+        }
+    };
+    check("exact", &Exact, &exact);
+    check("local-expectation", &LocalExpectation, &exact);
+    check("direct, Rao-Blackwellised", &Direct::new(0.125).unwrap().rao_blackwell(), &direct);
+}

@@ -16,7 +16,7 @@
 //! - Rao-Blackwellised: the expectation over a variable's own noise given the others' values, in closed form, with no
 //!   further decoder evaluation. For one variable nothing random is left.
 
-use super::{Estimate, Estimator, Example, Inputs, Needs, for_each_example};
+use super::{Estimate, Estimator, Example, Inputs, Needs, difference, for_each_example};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::structure::{Factorised, Structure, add, check_numbers};
@@ -60,18 +60,18 @@ impl Direct {
     /// Adds `scale` times the expectation of the estimate over the noise of one variable to `gradient`, given the
     /// losses of its K values: `(softmax(h) - softmax(h - eps loss)) / eps`, or its two-sided form.
     pub fn expectation(&self, potentials: &[f32], losses: &[f32], scale: f32, gradient: &mut [f32]) {
-        let mut q = vec![0.0; potentials.len()];
-        // Each term is c * softmax(h + shift * loss).
-        for (c, shift) in match self.sides {
-            Sides::One => [(1.0 / self.epsilon, 0.0), (-1.0 / self.epsilon, -self.epsilon)],
-            Sides::Two => [(0.5 / self.epsilon, self.epsilon), (-0.5 / self.epsilon, -self.epsilon)],
-        } {
-            // A constant added to all losses changes nothing; without it large losses keep their digits.
-            let least = losses.iter().copied().fold(f32::INFINITY, f32::min);
-            q.iter_mut().zip(potentials).zip(losses).for_each(|((q, h), l)| *q = h + shift * (l - least));
+        // A constant added to all losses changes nothing; without it large losses keep their digits.
+        let least = losses.iter().copied().fold(f32::INFINITY, f32::min);
+        let moved = |shift: f32| {
+            let mut q: Vec<f32> = potentials.iter().zip(losses).map(|(h, l)| h + shift * (l - least)).collect();
             softmax_in_place(&mut q);
-            add(gradient, &q, scale * c);
-        }
+            q
+        };
+        let (from, span) = match self.sides {
+            Sides::One => (moved(0.0), self.epsilon),
+            Sides::Two => (moved(self.epsilon), 2.0 * self.epsilon),
+        };
+        difference(&from, &moved(-self.epsilon), |k, d| gradient[k] += scale / span * d);
     }
 }
 

@@ -8,7 +8,7 @@
 //! - No bias, no variance. Note that it is proportional to q: a state whose q is nearly zero hardly moves.
 //! - The decoder follows the expected loss: the weights are q.
 
-use super::{Estimate, Estimator, Inputs, Needs, enumerable, for_each_example};
+use super::{Estimate, Estimator, Inputs, Needs, centred, enumerable, for_each_example};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::structure::{Structure, add, check_numbers};
@@ -37,11 +37,10 @@ impl<S: Structure> Estimator<S> for Exact {
             check_numbers("loss", example.losses)?;
             probabilities(structure, example.potentials, q);
             add(example.weights, q, scale);
-            let expected = q.iter().zip(example.losses).map(|(q, l)| *q as f64 * *l as f64).sum::<f64>() as f32;
-            for (s, (q, loss)) in q.iter().zip(example.losses).enumerate() {
+            centred(q, example.losses, |s, g| {
                 structure.state(s, z);
-                structure.add_statistics(z, scale * q * (loss - expected), example.gradient);
-            }
+                structure.add_statistics(z, scale * g, example.gradient);
+            });
             Ok(false)
         })?;
         Ok(())

@@ -12,7 +12,7 @@
 //! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
 //! - Unbiased for a factorised encoder; for one variable it is the exact gradient.
 
-use super::{Estimate, Estimator, Inputs, Needs, for_each_example};
+use super::{Estimate, Estimator, Inputs, Needs, centred, for_each_example};
 use crate::Error;
 use crate::math::softmax;
 use crate::structure::{Factorised, check_numbers};
@@ -36,10 +36,8 @@ impl<S: Factorised> Estimator<S> for LocalExpectation {
                 let block = structure.block(i);
                 let (q, losses) = (&mut q[block.clone()], &example.losses[block.clone()]);
                 softmax(&example.potentials[block.clone()], q);
-                let mean = q.iter().zip(losses).map(|(q, l)| *q as f64 * *l as f64).sum::<f64>() as f32;
-                for ((g, q), loss) in example.gradient[block].iter_mut().zip(q).zip(losses) {
-                    *g += scale * *q * (loss - mean);
-                }
+                let gradient = &mut example.gradient[block];
+                centred(q, losses, |k, g| gradient[k] += scale * g);
             }
             Ok(false)
         })?;

@@ -9,7 +9,7 @@
 //!   optimum; the encoder's pull does not vanish for states whose q is nearly zero.
 
 use super::exact::probabilities;
-use super::{Estimate, Estimator, Inputs, Needs, enumerable, for_each_example};
+use super::{Estimate, Estimator, Inputs, Needs, difference, enumerable, for_each_example};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::structure::{Structure, add, check_numbers};
@@ -34,10 +34,10 @@ impl<S: Structure> Estimator<S> for Marginal {
             posterior.iter_mut().zip(example.losses).for_each(|(p, l)| *p = -l);
             softmax_in_place(posterior);
             add(example.weights, posterior, scale);
-            for (s, (q, p)) in q.iter().zip(posterior.iter()).enumerate() {
+            difference(q, posterior, |s, d| {
                 structure.state(s, z);
-                structure.add_statistics(z, scale * (q - p), example.gradient);
-            }
+                structure.add_statistics(z, scale * d, example.gradient);
+            });
             Ok(false)
         })?;
         Ok(())

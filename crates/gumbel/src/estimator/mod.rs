@@ -21,6 +21,7 @@ mod marginal;
 
 use crate::Error;
 use crate::error::check_len;
+use crate::math;
 use crate::structure::{Structure, batch_size};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -172,6 +173,32 @@ fn for_each_example<S: Structure, W>(
         gradients.zip(weights).enumerate().try_for_each(|(c, (g, w))| piece(c, g, w))?;
     }
     Ok(count.into_inner())
+}
+
+/// Calls `each(k, q_k (loss_k - E_q[loss]))` for every k: the derivative of `E_q[loss]` at the potentials of a softmax.
+///
+/// Losses are centred at that of the likeliest k in f64. Where q is nearly one-hot, the terms are as small as the other
+/// probabilities, and a mean rounded to f32 would drown the likeliest one.
+fn centred(q: &[f32], losses: &[f32], mut each: impl FnMut(usize, f32)) {
+    let Some(likeliest) = math::argmax(q) else { return };
+    let origin = losses[likeliest] as f64;
+    let total: f64 = q.iter().map(|q| *q as f64).sum();
+    let mean = q.iter().zip(losses).map(|(q, l)| *q as f64 * (*l as f64 - origin)).sum::<f64>() / total;
+    for (k, (q, l)) in q.iter().zip(losses).enumerate() {
+        each(k, (*q as f64 / total * (*l as f64 - origin - mean)) as f32);
+    }
+}
+
+/// Calls `each(k, q_k - p_k)` for every k of two distributions; the one of the likeliest k under q is minus the sum of
+/// the others, which keeps its digits where both are nearly one-hot.
+fn difference(q: &[f32], p: &[f32], mut each: impl FnMut(usize, f32)) {
+    let Some(likeliest) = math::argmax(q) else { return };
+    let mut others = 0.0;
+    for (k, (q, p)) in q.iter().zip(p).enumerate().filter(|(k, _)| *k != likeliest) {
+        others += *q as f64 - *p as f64;
+        each(k, q - p);
+    }
+    each(likeliest, -others as f32);
 }
 
 /// |Z|, if it is small enough to enumerate ([`MAX_STATES`]).
