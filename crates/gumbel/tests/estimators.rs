@@ -149,8 +149,8 @@ fn bias_falls_like_epsilon_and_two_sided_like_its_square() {
         let (h, loss) = (random(k, 1.0, 300 + k as u64), random(k, 1.0, 400 + k as u64));
         let gradient = exact(&structure, &h, &loss);
         let bias = |sides: Sides, epsilon: f32| {
-            let mut g = vec![0.0; k];
-            Direct::new(epsilon).unwrap().sides(sides).expectation(&h, &loss, 1.0, &mut g);
+            let [mut g, mut from, mut to] = [const { vec![] }; 3].map(|_: Vec<f32>| vec![0.0; k]);
+            Direct::new(epsilon).unwrap().sides(sides).expectation(&h, &loss, 1.0, &mut g, [&mut from, &mut to]);
             distance(&g.iter().map(|v| *v as f64).collect::<Vec<_>>(), &gradient)
         };
         for epsilon in [0.2, 0.4, 0.8] {

@@ -16,7 +16,7 @@
 //! - Rao-Blackwellised: the expectation over a variable's own noise given the others' values, in closed form, with no
 //!   further decoder evaluation. For one variable nothing random is left.
 
-use super::{Estimate, Estimator, Example, Inputs, Needs, difference, for_each_example};
+use super::{Estimator, Example, Needs, Workspace, difference};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::structure::{Factorised, Structure, add, check_numbers};
@@ -58,42 +58,48 @@ impl Direct {
     }
 
     /// Adds `scale` times the expectation of the estimate over the noise of one variable to `gradient`, given the
-    /// losses of its K values: `(softmax(h) - softmax(h - eps loss)) / eps`, or its two-sided form.
-    pub fn expectation(&self, potentials: &[f32], losses: &[f32], scale: f32, gradient: &mut [f32]) {
+    /// losses of its K values: `(softmax(h) - softmax(h - eps loss)) / eps`, or its two-sided form. `work` is two
+    /// slices of K values.
+    pub fn expectation(
+        &self,
+        potentials: &[f32],
+        losses: &[f32],
+        scale: f32,
+        gradient: &mut [f32],
+        [from, to]: [&mut [f32]; 2],
+    ) {
         // A constant added to all losses changes nothing; without it large losses keep their digits.
         let least = losses.iter().copied().fold(f32::INFINITY, f32::min);
-        let moved = |shift: f32| {
-            let mut q: Vec<f32> = potentials.iter().zip(losses).map(|(h, l)| h + shift * (l - least)).collect();
-            softmax_in_place(&mut q);
-            q
+        let moved = |shift: f32, q: &mut [f32]| {
+            q.iter_mut().zip(potentials).zip(losses).for_each(|((q, h), l)| *q = h + shift * (l - least));
+            softmax_in_place(q);
         };
-        let (from, span) = match self.sides {
-            Sides::One => (moved(0.0), self.epsilon),
-            Sides::Two => (moved(self.epsilon), 2.0 * self.epsilon),
+        let (back, span) = match self.sides {
+            Sides::One => (0.0, self.epsilon),
+            Sides::Two => (self.epsilon, 2.0 * self.epsilon),
         };
-        difference(&from, &moved(-self.epsilon), |k, d| gradient[k] += scale / span * d);
+        moved(back, from);
+        moved(-self.epsilon, to);
+        difference(from, to, |k, d| gradient[k] += scale / span * d);
     }
 }
 
-struct Work<S: Structure> {
-    perturbed: Vec<f32>,
-    /// z(eps) and z(-eps).
-    moved: [Vec<u32>; 2],
-    solver: S::Scratch,
-}
+impl<S: Structure> Estimator<S> for Direct {
+    fn needs(&self) -> Needs {
+        Needs::Neighbours
+    }
 
-impl Direct {
-    /// One example: adds the difference of statistics; true if both arg maxima coincide.
-    fn difference<S: Structure>(
+    fn example(
         &self,
         structure: &S,
         example: Example<'_>,
         scale: f32,
-        work: &mut Work<S>,
-    ) -> Result<bool, Error> {
+        work: &mut Workspace<S>,
+    ) -> Result<Option<bool>, Error> {
         check_numbers("loss", example.losses)?;
         let u = structure.unary();
-        let Work { perturbed, moved: [towards, away], solver } = work;
+        let Workspace { first, towards, away, solver, .. } = work;
+        let perturbed = &mut first[..structure.potentials()];
         let mut solve = |shift: f32, assignment: &mut [u32]| -> Result<(), Error> {
             perturbed.copy_from_slice(example.potentials);
             add(&mut perturbed[..u], example.noise, 1.0);
@@ -109,31 +115,11 @@ impl Direct {
             }
         };
         if towards == from {
-            return Ok(true);
+            return Ok(Some(true));
         }
         structure.add_statistics(from, scale / span, example.gradient);
         structure.add_statistics(towards, -scale / span, example.gradient);
-        Ok(false)
-    }
-}
-
-impl<S: Structure> Estimator<S> for Direct {
-    fn needs(&self) -> Needs {
-        Needs::Neighbours
-    }
-
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
-        let scale = estimate.scale;
-        let work = || Work::<S> {
-            perturbed: vec![0.0; structure.potentials()],
-            moved: [vec![0; structure.variables()], vec![0; structure.variables()]],
-            solver: structure.scratch(),
-        };
-        let unmoved = for_each_example(structure, Needs::Neighbours, inputs, estimate, work, |example, work| {
-            self.difference(structure, example, scale, work)
-        })?;
-        estimate.unmoved = Some(unmoved);
-        Ok(())
+        Ok(Some(false))
     }
 }
 
@@ -146,25 +132,21 @@ impl<S: Factorised> Estimator<S> for DirectExpectation {
         Needs::Neighbours
     }
 
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
-        let scale = estimate.scale;
-        for_each_example(
-            structure,
-            Needs::Neighbours,
-            inputs,
-            estimate,
-            || (),
-            |example, ()| {
-                check_numbers("potential", example.potentials)?;
-                check_numbers("loss", example.losses)?;
-                for i in 0..structure.variables() {
-                    let block = structure.block(i);
-                    let gradient = &mut example.gradient[block.clone()];
-                    self.0.expectation(&example.potentials[block.clone()], &example.losses[block], scale, gradient);
-                }
-                Ok(false)
-            },
-        )?;
-        Ok(())
+    fn example(
+        &self,
+        structure: &S,
+        example: Example<'_>,
+        scale: f32,
+        work: &mut Workspace<S>,
+    ) -> Result<Option<bool>, Error> {
+        check_numbers("potential", example.potentials)?;
+        check_numbers("loss", example.losses)?;
+        for i in 0..structure.variables() {
+            let block = structure.block(i);
+            let gradient = &mut example.gradient[block.clone()];
+            let work = [&mut work.first[block.clone()], &mut work.second[block.clone()]];
+            self.0.expectation(&example.potentials[block.clone()], &example.losses[block], scale, gradient, work);
+        }
+        Ok(None)
     }
 }

@@ -8,7 +8,7 @@
 //! - No bias, no variance. Note that it is proportional to q: a state whose q is nearly zero hardly moves.
 //! - The decoder follows the expected loss: the weights are q.
 
-use super::{Estimate, Estimator, Inputs, Needs, centred, enumerable, for_each_example};
+use super::{Estimator, Example, Needs, Workspace, centred};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::structure::{Structure, add, check_numbers};
@@ -28,21 +28,22 @@ impl<S: Structure> Estimator<S> for Exact {
         Needs::States
     }
 
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
-        let states = enumerable(structure)?;
-        let scale = estimate.scale;
-        let work = || (vec![0.0; states], vec![0; structure.variables()]);
-        for_each_example(structure, Needs::States, inputs, estimate, work, |example, (q, z)| {
-            check_numbers("potential", example.potentials)?;
-            check_numbers("loss", example.losses)?;
-            probabilities(structure, example.potentials, q);
-            add(example.weights, q, scale);
-            centred(q, example.losses, |s, g| {
-                structure.state(s, z);
-                structure.add_statistics(z, scale * g, example.gradient);
-            });
-            Ok(false)
-        })?;
-        Ok(())
+    fn example(
+        &self,
+        structure: &S,
+        example: Example<'_>,
+        scale: f32,
+        work: &mut Workspace<S>,
+    ) -> Result<Option<bool>, Error> {
+        check_numbers("potential", example.potentials)?;
+        check_numbers("loss", example.losses)?;
+        let (q, z) = (&mut work.first[..example.losses.len()], &mut work.towards);
+        probabilities(structure, example.potentials, q);
+        add(example.weights, q, scale);
+        centred(q, example.losses, |s, g| {
+            structure.state(s, z);
+            structure.add_statistics(z, scale * g, example.gradient);
+        });
+        Ok(None)
     }
 }

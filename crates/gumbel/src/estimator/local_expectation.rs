@@ -12,7 +12,7 @@
 //! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
 //! - Unbiased for a factorised encoder; for one variable it is the exact gradient.
 
-use super::{Estimate, Estimator, Inputs, Needs, centred, for_each_example};
+use super::{Estimator, Example, Needs, Workspace, centred};
 use crate::Error;
 use crate::math::softmax;
 use crate::structure::{Factorised, check_numbers};
@@ -26,21 +26,22 @@ impl<S: Factorised> Estimator<S> for LocalExpectation {
         Needs::Neighbours
     }
 
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
-        let scale = estimate.scale;
-        let work = || vec![0.0; structure.unary()];
-        for_each_example(structure, Needs::Neighbours, inputs, estimate, work, |example, q| {
-            check_numbers("potential", example.potentials)?;
-            check_numbers("loss", example.losses)?;
-            for i in 0..structure.variables() {
-                let block = structure.block(i);
-                let (q, losses) = (&mut q[block.clone()], &example.losses[block.clone()]);
-                softmax(&example.potentials[block.clone()], q);
-                let gradient = &mut example.gradient[block];
-                centred(q, losses, |k, g| gradient[k] += scale * g);
-            }
-            Ok(false)
-        })?;
-        Ok(())
+    fn example(
+        &self,
+        structure: &S,
+        example: Example<'_>,
+        scale: f32,
+        work: &mut Workspace<S>,
+    ) -> Result<Option<bool>, Error> {
+        check_numbers("potential", example.potentials)?;
+        check_numbers("loss", example.losses)?;
+        for i in 0..structure.variables() {
+            let block = structure.block(i);
+            let (q, losses) = (&mut work.first[block.clone()], &example.losses[block.clone()]);
+            softmax(&example.potentials[block.clone()], q);
+            let gradient = &mut example.gradient[block];
+            centred(q, losses, |k, g| gradient[k] += scale * g);
+        }
+        Ok(None)
     }
 }

@@ -9,7 +9,7 @@
 //!   optimum; the encoder's pull does not vanish for states whose q is nearly zero.
 
 use super::exact::probabilities;
-use super::{Estimate, Estimator, Inputs, Needs, difference, enumerable, for_each_example};
+use super::{Estimator, Example, Needs, Workspace, difference};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::structure::{Structure, add, check_numbers};
@@ -23,23 +23,25 @@ impl<S: Structure> Estimator<S> for Marginal {
         Needs::States
     }
 
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
-        let states = enumerable(structure)?;
-        let scale = estimate.scale;
-        let work = || (vec![0.0; states], vec![0.0; states], vec![0; structure.variables()]);
-        for_each_example(structure, Needs::States, inputs, estimate, work, |example, (q, posterior, z)| {
-            check_numbers("potential", example.potentials)?;
-            check_numbers("loss", example.losses)?;
-            probabilities(structure, example.potentials, q);
-            posterior.iter_mut().zip(example.losses).for_each(|(p, l)| *p = -l);
-            softmax_in_place(posterior);
-            add(example.weights, posterior, scale);
-            difference(q, posterior, |s, d| {
-                structure.state(s, z);
-                structure.add_statistics(z, scale * d, example.gradient);
-            });
-            Ok(false)
-        })?;
-        Ok(())
+    fn example(
+        &self,
+        structure: &S,
+        example: Example<'_>,
+        scale: f32,
+        work: &mut Workspace<S>,
+    ) -> Result<Option<bool>, Error> {
+        check_numbers("potential", example.potentials)?;
+        check_numbers("loss", example.losses)?;
+        let states = example.losses.len();
+        let (q, posterior, z) = (&mut work.first[..states], &mut work.second[..states], &mut work.towards);
+        probabilities(structure, example.potentials, q);
+        posterior.iter_mut().zip(example.losses).for_each(|(p, l)| *p = -l);
+        softmax_in_place(posterior);
+        add(example.weights, posterior, scale);
+        difference(q, posterior, |s, d| {
+            structure.state(s, z);
+            structure.add_statistics(z, scale * d, example.gradient);
+        });
+        Ok(None)
     }
 }

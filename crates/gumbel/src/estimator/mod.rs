@@ -85,25 +85,74 @@ impl<'a> Estimate<'a> {
     }
 }
 
-/// An estimator of the gradient of the expected loss at the potentials.
-pub trait Estimator<S: Structure>: Send + Sync {
-    /// Which losses [`estimate`](Estimator::estimate) reads.
-    fn needs(&self) -> Needs;
-
-    /// Adds `scale` times the estimated gradient of every example to the answer.
-    ///
-    /// Errors: wrong lengths, NaN, a space too large to enumerate.
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error>;
+/// One example of a batch at the seam; see [`Inputs`] and [`Estimate`] for the meaning of the fields.
+#[derive(Debug)]
+pub struct Example<'a> {
+    /// Encoder potentials (P values).
+    pub potentials: &'a [f32],
+    /// Perturbation of the unary potentials (U values).
+    pub noise: &'a [f32],
+    /// The sampled assignment z* (n values).
+    pub assignment: &'a [u32],
+    /// Losses: U or |Z| values, as the estimator [`Needs`].
+    pub losses: &'a [f32],
+    /// The gradient is added here (P values).
+    pub gradient: &'a mut [f32],
+    /// The decoder's weights are added here: |Z| values, or none.
+    pub weights: &'a mut [f32],
 }
 
-/// One example of the batch.
-struct Example<'a> {
-    potentials: &'a [f32],
-    noise: &'a [f32],
-    assignment: &'a [u32],
-    losses: &'a [f32],
-    gradient: &'a mut [f32],
-    weights: &'a mut [f32],
+/// Working memory of an estimator, made once and reused from example to example.
+#[derive(Debug)]
+pub struct Workspace<S: Structure> {
+    /// Perturbed potentials, or probabilities of states: max(P, |Z|) values each.
+    first: Vec<f32>,
+    second: Vec<f32>,
+    /// Assignments: z(eps) and z(-eps), or a state.
+    towards: Vec<u32>,
+    away: Vec<u32>,
+    solver: S::Scratch,
+}
+
+impl<S: Structure> Workspace<S> {
+    /// Memory for an estimator that needs `needs`. Errors: a space too large to enumerate.
+    pub fn new(structure: &S, needs: Needs) -> Result<Self, Error> {
+        let (p, n) = (structure.potentials(), structure.variables());
+        let width = match needs {
+            Needs::Neighbours => p,
+            Needs::States => p.max(enumerable(structure)?),
+        };
+        let vector = || vec![0.0; width];
+        let assignment = || vec![0; n];
+        let (first, second, towards, away) = (vector(), vector(), assignment(), assignment());
+        Ok(Workspace { first, second, towards, away, solver: structure.scratch() })
+    }
+}
+
+/// An estimator of the gradient of the expected loss at the potentials.
+pub trait Estimator<S: Structure>: Send + Sync {
+    /// Which losses it reads.
+    fn needs(&self) -> Needs;
+
+    /// Adds `scale` times the estimated gradient of one example to its answer; `Some(true)` if both arg maxima coincide,
+    /// so that the gradient is zero, `None` where the question has no meaning.
+    ///
+    /// The slices have the lengths that [`Example`] says. Errors: NaN, a space too large to enumerate.
+    fn example(
+        &self,
+        structure: &S,
+        example: Example<'_>,
+        scale: f32,
+        work: &mut Workspace<S>,
+    ) -> Result<Option<bool>, Error>;
+
+    /// Adds `scale` times the estimated gradient of every example of a batch to the answer.
+    ///
+    /// Runs on the current rayon pool; the result does not depend on the number of threads. Errors: wrong lengths, NaN,
+    /// a space too large to enumerate.
+    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
+        for_each_example(self, structure, inputs, estimate)
+    }
 }
 
 /// Examples per piece of parallel work; fixed, so that no result depends on the number of threads.
@@ -111,18 +160,16 @@ const EXAMPLES: usize = 32;
 /// Below this many losses a batch is not worth the hand-over to other threads.
 const SEQUENTIAL: usize = 8192;
 
-/// Checks all shapes and calls `each` for every example with working memory made by `scratch` once per piece of work;
-/// counts for how many `each` returned true.
-fn for_each_example<S: Structure, W>(
+/// Checks all shapes and runs an estimator on every example, with working memory made once per piece of work.
+fn for_each_example<S: Structure, E: Estimator<S> + ?Sized>(
+    estimator: &E,
     structure: &S,
-    needs: Needs,
     inputs: &Inputs<'_>,
     estimate: &mut Estimate<'_>,
-    scratch: impl Fn() -> W + Sync,
-    each: impl Fn(Example<'_>, &mut W) -> Result<bool, Error> + Sync,
-) -> Result<usize, Error> {
+) -> Result<(), Error> {
     let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
     let batch = batch_size(inputs.potentials.len(), p)?;
+    let needs = estimator.needs();
     let width = match needs {
         Needs::Neighbours => u,
         Needs::States => enumerable(structure)?,
@@ -139,10 +186,12 @@ fn for_each_example<S: Structure, W>(
         None => &mut [],
     };
     let row = if weights.is_empty() { 0 } else { width };
+    let scale = estimate.scale;
 
-    let count = AtomicUsize::new(0);
+    // Examples whose question of coincidence has an answer, and those that coincide.
+    let (asked, unmoved) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let piece = |c: usize, gradient: &mut [f32], weights: &mut [f32]| -> Result<(), Error> {
-        let mut work = scratch();
+        let mut work = Workspace::new(structure, needs)?;
         for (i, gradient) in gradient.chunks_exact_mut(p).enumerate() {
             let b = c * EXAMPLES + i;
             let example = Example {
@@ -153,9 +202,9 @@ fn for_each_example<S: Structure, W>(
                 gradient,
                 weights: &mut weights[i * row..(i + 1) * row],
             };
-            if each(example, &mut work).map_err(|e| e.in_example(b))? {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
+            let same = estimator.example(structure, example, scale, &mut work).map_err(|e| e.in_example(b))?;
+            asked.fetch_add(same.is_some() as usize, Ordering::Relaxed);
+            unmoved.fetch_add((same == Some(true)) as usize, Ordering::Relaxed);
         }
         Ok(())
     };
@@ -172,7 +221,8 @@ fn for_each_example<S: Structure, W>(
         let weights = weights.par_chunks_mut(EXAMPLES * row);
         gradients.zip(weights).enumerate().try_for_each(|(c, (g, w))| piece(c, g, w))?;
     }
-    Ok(count.into_inner())
+    estimate.unmoved = (asked.into_inner() > 0).then_some(unmoved.into_inner());
+    Ok(())
 }
 
 /// Calls `each(k, q_k (loss_k - E_q[loss]))` for every k: the derivative of `E_q[loss]` at the potentials of a softmax.
