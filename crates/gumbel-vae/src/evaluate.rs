@@ -10,6 +10,7 @@
 
 use crate::config::{EstimatorName, TrainConfig};
 use crate::engine::{Autodiff, enumerable_or_single, table_losses};
+use crate::fused::{Bits, Fused};
 use crate::model::{Decoder, Encoder};
 use crate::{Result, host, likelihood};
 use gumbel::math::{log_sum_exp, softmax_in_place};
@@ -17,6 +18,7 @@ use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{Categorical, Structure, Sums};
 use gumbel_data::{Dataset, Split};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// How an evaluation is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,6 +81,16 @@ struct Totals {
     paper: f64,
 }
 
+/// Images of a split that are evaluated under a limit (0: all).
+fn limited(count: usize, limit: usize) -> usize {
+    if limit == 0 { count } else { limit.min(count) }
+}
+
+/// The noise of batch b of a split.
+fn noise(protocol: &Protocol, split: Split, b: usize) -> Noise {
+    Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64)
+}
+
 /// Evaluates a model on the first `limit` images (0: all) of a split.
 pub fn evaluate<E: Encoder, D: Decoder>(
     engine: &Autodiff<E, D>,
@@ -89,7 +101,7 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     protocol: &Protocol,
 ) -> Result<Evaluation> {
     let images = data.split(split);
-    let count = if limit == 0 { images.count() } else { limit.min(images.count()) };
+    let count = limited(images.count(), limit);
     let pixels = images.dim();
     // Without autodiff: nothing is recorded.
     let plain = engine.valid();
@@ -105,26 +117,57 @@ pub fn evaluate<E: Encoder, D: Decoder>(
             Some((table, sums))
         }
     };
-    let batch = table.as_ref().map_or(BATCH, |(_, sums)| BATCH.min(LOSSES / sums.len()).max(1));
-
-    let mut totals = Totals::default();
+    let states = table.as_ref().map(|(_, sums)| sums.len());
     let mut x = vec![];
-    for (b, start) in (0..count).step_by(batch).enumerate() {
-        let indices: Vec<usize> = (start..count.min(start + batch)).collect();
+    mean(count, states, protocol, |b, range| {
+        let indices: Vec<usize> = range.collect();
         x.resize(indices.len() * pixels, 0.0);
         binarization.fill(images, split, 0, &indices, &mut x)?;
-        let noise = Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64);
+        let noise = noise(protocol, split, b);
         let tensor = host::tensor(x.clone(), [indices.len(), pixels], plain.device());
         let potentials = host::read(plain.encoder().potentials(tensor.clone()));
-        let rows = match &table {
+        match &table {
             Some((table, sums)) => {
                 let losses = table_losses(&tensor, table.clone(), sums);
-                with_table(structure, &potentials, &losses, &noise, protocol)?
+                with_table(structure, &potentials, &losses, &noise, protocol)
             }
-            None => with_samples(&plain, &potentials, &x, pixels, &noise, protocol)?,
-        };
+            None => with_samples(&plain, &potentials, &x, pixels, &noise, protocol),
+        }
+    })
+}
+
+/// The same through the kernels of the fused engine, which must have a table; `images` are the split's.
+pub fn evaluate_fused(
+    engine: &mut Fused,
+    images: &Bits,
+    split: Split,
+    limit: usize,
+    protocol: &Protocol,
+) -> Result<Evaluation> {
+    let structure = engine.structure();
+    let states = engine.states();
+    let (mut potentials, mut losses) = (vec![], vec![]);
+    mean(limited(images.count(), limit), Some(states), protocol, |b, range| {
+        let batch: Vec<u32> = range.map(|i| i as u32).collect();
+        potentials.resize(batch.len() * structure.potentials(), 0.0);
+        losses.resize(batch.len() * states, 0.0);
+        engine.table_losses(images, &batch, &mut potentials, &mut losses);
+        with_table(&structure, &potentials, &losses, &noise(protocol, split, b), protocol)
+    })
+}
+
+/// The mean over `count` images of what `rows` says of batch b of them.
+fn mean(
+    count: usize,
+    states: Option<usize>,
+    protocol: &Protocol,
+    mut rows: impl FnMut(usize, Range<usize>) -> Result<Vec<Totals>>,
+) -> Result<Evaluation> {
+    let batch = states.map_or(BATCH, |states| BATCH.min(LOSSES / states).max(1));
+    let mut totals = Totals::default();
+    for (b, start) in (0..count).step_by(batch).enumerate() {
         // In the order of the images: the sum does not depend on threads.
-        for row in rows {
+        for row in rows(b, start..count.min(start + batch))? {
             totals.reconstruction += row.reconstruction;
             totals.kl += row.kl;
             totals.nll += row.nll;
@@ -136,10 +179,10 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     Ok(Evaluation {
         images: count,
         bound: totals.reconstruction / n + kl,
-        bound_samples: table.is_none().then(|| protocol.paper_samples.unwrap_or(1).max(BOUND_SAMPLES)),
+        bound_samples: states.is_none().then(|| protocol.paper_samples.unwrap_or(1).max(BOUND_SAMPLES)),
         reconstruction: totals.reconstruction / n,
         kl,
-        nll: table.is_some().then_some(totals.nll / n),
+        nll: states.is_some().then_some(totals.nll / n),
         paper_loss: totals.paper / n + kl,
         paper_samples: protocol.paper_samples,
     })
