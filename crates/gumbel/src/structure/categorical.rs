@@ -162,6 +162,7 @@ impl Sums for Categorical {
     }
 
     /// For one variable: `KL = sum_k q_k ln(K q_k)`, gradient `q_k (ln(K q_k) - KL)`.
+    #[inline(always)]
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
         check_numbers("potential", potentials)?;
         let ln_values = (self.values as f64).ln();

@@ -239,6 +239,7 @@ pub(crate) fn add(out: &mut [f32], x: &[f32], scale: f32) {
 }
 
 /// Refuses NaN and `+inf`.
+#[inline(always)]
 pub(crate) fn check_numbers(what: &'static str, x: &[f32]) -> Result<(), Error> {
     // One vectorisable pass decides; the position is looked for only when something is wrong.
     if x.iter().fold(true, |good, v| good & (*v < f32::INFINITY)) {
