@@ -9,9 +9,8 @@ use super::{Array, Edges, Kind, Problem, Reader, single};
 const DEEPEST: usize = 3;
 
 /// Powers of ten that f64 holds exactly, as many as 19 digits need.
-const POWERS: [f64; 20] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
-];
+const POWERS: [f64; 20] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19];
 
 /// The problem that the whole line holds.
 pub(super) fn read(line: &[u8]) -> Option<Problem> {
@@ -277,7 +276,8 @@ mod tests {
                 9 => format!("{:.25}", uniform),
                 // The middle between two f32, or beside it: here rounding twice would show.
                 10 => {
-                    let middle = f64::from_bits((((uniform * 8.0) as f32 as f64).to_bits() & !0x1fff_ffff) | 0x1000_0000);
+                    let middle =
+                        f64::from_bits((((uniform * 8.0) as f32 as f64).to_bits() & !0x1fff_ffff) | 0x1000_0000);
                     format!("{:.*}", 14 + self.below(30), f64::from_bits(middle.to_bits() + self.next() % 5 - 2))
                 }
                 _ => format!("{}", uniform * 8.0),
