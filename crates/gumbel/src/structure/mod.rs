@@ -228,6 +228,7 @@ fn solve_batch<S: Structure>(
 pub(crate) fn batch_size(len: usize, width: usize) -> Result<usize, Error> {
     match len.checked_rem(width) {
         Some(0) => Ok(len / width),
+        None if len == 0 => Ok(0),
         rest => Err(Error::Length { what: "potentials", expected: len - rest.unwrap_or(len), found: len }),
     }
 }
