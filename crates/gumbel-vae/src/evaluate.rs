@@ -11,7 +11,7 @@
 use crate::config::{EstimatorName, TrainConfig};
 use crate::engine::{Autodiff, enumerable_or_single, table_losses};
 use crate::model::{Decoder, Encoder};
-use crate::{Result, host, likelihood};
+use crate::{Error, Result, host, likelihood};
 use gumbel::math::{log_sum_exp, softmax_in_place};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{Categorical, Structure, Sums};
@@ -90,6 +90,9 @@ pub fn evaluate<E: Encoder, D: Decoder>(
 ) -> Result<Evaluation> {
     let images = data.split(split);
     let count = if limit == 0 { images.count() } else { limit.min(images.count()) };
+    if count == 0 {
+        return Err(Error::setting("dataset", config.dataset, format!("at least one image in the {split} split")));
+    }
     let pixels = images.dim();
     // Without autodiff: nothing is recorded.
     let plain = engine.valid();
@@ -131,7 +134,7 @@ pub fn evaluate<E: Encoder, D: Decoder>(
             totals.paper += row.paper;
         }
     }
-    let n = count.max(1) as f64;
+    let n = count as f64;
     let kl = totals.kl / n;
     Ok(Evaluation {
         images: count,

@@ -144,6 +144,9 @@ pub struct Outcome {
     pub steps: u64,
 }
 
+/// The pictures of a finished run.
+const PICTURES: [&str; 3] = ["samples.png", "reconstructions.png", "curves.svg"];
+
 /// Images of the training split that are evaluated after each epoch.
 const TRAIN_EVALUATION: usize = 10_000;
 
@@ -202,6 +205,7 @@ pub type MlpEngine = Autodiff<Mlp, Mlp>;
 
 /// The paper's model for a configuration: an encoder pixels-hidden-P and a decoder U-hidden-pixels.
 pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
+    config.check_weights(pixels)?;
     let structure = config.latent.structure();
     let device = config.device.open()?;
     let mut widths = vec![pixels];
@@ -225,8 +229,6 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.check()?;
-    let files = Files::new(folder);
-    let _lock = prepare(config, &files, start)?;
     let count = match config.train_limit {
         0 => data.train.count(),
         limit => limit.min(data.train.count()),
@@ -234,6 +236,8 @@ pub fn train(
     if count == 0 || data.valid.count() == 0 || data.test.count() == 0 {
         return Err(Error::setting("dataset", config.dataset, "at least one image in each split"));
     }
+    let files = Files::new(folder);
+    let _lock = prepare(config, &files, start)?;
     let engine = model(config, data.train.dim())?;
     let mut run = Run { config, data, files, engine, state: State::default(), step: 0, count, began: Instant::now() };
     if start == Start::Resume && run.files.checkpoint().exists() {
@@ -266,7 +270,9 @@ fn prepare(config: &TrainConfig, files: &Files, start: Start) -> Result<File> {
         (true, Start::Resume) => TrainConfig::read(&path)?.check_resumable(config, &path)?,
         (true, Start::Overwrite) => {
             // The old checkpoint goes first: whatever happens then, it is never taken for one of the new run.
-            for old in [files.checkpoint(), files.summary(), files.best(), files.metrics()] {
+            let pictures = PICTURES.map(|name| files.other(name));
+            for old in [files.checkpoint(), files.summary(), files.best(), files.metrics()].into_iter().chain(pictures)
+            {
                 match fs::remove_file(&old) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", old, e)),
                     _ => {}
@@ -593,6 +599,9 @@ pub fn open(folder: &Path) -> Result<(TrainConfig, MlpEngine, ModelCard)> {
     let card: ModelCard =
         serde_json::from_str(&text).map_err(|e| foreign(format!("a description like {text:?} ({e})")))?;
     let pixels = card.height.checked_mul(card.width).filter(|p| (1..=1 << 24).contains(p));
+    // The description must be true before a network of its size is made.
+    let reads = |pixels: &usize| stored.encoder.first().is_some_and(|p| p.shape.contains(pixels));
+    let pixels = pixels.filter(reads);
     let pixels = pixels.ok_or_else(|| foreign(format!("images of {}x{} pixels", card.height, card.width)))?;
     let mut engine = model(&config, pixels)?;
     load(&mut engine, &stored).map_err(|e| foreign(format!("one with {e}")))?;
