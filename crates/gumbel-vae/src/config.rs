@@ -431,6 +431,11 @@ impl TrainConfig {
         self.check_weights(1)?;
         let structure = self.latent.structure();
         let (potentials, changes) = (structure.potentials(), structure.variables() * (structure.values() - 1));
+        // The codes of the decoder's table are K one-hot rows.
+        if structure.variables() == 1 && potentials * potentials > MAX_NUMBERS {
+            let most = MAX_NUMBERS.isqrt();
+            return Err(Error::setting("latent", self.latent, format!("at most {most} values of a single variable")));
+        }
         // An image is thought of as a kilopixel: its size is not known yet.
         let widest = self.hidden.iter().copied().fold(1024, usize::max);
         let rows = match self.estimator {
@@ -600,6 +605,7 @@ mod tests {
             TrainConfig { samples: 10_000, ..latent("categorical:65536") },
             TrainConfig { batch_size: 1 << 16, estimator: EstimatorName::Exact, ..latent("binary:15") },
             latent("binary:32768"),
+            latent("categorical:65536"),
         ] {
             let error = config.check().unwrap_err();
             assert!(error.is_usage() && error.to_string().contains("at most"), "{error}");
@@ -608,7 +614,8 @@ mod tests {
             TrainConfig { hidden: vec![4096; 3], ..default.clone() },
             TrainConfig { batch_size: 1000, estimator: EstimatorName::Exact, ..latent("binary:15") },
             TrainConfig { samples: 1000, batch_size: 1000, ..default.clone() },
-            latent("categorical:65536"),
+            latent("categorical:20000"),
+            latent("categorical:2x1000"),
             latent("binary:5000"),
         ] {
             config.check().unwrap();
