@@ -12,7 +12,7 @@ use crate::config::{EstimatorName, TrainConfig};
 use crate::engine::{Autodiff, enumerable_or_single, table_losses};
 use crate::fused::{Bits, Fused};
 use crate::model::{Decoder, Encoder};
-use crate::{Result, host, likelihood};
+use crate::{Error, Result, host, likelihood};
 use gumbel::math::{log_sum_exp, softmax_in_place};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{Categorical, Structure, Sums};
@@ -102,6 +102,9 @@ pub fn evaluate<E: Encoder, D: Decoder>(
 ) -> Result<Evaluation> {
     let images = data.split(split);
     let count = limited(images.count(), limit);
+    if count == 0 {
+        return Err(Error::setting("dataset", config.dataset, format!("at least one image in the {split} split")));
+    }
     let pixels = images.dim();
     // Without autodiff: nothing is recorded.
     let plain = engine.valid();
@@ -174,7 +177,7 @@ fn mean(
             totals.paper += row.paper;
         }
     }
-    let n = count.max(1) as f64;
+    let n = count as f64;
     let kl = totals.kl / n;
     Ok(Evaluation {
         images: count,

@@ -19,6 +19,7 @@ pub type MlpEngine = Autodiff<Mlp, Mlp>;
 
 /// The paper's model for a configuration: an encoder pixels-hidden-P and a decoder U-hidden-pixels.
 pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
+    config.check_weights(pixels)?;
     let structure = config.latent.structure();
     let device = config.device.open()?;
     let mut widths = vec![pixels];

@@ -144,6 +144,9 @@ pub struct Outcome {
     pub steps: u64,
 }
 
+/// The pictures of a finished run.
+const PICTURES: [&str; 3] = ["samples.png", "reconstructions.png", "curves.svg"];
+
 /// Images of the training split that are evaluated after each epoch.
 const TRAIN_EVALUATION: usize = 10_000;
 
@@ -208,8 +211,6 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.check()?;
-    let files = Files::new(folder);
-    let _lock = prepare(config, &files, start)?;
     let count = match config.train_limit {
         0 => data.train.count(),
         limit => limit.min(data.train.count()),
@@ -218,6 +219,8 @@ pub fn train(
         return Err(Error::setting("dataset", config.dataset, "at least one image in each split"));
     }
     let executor = Executor::new(config, data.train.dim())?;
+    let files = Files::new(folder);
+    let _lock = prepare(config, &files, start)?;
     let mut run = Run { config, data, files, executor, state: State::default(), step: 0, count, began: Instant::now() };
     if start == Start::Resume && run.files.checkpoint().exists() {
         run.restore()?;
@@ -249,7 +252,9 @@ fn prepare(config: &TrainConfig, files: &Files, start: Start) -> Result<File> {
         (true, Start::Resume) => TrainConfig::read(&path)?.check_resumable(config, &path)?,
         (true, Start::Overwrite) => {
             // The old checkpoint goes first: whatever happens then, it is never taken for one of the new run.
-            for old in [files.checkpoint(), files.summary(), files.best(), files.metrics()] {
+            let pictures = PICTURES.map(|name| files.other(name));
+            for old in [files.checkpoint(), files.summary(), files.best(), files.metrics()].into_iter().chain(pictures)
+            {
                 match fs::remove_file(&old) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", old, e)),
                     _ => {}
@@ -538,6 +543,9 @@ pub fn open(folder: &Path) -> Result<(TrainConfig, MlpEngine, ModelCard)> {
     let card: ModelCard =
         serde_json::from_str(&text).map_err(|e| foreign(format!("a description like {text:?} ({e})")))?;
     let pixels = card.height.checked_mul(card.width).filter(|p| (1..=1 << 24).contains(p));
+    // The description must be true before a network of its size is made.
+    let reads = |pixels: &usize| stored.encoder.first().is_some_and(|p| p.shape.contains(pixels));
+    let pixels = pixels.filter(reads);
     let pixels = pixels.ok_or_else(|| foreign(format!("images of {}x{} pixels", card.height, card.width)))?;
     let mut engine = model(&config, pixels)?;
     load(&mut engine, &stored).map_err(|e| foreign(format!("one with {e}")))?;

@@ -24,8 +24,7 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     let seconds = began.elapsed().as_secs_f64();
     let line = train::line(&e, card.epoch, card.step, command.split, schedules, None, (seconds, 0.0));
     if common.json {
-        output::json(&line);
-        return Ok(());
+        return output::json(&line);
     }
     let kind =
         |samples: Option<usize>| samples.map_or("exact".into(), |m| format!("estimate, {m} samples of z per image"));
@@ -47,16 +46,14 @@ paper_loss     {:10.4}   ({})",
         e.nll.map_or("  too many states to enumerate".into(), |n| format!("{n:10.4}   (exact)")),
         e.paper_loss,
         kind(e.paper_samples),
-    ));
-    Ok(())
+    ))
 }
 
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
     let (config, engine, card) = train::open(&command.run)?;
     train::samples(&engine, config.seed, (card.height, card.width), &command.out, command.rows)?;
-    written(common, &command.out);
-    Ok(())
+    written(common, &command.out)
 }
 
 /// Draws test images beside their reconstructions.
@@ -64,8 +61,7 @@ pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure
     let (config, engine, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
     train::reconstructions(&engine, &config, &data, &command.out)?;
-    written(common, &command.out);
-    Ok(())
+    written(common, &command.out)
 }
 
 /// The data set of a run, with images of the model's size.
@@ -86,10 +82,10 @@ fn matching(common: &Common, config: &TrainConfig, card: &ModelCard, run: &Path)
     Ok(data)
 }
 
-fn written(common: &Common, path: &Path) {
-    if common.json {
-        output::json(&serde_json::json!({ "out": path }));
-    } else if !common.quiet {
-        output::line(&path.display());
+fn written(common: &Common, path: &Path) -> Result<(), Failure> {
+    match (common.json, common.quiet) {
+        (true, _) => output::json(&serde_json::json!({ "out": path.to_string_lossy() })),
+        (_, false) => output::line(&path.display()),
+        _ => Ok(()),
     }
 }
