@@ -33,8 +33,8 @@ pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
 }
 
 /// A model with the engine that trains it.
-pub struct Executor<'a> {
-    config: &'a TrainConfig,
+pub struct Executor {
+    config: TrainConfig,
     pixels: usize,
     /// The present parameters, or with a fused engine those of the last [`sync`](Executor::sync).
     plain: MlpEngine,
@@ -49,9 +49,9 @@ pub struct Executor<'a> {
     noise: Vec<f32>,
 }
 
-impl<'a> Executor<'a> {
+impl Executor {
     /// The model of a configuration with its initial parameters. Errors: an engine that does not fit the model.
-    pub fn new(config: &'a TrainConfig, pixels: usize) -> Result<Self> {
+    pub fn new(config: &TrainConfig, pixels: usize) -> Result<Self> {
         let plain = model(config, pixels)?;
         let (epsilon, temperature) = (config.epsilon_schedule()?.at(0), config.temperature_schedule()?.at(0));
         let method = Method::new(config, epsilon, temperature)?;
@@ -79,8 +79,17 @@ impl<'a> Executor<'a> {
         };
         let method = (epsilon, temperature, method);
         let (images, noise) = (vec![], vec![]);
-        let mut executor =
-            Executor { config, pixels, plain, fused, method, bits: None, evaluated: [None, None, None], images, noise };
+        let mut executor = Executor {
+            config: config.clone(),
+            pixels,
+            plain,
+            fused,
+            method,
+            bits: None,
+            evaluated: [None, None, None],
+            images,
+            noise,
+        };
         executor.push();
         Ok(executor)
     }
@@ -105,7 +114,7 @@ impl<'a> Executor<'a> {
 
     /// The same on images that were [prepared](Executor::prepare).
     pub fn step_prepared(&mut self, batch: &[u32], step: u64, steps_per_epoch: u64) -> Result<StepReport> {
-        let config = self.config;
+        let config = &self.config;
         let (epsilon, temperature) = (config.epsilon_schedule()?.at(step), config.temperature_schedule()?.at(step));
         if (self.method.0, self.method.1) != (epsilon, temperature) {
             self.method = (epsilon, temperature, Method::new(config, epsilon, temperature)?);
@@ -165,7 +174,7 @@ impl<'a> Executor<'a> {
             }
         }
         self.sync();
-        evaluate::evaluate(&self.plain, self.config, data, split, limit, protocol)
+        evaluate::evaluate(&self.plain, &self.config, data, split, limit, protocol)
     }
 
     /// Present parameters, moments and step count.

@@ -10,7 +10,7 @@
 
 use crate::config::TrainConfig;
 use crate::evaluate::{Evaluation, Protocol};
-use crate::executor::{Executor, MlpEngine, load, model, snapshot};
+use crate::executor::{Executor, MlpEngine, load, snapshot};
 use crate::model::Encoder;
 use crate::store::{self, Checkpoint, write_atomic};
 use crate::{Error, Result, host, picture};
@@ -271,7 +271,7 @@ struct Run<'a> {
     config: &'a TrainConfig,
     data: &'a Dataset,
     files: Files,
-    executor: Executor<'a>,
+    executor: Executor,
     state: State,
     step: u64,
     /// Training images.
@@ -526,8 +526,8 @@ pub fn line(
     }
 }
 
-/// Opens the best model of a stored run.
-pub fn open(folder: &Path) -> Result<(TrainConfig, MlpEngine, ModelCard)> {
+/// Opens the best model of a stored run, in the engine that trained it.
+pub fn open(folder: &Path) -> Result<(TrainConfig, Executor, ModelCard)> {
     let path = Files::new(folder).best();
     let config = open_config(folder)?;
     if !path.exists() {
@@ -547,9 +547,9 @@ pub fn open(folder: &Path) -> Result<(TrainConfig, MlpEngine, ModelCard)> {
     let reads = |pixels: &usize| stored.encoder.first().is_some_and(|p| p.shape.contains(pixels));
     let pixels = pixels.filter(reads);
     let pixels = pixels.ok_or_else(|| foreign(format!("images of {}x{} pixels", card.height, card.width)))?;
-    let mut engine = model(&config, pixels)?;
-    load(&mut engine, &stored).map_err(|e| foreign(format!("one with {e}")))?;
-    Ok((config, engine, card))
+    let mut executor = Executor::new(&config, pixels)?;
+    executor.restore(&stored, vec![], card.step).map_err(foreign)?;
+    Ok((config, executor, card))
 }
 
 /// The configuration of a stored run.

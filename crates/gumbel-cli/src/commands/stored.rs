@@ -5,20 +5,20 @@ use crate::args::{Common, Evaluate, Reconstruct, Sample};
 use crate::output::{self, Failure};
 use gumbel_data::{Dataset, Split};
 use gumbel_vae::config::TrainConfig;
-use gumbel_vae::evaluate::{self, Protocol};
+use gumbel_vae::evaluate::Protocol;
 use gumbel_vae::train::{self, ModelCard};
 use std::path::Path;
 use std::time::Instant;
 
 /// Evaluates the best model of a run.
 pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
+    let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
     let mut protocol = Protocol::new(&config);
     protocol.paper_samples = command.samples.or(protocol.paper_samples);
     let limit = if command.split == Split::Train { config.train_limit } else { config.eval_limit };
     let began = Instant::now();
-    let e = evaluate::evaluate(&engine, &config, &data, command.split, limit, &protocol)?;
+    let e = model.evaluate(&data, command.split, limit, &protocol)?;
     let last = card.step.saturating_sub(1);
     let schedules = (config.epsilon_schedule()?.at(last), config.temperature_schedule()?.at(last));
     let seconds = began.elapsed().as_secs_f64();
@@ -51,16 +51,16 @@ paper_loss     {:10.4}   ({})",
 
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
-    train::samples(&engine, config.seed, (card.height, card.width), &command.out, command.rows)?;
+    let (config, mut model, card) = train::open(&command.run)?;
+    train::samples(model.model(), config.seed, (card.height, card.width), &command.out, command.rows)?;
     written(common, &command.out)
 }
 
 /// Draws test images beside their reconstructions.
 pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
+    let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
-    train::reconstructions(&engine, &config, &data, &command.out)?;
+    train::reconstructions(model.model(), &config, &data, &command.out)?;
     written(common, &command.out)
 }
 
