@@ -25,9 +25,14 @@ pub fn pairs(pixels: usize) -> usize {
     pixels.div_ceil(2)
 }
 
-/// The code of no pair in a half: the one behind its last.
+/// The first code of a half of the pairs: stored codes count from there.
+fn origin(pixels: usize, half: usize) -> u16 {
+    3 * (half * (pairs(pixels) / 2)) as u16
+}
+
+/// The code of no pair in a half, counted from its first: the one behind its last.
 fn none(pixels: usize, half: usize) -> u16 {
-    3 * [pairs(pixels) / 2, pairs(pixels)][half] as u16
+    3 * [pairs(pixels) / 2, pairs(pixels) - pairs(pixels) / 2][half] as u16
 }
 
 impl Bits {
@@ -82,7 +87,8 @@ impl Bits {
                 }
             }
             if kind > 0 {
-                self.codes.push(3 * pair as u16 + kind - 1);
+                let half = (pair >= pairs(self.pixels) / 2) as usize;
+                self.codes.push(3 * pair as u16 + kind - 1 - origin(self.pixels, half));
             }
         }
         self.fill_up(middle, none(self.pixels, 1));
@@ -122,8 +128,15 @@ impl Bits {
         &self.ones[self.starts[i] as usize..self.starts[i + 1] as usize]
     }
 
-    /// The codes of an image, in fours: in the first half of its pairs, and in the second. Among the last of each may be
-    /// the one behind the last of the half, which stands for nothing.
+    /// All ones of an image in ascending order.
+    #[inline(always)]
+    pub fn all_ones(&self, image: usize) -> &[u16] {
+        let blocks = self.pixels.div_ceil(BLOCK);
+        &self.ones[self.starts[image * blocks] as usize..self.starts[(image + 1) * blocks] as usize]
+    }
+
+    /// The codes of an image, in fours: in the first half of its pairs, and in the second, counted from the first code of
+    /// each. Among the last of each may be the one behind the last of the half, which stands for nothing.
     #[inline(always)]
     pub fn codes(&self, image: usize) -> [&[[u16; 4]]; 2] {
         let ([first, middle], [end, _]) = (self.cuts[image], self.cuts[image + 1]);
@@ -153,7 +166,7 @@ impl Members {
             for (half, codes) in bits.codes(*image as usize).into_iter().enumerate() {
                 let none = none(bits.pixels, half);
                 for code in codes.as_flattened().iter().filter(|code| **code != none) {
-                    let code = *code as usize;
+                    let code = (*code + origin(bits.pixels, half)) as usize;
                     let count = &mut self.counts[code];
                     self.places[code * self.batch + *count as usize] = place as u16;
                     *count += 1;
@@ -191,7 +204,8 @@ mod tests {
                     assert_eq!(blocks.collect::<Vec<_>>(), ones);
                     let [a, b] = [0, 1].map(|half| {
                         let codes = bits.codes(i)[half].as_flattened().iter().copied();
-                        codes.filter(|c| *c != none(pixels, half)).collect::<Vec<_>>()
+                        let real = codes.filter(|c| *c != none(pixels, half));
+                        real.map(|c| c + origin(pixels, half)).collect::<Vec<_>>()
                     });
                     let decode = |c: &u16| match c % 3 {
                         0 => vec![c / 3 * 2],

@@ -132,14 +132,13 @@ impl Kernel for Forward<'_> {
         let Group { bias, out } = self.group;
         // One half of the pixels after the other: the rows of one stay in the fastest cache.
         for (half, columns) in First::halves(self.slices, self.number).into_iter().enumerate() {
-            let skipped = self.slices[half].pair * 3;
             let rows = &columns.p[..];
             for (out, image) in out.iter_mut().zip(self.batch) {
                 let mut sums = [w.zero(); 4];
                 sums[0] = w.load(if half == 0 { &bias.p[0] } else { out });
                 for codes in self.bits.codes(*image as usize)[half] {
                     for (sum, code) in sums.iter_mut().zip(codes) {
-                        *sum = w.add(*sum, w.load(&rows[*code as usize - skipped]));
+                        *sum = w.add(*sum, w.load(&rows[*code as usize]));
                     }
                 }
                 let sum = w.add(w.add(sums[0], sums[1]), w.add(sums[2], sums[3]));

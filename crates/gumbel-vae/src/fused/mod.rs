@@ -43,7 +43,7 @@ use gumbel::structure::{Categorical, Structure};
 use output::{Output, Role};
 use rows::{Rows, Shared, Sizes};
 use simd::{LANES, Lane, flat_mut, lanes};
-use team::{Team, each};
+use team::{Team, each, each_with};
 use tile::Rates;
 
 pub use bits::Bits;
@@ -313,10 +313,11 @@ impl Fused {
             isa.run(first::Forward { number, group, slices, bits: shared.bits, batch: shared.batch });
         });
         let width = self.output.units;
-        let blocks = if self.states > 0 && refresh { &mut self.output.blocks[..] } else { &mut [] };
-        let table = each(blocks, |_, block| {
+        let Output { blocks, logits, .. } = &mut self.output;
+        let blocks = if self.states > 0 && refresh { &mut blocks[..] } else { &mut [] };
+        let table = each_with(blocks, logits, Output::part(rows), |_, block, logits| {
             let (units, transposed) = (|g, c| tile(codes, decoder, g, c), |g, c| transposed(codes, decoder, g, c));
-            isa.run(output::Forward { block, transposed, units, width, rows });
+            isa.run(output::Forward { block, logits, transposed, units, width, rows });
         });
         self.team.run(&[&members, &noise, &table, &first]);
         self.fresh = self.states > 0;
@@ -413,8 +414,20 @@ impl Fused {
             false => Role::Chosen { chosen: &self.chosen, scale: shared.scale() },
         };
         let units = |g, c| tile(codes, decoder, g, c);
-        let blocks = each(&mut output.blocks, |_, block| {
-            isa.run(output::Backward { block, units, width, rows: states, totals, role: &role, bits, batch, rates });
+        let Output { blocks, logits, .. } = &mut *output;
+        let blocks = each_with(blocks, logits, Output::part(states), |_, block, logits| {
+            isa.run(output::Backward {
+                block,
+                logits,
+                units,
+                width,
+                rows: states,
+                totals,
+                role: &role,
+                bits,
+                batch,
+                rates,
+            });
         });
         backward_encoder(team, isa, (first, encoder, rows), shared, rates, &blocks);
         let n = self.structure.variables();
@@ -482,9 +495,10 @@ impl Fused {
             .for_each(|(_, t)| *t = scale);
         let role = Role::Images { stride, samples: self.samples, scale };
         let (units, transposed) = (|g, c| tile(codes, decoder, g, c), |g, c| transposed(codes, decoder, g, c));
-        let blocks = each(&mut output.blocks, |_, block| {
-            isa.run(output::Forward { block, transposed, units, width, rows });
-            isa.run(output::Backward { block, units, width, rows, totals, role: &role, bits, batch, rates });
+        let Output { blocks, logits, .. } = &mut *output;
+        let blocks = each_with(blocks, logits, Output::part(rows), |_, block, logits| {
+            isa.run(output::Forward { block, logits, transposed, units, width, rows });
+            isa.run(output::Backward { block, logits, units, width, rows, totals, role: &role, bits, batch, rates });
         });
         match temperature {
             None => backward_encoder(team, isa, (first, encoder, pieces), shared, rates, &blocks),

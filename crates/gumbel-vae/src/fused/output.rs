@@ -16,6 +16,8 @@ pub struct Output {
     pub pixels: usize,
     pub units: usize,
     pub blocks: Vec<Block>,
+    /// Logits `[blocks, chunks of rows, 64 pixels]` of the last forward pass, rows in the lanes.
+    pub logits: Vec<Lane>,
 }
 
 /// 64 pixels.
@@ -27,9 +29,7 @@ pub struct Block {
     weights: Weights,
     /// `[pixel groups]`, pixels in the lanes.
     bias: Weights,
-    /// Logits `[chunks of rows, 64 pixels]`, rows in the lanes.
-    logits: Vec<Lane>,
-    /// First their sigmoids, then the derivatives.
+    /// First the sigmoids of the logits, then the derivatives: `[chunks of rows, 64 pixels]`, rows in the lanes.
     derivative: Vec<Lane>,
     /// Sums over the block's pixels of softplus(logit) `[chunks]`, less those of the ones where rows are images.
     pub sums: Vec<Lane>,
@@ -48,13 +48,13 @@ impl Output {
                 pixels: count,
                 weights: Weights::new(groups * lanes(units) * LANES),
                 bias: Weights::new(groups),
-                logits: zero(chunks * BLOCK),
                 derivative: zero(chunks * BLOCK),
                 sums: zero(chunks),
                 units: zero(lanes(units) * chunks * LANES),
             }
         };
-        Output { pixels, units, blocks: (0..pixels.div_ceil(BLOCK)).map(block).collect() }
+        let blocks: Vec<Block> = (0..pixels.div_ceil(BLOCK)).map(block).collect();
+        Output { pixels, units, logits: vec![Lane::ZERO; blocks.len() * lanes(rows) * BLOCK], blocks }
     }
 
     /// Visits the parameters with their moments; see [`super::first::First::visit`].
@@ -77,27 +77,31 @@ impl Output {
         }
     }
 
-    /// Sums of the logits at an image's ones for N chunks of rows from the first on.
+    /// Places in [`logits`](Output::logits) of each block.
+    pub fn part(rows: usize) -> usize {
+        lanes(rows) * BLOCK
+    }
+
+    /// Sums of the logits at some pixels for N chunks of rows from the first on; there are `chunks` of them.
     #[inline(always)]
-    pub fn logits_of<W: Vector, const N: usize>(&self, w: W, bits: &Bits, image: usize, first: usize) -> [W::V; N] {
-        // Two sums for each, so that additions need not wait for each other.
-        let mut sums = [[w.zero(); N]; 2];
-        for (b, block) in self.blocks.iter().enumerate() {
-            let logits: &[[Lane; BLOCK]] = block.logits.as_chunks().0;
-            let logits: &[[Lane; BLOCK]; N] = logits[first..].first_chunk().expect("N chunks");
-            let add = |sums: &mut [W::V; N], one: u16| {
-                for (sum, logits) in sums.iter_mut().zip(logits) {
-                    *sum = w.add(*sum, w.load(&logits[one as usize % BLOCK]));
-                }
-            };
-            let (twos, last) = bits.ones(image, b).as_chunks::<2>();
-            for two in twos {
-                add(&mut sums[0], two[0]);
-                add(&mut sums[1], two[1]);
+    pub fn logits_of<W: Vector, const N: usize>(&self, w: W, ones: &[u16], first: usize, chunks: usize) -> [W::V; N] {
+        // Four sums for each, so that additions need not wait for each other.
+        let mut sums = [[w.zero(); N]; 4];
+        let add = |sums: &mut [W::V; N], one: u16| {
+            let one = one as usize;
+            let at = one + one / BLOCK * (chunks - 1) * BLOCK + first * BLOCK;
+            let logits = &self.logits[at..];
+            for (n, sum) in sums.iter_mut().enumerate() {
+                *sum = w.add(*sum, w.load(&logits[n * BLOCK]));
             }
-            last.iter().for_each(|one| add(&mut sums[0], *one));
+        };
+        let (fours, rest) = ones.as_chunks::<4>();
+        for four in fours {
+            sums.iter_mut().zip(four).for_each(|(sums, one)| add(sums, *one));
         }
-        std::array::from_fn(|n| w.add(sums[0][n], sums[1][n]))
+        rest.iter().for_each(|one| add(&mut sums[0], *one));
+        let [a, b, c, d] = sums;
+        std::array::from_fn(|n| w.add(w.add(a[n], b[n]), w.add(c[n], d[n])))
     }
 }
 
@@ -121,6 +125,8 @@ pub enum Role<'a> {
 /// Logits, sums of softplus and sigmoids for rows of units.
 pub struct Forward<'a, T, H> {
     pub block: &'a mut Block,
+    /// The block's part of the logits.
+    pub logits: &'a mut [Lane],
     /// Transposed activations: the tile `[16 units, rows in the lanes]` of a group of units and a chunk.
     pub transposed: T,
     /// Activations: the tile `[rows, 16 units]`.
@@ -135,7 +141,8 @@ const FEW: usize = 4;
 impl<'a, T: Fn(usize, usize) -> &'a [Lane], H: Fn(usize, usize) -> &'a [Lane]> Kernel for Forward<'_, T, H> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
-        let Block { weights, bias, logits, derivative, sums, pixels, .. } = self.block;
+        let Block { weights, bias, derivative, sums, pixels, .. } = self.block;
+        let logits = self.logits;
         let (groups, chunks) = (lanes(self.width), lanes(self.rows));
         sums[..chunks].fill(Lane::ZERO);
         for p in 0..lanes(*pixels) {
@@ -191,6 +198,8 @@ fn used(totals: &Lane) -> u16 {
 /// Derivative at the logits, gradient at the units, gradient of the weights and Adam.
 pub struct Backward<'r, 'a, H> {
     pub block: &'r mut Block,
+    /// The block's part of the logits.
+    pub logits: &'r [Lane],
     /// Activations: the tile `[rows, 16 units]` of a group of units and a chunk.
     pub units: H,
     pub width: usize,
@@ -208,7 +217,7 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
     fn run<W: Vector>(self, w: W) {
         let block = self.block;
         let (groups, chunks) = (lanes(self.width), lanes(self.rows));
-        block.derive(w, &self.totals[..chunks], self.role, self.bits, self.batch);
+        block.derive(w, self.logits, &self.totals[..chunks], self.role, self.bits, self.batch);
         let Block { weights, bias, derivative, units, pixels, .. } = block;
         let tiles = lanes(*pixels);
         for c in 0..chunks {
@@ -258,8 +267,16 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
 impl Block {
     /// Turns the sigmoids into derivatives at the logits.
     #[inline(always)]
-    fn derive<W: Vector>(&mut self, w: W, totals: &[Lane], role: &Role<'_>, bits: &Bits, batch: &[u32]) {
-        let Block { first, pixels, logits, derivative, sums, .. } = self;
+    fn derive<W: Vector>(
+        &mut self,
+        w: W,
+        logits: &[Lane],
+        totals: &[Lane],
+        role: &Role<'_>,
+        bits: &Bits,
+        batch: &[u32],
+    ) {
+        let Block { first, pixels, derivative, sums, .. } = self;
         let logits: &[[Lane; BLOCK]] = logits.as_chunks().0;
         let derivative: &mut [[Lane; BLOCK]] = derivative.as_chunks_mut().0;
         for (total, derivative) in totals.iter().zip(&mut *derivative) {

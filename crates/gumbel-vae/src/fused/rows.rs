@@ -209,7 +209,7 @@ impl Rows {
 
     /// Losses of one image at all states of the table: sums of softplus less the logits at its ones.
     #[inline(always)]
-    pub fn table_losses<W: Vector>(&mut self, w: W, output: &Output, states: usize, bits: &Bits, image: usize) {
+    pub fn table_losses<W: Vector>(&mut self, w: W, output: &Output, states: usize, ones: &[u16]) {
         let chunks = lanes(states);
         let mut store = |c: usize, ones: W::V| {
             let mut sum = w.zero();
@@ -223,11 +223,11 @@ impl Rows {
         let mut c = 0;
         while c < chunks {
             if chunks - c >= 4 {
-                let sums = output.logits_of::<W, 4>(w, bits, image, c);
+                let sums = output.logits_of::<W, 4>(w, ones, c, chunks);
                 sums.into_iter().enumerate().for_each(|(i, sum)| store(c + i, sum));
                 c += 4;
             } else {
-                let [sum] = output.logits_of::<W, 1>(w, bits, image, c);
+                let [sum] = output.logits_of::<W, 1>(w, ones, c, chunks);
                 store(c, sum);
                 c += 1;
             }
@@ -309,7 +309,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithTable<'_, 'a, X> {
             rows.add_kl(shared)?;
             for row in 0..rows.count {
                 let image = shared.batch[rows.chunk * LANES + row] as usize;
-                rows.table_losses(w, output, states, shared.bits, image);
+                rows.table_losses(w, output, states, shared.bits.all_ones(image));
                 if all {
                     rows.estimate(shared, estimator, (0, row), states, true)?;
                     let chunks = rows.weights.len() / LANES;
@@ -356,7 +356,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Evaluate<'_, 'a, X> {
         potentials.copy_from_slice(rows.potentials(shared.structure));
         for (row, losses) in losses.chunks_exact_mut(states).enumerate() {
             let image = shared.batch[rows.chunk * LANES + row] as usize;
-            rows.table_losses(w, output, states, shared.bits, image);
+            rows.table_losses(w, output, states, shared.bits.all_ones(image));
             losses.copy_from_slice(rows.losses(states));
         }
     }

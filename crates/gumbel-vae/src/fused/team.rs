@@ -59,6 +59,46 @@ unsafe impl<T: Send, F: Fn(usize, &mut T) + Sync> Work for Each<'_, T, F> {
     }
 }
 
+/// One piece for each item of a slice, which also owns a part of a buffer.
+pub struct EachWith<'a, T, U, F> {
+    items: Each<'a, T, F>,
+    buffer: *mut U,
+    len: usize,
+    part: usize,
+}
+
+/// `work(i, &mut items[i], &mut buffer[i * part..])`, with `part` places of the buffer, fewer for the last.
+pub fn each_with<'a, T: Send, U: Send, F: Fn(usize, &mut T, &mut [U]) + Sync>(
+    items: &'a mut [T],
+    buffer: &'a mut [U],
+    part: usize,
+    work: F,
+) -> EachWith<'a, T, U, F> {
+    let items = Each { items: items.as_mut_ptr(), len: items.len(), work, slice: PhantomData };
+    EachWith { items, buffer: buffer.as_mut_ptr(), len: buffer.len(), part }
+}
+
+// SAFETY: as for `Each`; the parts of the buffer do not overlap.
+unsafe impl<T: Send, U: Send, F: Fn(usize, &mut T, &mut [U]) + Sync> Sync for EachWith<'_, T, U, F> {}
+
+// SAFETY: a piece touches its own item and its own part of the buffer.
+unsafe impl<T: Send, U: Send, F: Fn(usize, &mut T, &mut [U]) + Sync> Work for EachWith<'_, T, U, F> {
+    fn pieces(&self) -> usize {
+        self.items.len
+    }
+
+    unsafe fn run(&self, piece: usize) {
+        assert!(piece < self.items.len);
+        let first = (piece * self.part).min(self.len);
+        let part = self.part.min(self.len - first);
+        // SAFETY: both in bounds, both borrowed mutably for 'a, and nobody else runs this piece.
+        let (item, part) = unsafe {
+            (&mut *self.items.items.add(piece), std::slice::from_raw_parts_mut(self.buffer.add(first), part))
+        };
+        (self.items.work)(piece, item, part);
+    }
+}
+
 type Job = [&'static dyn Work];
 
 struct Shared {
@@ -246,10 +286,13 @@ mod tests {
     fn every_piece_runs_once_for_any_team() {
         for threads in [1, 2, 3, 8] {
             let mut team = Team::new(threads);
-            let (mut a, mut b) = (vec![0u64; 37], vec![0u64; 5]);
+            let (mut a, mut b, mut parts) = (vec![0u64; 37], vec![0u64; 5], vec![0; 14]);
             for round in 0..2000 {
                 let first = each(&mut a, |i, x| *x += i as u64);
-                let second = each(&mut b, |i, x| *x += 100 + i as u64);
+                let second = each_with(&mut b, &mut parts, 3, |i, x, part| {
+                    *x += 100 + i as u64;
+                    part.iter_mut().for_each(|p| *p += i);
+                });
                 team.run(&[&first, &second]);
                 if round % 500 == 0 {
                     thread::sleep(Duration::from_millis(2)); // the helpers fall asleep
@@ -257,6 +300,7 @@ mod tests {
             }
             assert!(a.iter().enumerate().all(|(i, x)| *x == 2000 * i as u64), "{threads} threads");
             assert!(b.iter().enumerate().all(|(i, x)| *x == 2000 * (100 + i as u64)), "{threads} threads");
+            assert!(parts.iter().enumerate().all(|(i, x)| *x == 2000 * (i / 3)), "{threads} threads");
             team.run(&[]);
         }
     }
