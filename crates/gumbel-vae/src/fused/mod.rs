@@ -19,15 +19,22 @@
 //! Where a latent has several variables, or is relaxed, the decoder has a row for each image, and its forward pass comes
 //! after phase 2. Further hidden layers are phases of their own.
 
-mod bits;
+// Public for the benchmarks of the kernels only.
+#[doc(hidden)]
+pub mod bits;
 mod codes;
-mod dense;
-mod first;
-mod output;
+#[doc(hidden)]
+pub mod dense;
+#[doc(hidden)]
+pub mod first;
+#[doc(hidden)]
+pub mod output;
 mod rows;
-mod simd;
+#[doc(hidden)]
+pub mod simd;
 mod team;
-mod tile;
+#[doc(hidden)]
+pub mod tile;
 
 use crate::adam::Moments;
 use crate::engine::{Method, StepReport};
