@@ -297,42 +297,49 @@ pub struct WithTable<'r, 'a, X> {
 
 impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithTable<'_, 'a, X> {
     #[inline(always)]
-    fn run<W: Vector>(self, w: W) {
-        let WithTable { rows, shared, layer, x, output, states, estimator, weighted } = self;
+    fn run<W: Vector>(mut self, w: W) {
+        let error = self.work(w).err();
+        self.rows.outcome.error = error;
+        self.rows.hand_over(self.shared.structure.potentials());
+    }
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithTable<'_, 'a, X> {
+    #[inline(always)]
+    fn work<W: Vector>(&mut self, w: W) -> Result<(), Error> {
+        let rows = &mut *self.rows;
+        let (shared, layer, x, output, states, estimator, weighted) =
+            (self.shared, self.layer, &self.x, self.output, self.states, self.estimator, self.weighted);
         rows.encode(w, layer, shared.structure, x);
         if weighted {
             rows.weights.fill(Lane::ZERO);
         }
         let all = estimator.needs() == Needs::States;
         let scale = shared.scale();
-        let mut work = || -> Result<(), Error> {
-            rows.add_kl(shared)?;
-            for row in 0..rows.count {
-                let image = shared.batch[rows.chunk * LANES + row] as usize;
-                rows.table_losses(w, output, states, shared.bits.all_ones(image));
-                if all {
-                    rows.estimate(shared, estimator, (0, row), states, true)?;
+        rows.add_kl(shared)?;
+        for row in 0..rows.count {
+            let image = shared.batch[rows.chunk * LANES + row] as usize;
+            rows.table_losses(w, output, states, shared.bits.all_ones(image));
+            if all {
+                rows.estimate(shared, estimator, (0, row), states, true)?;
+                let chunks = rows.weights.len() / LANES;
+                let weights = &flat(&rows.weights[row * chunks..][..chunks])[..states];
+                let terms = weights.iter().zip(&rows.losses).map(|(w, l)| *w as f64 * *l as f64);
+                rows.outcome.reconstruction += terms.sum::<f64>();
+                continue;
+            }
+            for sample in 0..shared.samples {
+                rows.draw(shared.structure, sample, row)?;
+                rows.estimate(shared, estimator, (sample, row), states, false)?;
+                let z = rows.z[sample * LANES + row] as usize;
+                rows.outcome.reconstruction += (rows.losses[z] * scale) as f64;
+                if weighted {
                     let chunks = rows.weights.len() / LANES;
-                    let weights = &flat(&rows.weights[row * chunks..][..chunks])[..states];
-                    let terms = weights.iter().zip(&rows.losses).map(|(w, l)| *w as f64 * *l as f64);
-                    rows.outcome.reconstruction += terms.sum::<f64>();
-                    continue;
-                }
-                for sample in 0..shared.samples {
-                    rows.draw(shared.structure, sample, row)?;
-                    rows.estimate(shared, estimator, (sample, row), states, false)?;
-                    let z = rows.z[sample * LANES + row] as usize;
-                    rows.outcome.reconstruction += (rows.losses[z] * scale) as f64;
-                    if weighted {
-                        let chunks = rows.weights.len() / LANES;
-                        flat_mut(&mut rows.weights[row * chunks..][..chunks])[z] += scale;
-                    }
+                    flat_mut(&mut rows.weights[row * chunks..][..chunks])[z] += scale;
                 }
             }
-            Ok(())
-        };
-        rows.outcome.error = work().err();
-        rows.hand_over(shared.structure.potentials());
+        }
+        Ok(())
     }
 }
 
@@ -376,55 +383,62 @@ pub struct WithNeighbours<'r, 'a, X> {
 
 impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithNeighbours<'_, 'a, X> {
     #[inline(always)]
-    fn run<W: Vector>(self, w: W) {
-        let WithNeighbours { rows, shared, layer, x, codes, dense, output, estimator } = self;
+    fn run<W: Vector>(mut self, w: W) {
+        let error = self.work(w).err();
+        self.rows.outcome.error = error;
+        self.rows.hand_over(self.shared.structure.potentials());
+    }
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithNeighbours<'_, 'a, X> {
+    #[inline(always)]
+    fn work<W: Vector>(&mut self, w: W) -> Result<(), Error> {
+        let rows = &mut *self.rows;
+        let (shared, layer, x, codes, dense, output, estimator) =
+            (self.shared, self.layer, &self.x, self.codes, self.dense, self.output, self.estimator);
         rows.encode(w, layer, shared.structure, x);
         let (u, n, k) = (shared.structure.unary(), shared.structure.variables(), shared.structure.values());
         let scale = shared.scale();
-        let mut work = || -> Result<(), Error> {
-            rows.add_kl(shared)?;
-            for row in 0..rows.count {
-                let image = shared.batch[rows.chunk * LANES + row] as usize;
-                for sample in 0..shared.samples {
-                    rows.draw(shared.structure, sample, row)?;
-                    // Change 0 is none; then by variable and new value. Sixteen at a time.
-                    let at = (sample * LANES + row) * n;
-                    for first in (0..1 + n * (k - 1)).step_by(LANES) {
-                        let ones = &rows.ones[at..][..n];
-                        let changes: [Option<[usize; 2]>; LANES] = std::array::from_fn(|l| {
-                            let change = (first + l).checked_sub(1).filter(|c| *c < n * (k - 1))?;
-                            let (i, other) = (change / (k - 1), change % (k - 1));
-                            let from = ones[i] as usize;
-                            let to = i * k + other + (i * k + other >= from) as usize;
-                            Some([from, to])
-                        });
-                        decode_changes(w, codes, dense, ones, &changes, &mut rows.changed);
-                        let last = rows.changed.last().expect("a decoder has a hidden layer");
-                        let mut sum = w.zero();
-                        for (b, block) in output.blocks.iter().enumerate() {
-                            sum = w.add(sum, block.losses(w, last, output.units, shared.bits.ones(image, b)));
+        rows.add_kl(shared)?;
+        for row in 0..rows.count {
+            let image = shared.batch[rows.chunk * LANES + row] as usize;
+            for sample in 0..shared.samples {
+                rows.draw(shared.structure, sample, row)?;
+                // Change 0 is none; then by variable and new value. Sixteen at a time.
+                let at = (sample * LANES + row) * n;
+                for first in (0..1 + n * (k - 1)).step_by(LANES) {
+                    let ones = &rows.ones[at..][..n];
+                    let changes: [Option<[usize; 2]>; LANES] = std::array::from_fn(|l| {
+                        let change = (first + l).checked_sub(1).filter(|c| *c < n * (k - 1))?;
+                        let (i, other) = (change / (k - 1), change % (k - 1));
+                        let from = ones[i] as usize;
+                        let to = i * k + other + (i * k + other >= from) as usize;
+                        Some([from, to])
+                    });
+                    decode_changes(w, codes, dense, ones, &changes, &mut rows.changed);
+                    let last = rows.changed.last().expect("a decoder has a hidden layer");
+                    let mut sum = w.zero();
+                    for (b, block) in output.blocks.iter().enumerate() {
+                        sum = w.add(sum, block.losses(w, last, output.units, shared.bits.ones(image, b)));
+                    }
+                    let mut losses = Lane::ZERO;
+                    w.store(&mut losses, sum);
+                    if first == 0 {
+                        for one in ones {
+                            rows.losses[*one as usize] = losses.0[0];
                         }
-                        let mut losses = Lane::ZERO;
-                        w.store(&mut losses, sum);
-                        if first == 0 {
-                            for one in ones {
-                                rows.losses[*one as usize] = losses.0[0];
-                            }
-                            rows.outcome.reconstruction += (losses.0[0] * scale) as f64;
-                        }
-                        for (change, loss) in changes.iter().zip(losses.0) {
-                            if let Some([_, to]) = change {
-                                rows.losses[*to] = loss;
-                            }
+                        rows.outcome.reconstruction += (losses.0[0] * scale) as f64;
+                    }
+                    for (change, loss) in changes.iter().zip(losses.0) {
+                        if let Some([_, to]) = change {
+                            rows.losses[*to] = loss;
                         }
                     }
-                    rows.estimate(shared, estimator, (sample, row), u, false)?;
                 }
+                rows.estimate(shared, estimator, (sample, row), u, false)?;
             }
-            Ok(())
-        };
-        rows.outcome.error = work().err();
-        rows.hand_over(shared.structure.potentials());
+        }
+        Ok(())
     }
 }
 
@@ -473,29 +487,35 @@ pub struct Relax<'r, 'a, X> {
 
 impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Relax<'_, 'a, X> {
     #[inline(always)]
-    fn run<W: Vector>(self, w: W) {
-        let Relax { rows, shared, layer, x, temperature } = self;
+    fn run<W: Vector>(mut self, w: W) {
+        let error = self.work(w).err();
+        self.rows.outcome.error = error;
+    }
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Relax<'_, 'a, X> {
+    #[inline(always)]
+    fn work<W: Vector>(&mut self, w: W) -> Result<(), Error> {
+        let rows = &mut *self.rows;
+        let (shared, layer, x, temperature) = (self.shared, self.layer, &self.x, self.temperature);
         rows.encode(w, layer, shared.structure, x);
         let (u, k) = (shared.structure.unary(), shared.structure.values());
-        let mut work = || -> Result<(), Error> {
-            rows.add_kl(shared)?;
-            for sample in 0..shared.samples {
-                for row in 0..rows.count {
-                    rows.draw(shared.structure, sample, row)?;
-                    let code = &mut rows.perturbed[..u];
-                    code.iter_mut().for_each(|h| *h /= temperature);
-                    code.chunks_exact_mut(k).for_each(|block| {
-                        softmax_in_place(block);
-                    });
-                    for (group, code) in code.chunks(LANES).enumerate() {
-                        let tile = (sample * lanes(u) + group) * LANES;
-                        rows.soft[tile + row].0[..code.len()].copy_from_slice(code);
-                    }
+        rows.add_kl(shared)?;
+        for sample in 0..shared.samples {
+            for row in 0..rows.count {
+                rows.draw(shared.structure, sample, row)?;
+                let code = &mut rows.perturbed[..u];
+                code.iter_mut().for_each(|h| *h /= temperature);
+                code.chunks_exact_mut(k).for_each(|block| {
+                    softmax_in_place(block);
+                });
+                for (group, code) in code.chunks(LANES).enumerate() {
+                    let tile = (sample * lanes(u) + group) * LANES;
+                    rows.soft[tile + row].0[..code.len()].copy_from_slice(code);
                 }
             }
-            Ok(())
-        };
-        rows.outcome.error = work().err();
+        }
+        Ok(())
     }
 }
 
