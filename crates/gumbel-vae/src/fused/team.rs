@@ -125,8 +125,12 @@ pub struct Team {
     alone_until: Option<Instant>,
 }
 
-/// Rounds of waiting before a thread looks at the clock or goes to sleep: some tens of microseconds.
+/// Rounds of waiting before a thread goes to sleep or lets others run: some tens of microseconds.
 const SPINS: u32 = 4000;
+/// Rounds of waiting between looks at the clock.
+const LOOK: u32 = 256;
+/// What a helper may be late without having lost its core.
+const PATIENCE: Duration = Duration::from_micros(30);
 
 impl Team {
     /// A team of `threads` >= 1 threads: the caller and its helpers.
@@ -174,22 +178,25 @@ impl Team {
                 handle.thread().unpark();
             }
         }
+        let began = Instant::now();
         while step(shared) {}
+        let busy = began.elapsed();
         let mut spins = 0u32;
-        let mut waiting: Option<Instant> = None;
+        let mut lost = None;
         while shared.done.load(Acquire) < total {
+            std::hint::spin_loop();
             spins += 1;
+            if spins.is_multiple_of(LOOK) {
+                lost = Some(began.elapsed() - busy).filter(|waited| *waited > busy / 2 + PATIENCE);
+            }
             if spins.is_multiple_of(SPINS) {
-                waiting.get_or_insert_with(Instant::now);
                 thread::yield_now();
-            } else {
-                std::hint::spin_loop();
             }
         }
-        // A helper lost its core inside a piece. To hope for better next time would cost as much again: work alone for
-        // twenty times as long.
-        if let Some(lost) = waiting.map(|w| w.elapsed()).filter(|w| *w > Duration::from_micros(200)) {
-            self.alone_until = Some(Instant::now() + lost * 20);
+        // Nobody's last piece takes as long as half of ours together: a helper has lost its core inside of one. To hope for
+        // better next time would cost as much again, so work alone for fifty times as long.
+        if let Some(lost) = lost {
+            self.alone_until = Some(Instant::now() + lost * 50);
         }
         if shared.failed.swap(false, AcqRel) {
             panic!("a piece of work panicked");
