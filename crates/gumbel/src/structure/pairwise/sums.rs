@@ -1,13 +1,15 @@
 //! Exact sums of a pairwise binary model by enumeration of its 2^n states, O(2^n) in time and memory.
 //!
-//! Bit i of an index is `z_i`. Scores are built by doubling: the states with `z_i = 1` are those without, plus the
-//! unary potential, plus a table of `sum_j w_ij z_j` that is itself built by doubling. Marginals are found by folding:
-//! the upper half of the weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums
-//! `z_i` out.
+//! The states stand in the order of enumeration: the last variable is bit 0 of an index. Scores are built by doubling:
+//! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is itself
+//! built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half of the
+//! weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
 
 use super::pair_index;
 use crate::Error;
+use crate::math::exp_nonpositive;
 use rand_chacha::rand_core::Rng;
+use std::ops::{Add, AddAssign};
 
 /// The largest number of variables for sums.
 pub(super) const MAX_VARIABLES: usize = 20;
@@ -30,12 +32,13 @@ impl Gibbs {
             return Err(Error::TooManyStates { states: format!("2^{n}"), limit: 1 << MAX_VARIABLES });
         }
         crate::structure::check_numbers("potential", potentials)?;
-        let scores = scores(n, potentials);
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mut scores = vec![0.0; 1 << n];
+        fill_scores(n, potentials, &mut scores);
+        let max = maximum(&scores);
         if max == f64::NEG_INFINITY {
             return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
         }
-        let mut probabilities: Vec<f64> = scores.iter().map(|h| (h - max).exp()).collect();
+        let mut probabilities: Vec<f64> = scores.iter().map(|h| exp_nonpositive((h - max) as f32) as f64).collect();
         let sum: f64 = probabilities.iter().sum();
         let scale = 1.0 / sum;
         probabilities.iter_mut().for_each(|q| *q *= scale);
@@ -45,7 +48,9 @@ impl Gibbs {
     /// Writes `E_q[s(z)]`.
     pub(super) fn marginals(&self, marginals: &mut [f32]) {
         let n = self.variables;
-        moments(n, &mut self.probabilities.clone(), |index, value| marginals[index] = value.clamp(0.0, 1.0) as f32);
+        fold_moments(n, &mut self.probabilities.clone(), &mut vec![0.0; 1 << n >> 1], |index, value: f64| {
+            marginals[index] = value.clamp(0.0, 1.0) as f32
+        });
         for i in 0..n {
             marginals[2 * i] = 1.0 - marginals[2 * i + 1];
         }
@@ -58,7 +63,7 @@ impl Gibbs {
         }
         for i in 0..n {
             for value in 0..2 {
-                if possible[value] >> i & 1 == 0 {
+                if possible[value] >> (n - 1 - i) & 1 == 0 {
                     (marginals[2 * i + value], marginals[2 * i + 1 - value]) = (0.0, 1.0);
                 }
             }
@@ -75,7 +80,7 @@ impl Gibbs {
         let mean: f64 = weighted(0.0).sum();
         if scale != 0.0 {
             let mut weights: Vec<f64> = weighted(mean).collect();
-            moments(n, &mut weights, |index, value| {
+            fold_moments(n, &mut weights, &mut vec![0.0; 1 << n >> 1], |index, value| {
                 let value = scale * value as f32;
                 gradient[index] += value;
                 if index < 2 * n {
@@ -98,43 +103,66 @@ impl Gibbs {
                 break;
             }
         }
-        assignment.iter_mut().enumerate().for_each(|(i, z)| *z = (state >> i & 1) as u32);
+        assignment.iter_mut().rev().enumerate().for_each(|(b, z)| *z = (state >> b & 1) as u32);
     }
 }
 
-/// Scores of all states.
-fn scores(n: usize, potentials: &[f32]) -> Vec<f64> {
+/// The largest of the scores, in a loop that vectorises.
+fn maximum(scores: &[f64]) -> f64 {
+    let mut lanes = [f64::NEG_INFINITY; 8];
+    for chunk in scores.chunks(8) {
+        lanes.iter_mut().zip(chunk).for_each(|(l, s)| *l = if *s > *l { *s } else { *l });
+    }
+    lanes.into_iter().fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// The sum of all weights, in a loop that vectorises.
+pub(super) fn total(weights: &[f32]) -> f32 {
+    let mut lanes = [0.0f64; 8];
+    for chunk in weights.chunks(8) {
+        lanes.iter_mut().zip(chunk).for_each(|(l, w)| *l += *w as f64);
+    }
+    lanes.iter().sum::<f64>() as f32
+}
+
+/// Writes the scores of all states.
+pub(super) fn fill_scores<T>(n: usize, potentials: &[f32], scores: &mut [T])
+where
+    T: Copy + Default + From<f32> + Add<Output = T> + AddAssign,
+{
     let (unary, pairs) = potentials.split_at(2 * n);
-    let mut scores = vec![0.0; 1 << n];
-    let mut linear = vec![0.0; 1 << n.saturating_sub(1)];
-    for i in 0..n {
-        linear[0] = 0.0;
-        for j in 0..i {
-            let w = pairs[pair_index(n, j, i)] as f64;
-            let (from, to) = linear[..2 << j].split_at_mut(1 << j);
+    scores[0] = T::default();
+    for b in 0..n {
+        let i = n - 1 - b;
+        let (without, with) = scores[..2 << b].split_at_mut(1 << b);
+        with[0] = T::from(unary[2 * i + 1]);
+        for j in 0..b {
+            let w = T::from(pairs[pair_index(n, i, n - 1 - j)]);
+            let (from, to) = with[..2 << j].split_at_mut(1 << j);
             to.iter_mut().zip(from).for_each(|(t, f)| *t = *f + w);
         }
-        let (h0, h1) = (unary[2 * i] as f64, unary[2 * i + 1] as f64);
-        let (without, with) = scores[..2 << i].split_at_mut(1 << i);
-        for ((a, b), l) in without.iter_mut().zip(with).zip(&linear) {
-            *b = *a + (h1 + l);
+        let h0 = T::from(unary[2 * i]);
+        for (a, b) in without.iter_mut().zip(with) {
+            *b += *a;
             *a += h0;
         }
     }
-    scores
 }
 
 /// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials of
-/// value 1 and for the pairs. Destroys the weights.
-fn moments(n: usize, weights: &mut [f64], mut each: impl FnMut(usize, f64)) {
-    let mut given = vec![0.0; weights.len() / 2];
-    for i in (0..n).rev() {
-        let (rest, upper) = weights[..2 << i].split_at_mut(1 << i);
-        let given = &mut given[..1 << i];
+/// value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
+pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], mut each: impl FnMut(usize, T))
+where
+    T: Copy + Default + Add<Output = T> + AddAssign,
+{
+    for b in (0..n).rev() {
+        let i = n - 1 - b;
+        let (rest, upper) = weights[..2 << b].split_at_mut(1 << b);
+        let given = &mut given[..1 << b];
         given.copy_from_slice(upper);
-        for j in (0..i).rev() {
+        for j in (0..b).rev() {
             let (lower, upper) = given[..2 << j].split_at_mut(1 << j);
-            each(2 * n + pair_index(n, j, i), fold(lower, upper));
+            each(2 * n + pair_index(n, i, n - 1 - j), fold(lower, upper));
         }
         each(2 * i + 1, given[0]);
         rest.iter_mut().zip(upper).for_each(|(a, b)| *a += *b);
@@ -143,20 +171,21 @@ fn moments(n: usize, weights: &mut [f64], mut each: impl FnMut(usize, f64)) {
 
 /// Adds the upper half to the lower; returns the sum of the upper.
 #[inline]
-fn fold(lower: &mut [f64], upper: &[f64]) -> f64 {
-    let mut sum = [0.0; 4];
-    let (l, u) = (lower.chunks_exact_mut(4), upper.chunks_exact(4));
+fn fold<T: Copy + Default + Add<Output = T> + AddAssign>(lower: &mut [T], upper: &[T]) -> T {
+    const LANES: usize = 8;
+    let mut sum = [T::default(); LANES];
+    let (l, u) = (lower.chunks_exact_mut(LANES), upper.chunks_exact(LANES));
     for (a, b) in l.zip(u) {
-        for lane in 0..4 {
+        for lane in 0..LANES {
             a[lane] += b[lane];
             sum[lane] += b[lane];
         }
     }
-    let tail = lower.len() / 4 * 4;
-    let mut rest = 0.0;
-    for (a, b) in lower[tail..].iter_mut().zip(&upper[tail..]) {
-        *a += b;
-        rest += b;
+    let tail = lower.len() / LANES * LANES;
+    for (lane, (a, b)) in lower[tail..].iter_mut().zip(&upper[tail..]).enumerate() {
+        *a += *b;
+        sum[lane] += *b;
     }
-    (sum[0] + sum[1]) + (sum[2] + sum[3]) + rest
+    let [a, b, c, d, e, f, g, h] = sum;
+    ((a + e) + (b + f)) + ((c + g) + (d + h))
 }
