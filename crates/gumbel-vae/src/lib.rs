@@ -32,10 +32,12 @@ pub mod engine;
 mod error;
 pub mod evaluate;
 mod host;
+pub mod inspect;
 pub mod likelihood;
 pub mod model;
 pub mod picture;
 pub mod store;
+mod table;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -61,6 +61,11 @@ impl Direct {
         Ok(Direct { epsilon, sides: Sides::One, kl: 0.0 })
     }
 
+    /// epsilon, in units of 1 / nat.
+    pub fn epsilon(&self) -> f32 {
+        self.epsilon
+    }
+
     /// Chooses one-sided or two-sided differences.
     pub fn sides(self, sides: Sides) -> Self {
         Direct { sides, ..self }

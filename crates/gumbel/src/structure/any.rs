@@ -254,6 +254,10 @@ impl Sums for AnyStructure {
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         with_sums!(self, s => s.sample(potentials, generator, assignment))
     }
+
+    fn samples<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignments: &mut [u32]) -> Result<(), Error> {
+        with_sums!(self, s => s.samples(potentials, generator, assignments))
+    }
 }
 
 #[cfg(test)]

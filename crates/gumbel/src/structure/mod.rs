@@ -206,6 +206,17 @@ pub trait Sums: Structure {
         generator: &mut R,
         assignment: &mut [u32],
     ) -> Result<(), Error>;
+
+    /// Draws independent samples of q, `[samples, n]`: what does not depend on the sample is done once.
+    fn samples<R: rand_chacha::rand_core::Rng>(
+        &self,
+        potentials: &[f32],
+        generator: &mut R,
+        assignments: &mut [u32],
+    ) -> Result<(), Error> {
+        let mut rows = assignments.chunks_exact_mut(self.variables().max(1));
+        rows.try_for_each(|z| self.sample(potentials, generator, z))
+    }
 }
 
 /// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every example

@@ -246,6 +246,12 @@ impl Sums for Pairwise {
         Gibbs::new(self.variables, potentials)?.sample(generator, assignment);
         Ok(())
     }
+
+    fn samples<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignments: &mut [u32]) -> Result<(), Error> {
+        let gibbs = Gibbs::new(self.variables, potentials)?;
+        assignments.chunks_exact_mut(self.variables.max(1)).for_each(|z| gibbs.sample(generator, z));
+        Ok(())
+    }
 }
 
 /// What is known of a variable.

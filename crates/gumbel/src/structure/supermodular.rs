@@ -241,6 +241,11 @@ impl Sums for Supermodular {
         self.split(potentials)?;
         self.model.sample(potentials, generator, assignment)
     }
+
+    fn samples<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignments: &mut [u32]) -> Result<(), Error> {
+        self.split(potentials)?;
+        self.model.samples(potentials, generator, assignments)
+    }
 }
 
 impl Structure for Supermodular {
