@@ -205,7 +205,7 @@ pub struct Settings {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// auto or autodiff [default: auto]
+    /// auto, autodiff or fused: how a step is executed [default: auto, fused where it fits]
     #[arg(long, value_name = "NAME")]
     pub engine: Option<EngineName>,
     /// cpu, or wgpu in builds with that feature [default: cpu]

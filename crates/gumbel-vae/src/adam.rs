@@ -15,9 +15,9 @@ use burn::tensor::{Gradients, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
 
-const BETA1: f32 = 0.9;
-const BETA2: f32 = 0.999;
-const EPSILON: f32 = 1e-8;
+pub(crate) const BETA1: f32 = 0.9;
+pub(crate) const BETA2: f32 = 0.999;
+pub(crate) const EPSILON: f32 = 1e-8;
 /// Values per piece of parallel work; fixed.
 const CHUNK: usize = 16_384;
 

@@ -104,11 +104,13 @@ names!(EstimatorName, "estimator",
 pub enum EngineName {
     /// The best that fits the model.
     Auto,
-    /// Burn with automatic differentiation.
+    /// Burn with automatic differentiation: any model, any device.
     Autodiff,
+    /// Written out for perceptrons on binary images on the CPU.
+    Fused,
 }
 
-names!(EngineName, "engine", "auto" => Auto, "autodiff" => Autodiff);
+names!(EngineName, "engine", "auto" => Auto, "autodiff" => Autodiff, "fused" => Fused);
 
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

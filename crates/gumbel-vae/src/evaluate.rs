@@ -15,6 +15,7 @@
 
 use crate::config::{EstimatorName, TrainConfig};
 use crate::engine::Autodiff;
+use crate::fused::{Bits, Fused};
 use crate::model::{Decoder, Encoder};
 use crate::table::{self, StateTable, expectations};
 use crate::{Result, host, likelihood};
@@ -23,6 +24,7 @@ use gumbel::structure::{AnyStructure, Categorical, Code, Structure, Sums};
 use gumbel_data::{Dataset, Split};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// How an evaluation is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,6 +106,16 @@ struct Totals {
     paper: [f64; 2],
 }
 
+/// Images of a split that are evaluated under a limit (0: all).
+fn limited(count: usize, limit: usize) -> usize {
+    if limit == 0 { count } else { limit.min(count) }
+}
+
+/// The noise of batch b of a split.
+fn noise(protocol: &Protocol, split: Split, b: usize) -> Noise {
+    Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64)
+}
+
 /// Evaluates a model on the first `limit` images (0: all) of a split.
 pub fn evaluate<E: Encoder, D: Decoder>(
     engine: &Autodiff<E, D>,
@@ -114,7 +126,7 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     protocol: &Protocol,
 ) -> Result<Evaluation> {
     let images = data.split(split);
-    let count = if limit == 0 { images.count() } else { limit.min(images.count()) };
+    let count = limited(images.count(), limit);
     let pixels = images.dim();
     // Without autodiff: nothing is recorded.
     let plain = engine.valid();
@@ -122,32 +134,63 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     let binarization = config.binarization.with_seed(config.seed);
 
     let table = table::states(structure).map(|states| plain.state_table(states));
-    let kind = match &table {
-        Some(_) => BoundKind::Exact,
-        None if structure.has_sums() => BoundKind::Sampled,
-        None => BoundKind::PerturbAndMap,
-    };
-    let batch = table.as_ref().map_or(BATCH, |t| BATCH.min(LOSSES / t.states()).max(1));
-
-    let mut totals = Totals::default();
+    let states = table.as_ref().map(StateTable::states);
     let mut x = vec![];
-    for (b, start) in (0..count).step_by(batch).enumerate() {
-        let indices: Vec<usize> = (start..count.min(start + batch)).collect();
+    mean(structure, count, states, protocol, |b, range| {
+        let indices: Vec<usize> = range.collect();
         x.resize(indices.len() * pixels, 0.0);
         binarization.fill(images, split, 0, &indices, &mut x)?;
-        let noise = Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64);
+        let noise = noise(protocol, split, b);
         let tensor = host::tensor(x.clone(), [indices.len(), pixels], plain.device());
         let potentials = plain.potentials(tensor.clone());
         let images = Images { x: &x, pixels, potentials: &potentials, noise: &noise };
         let mut rows = match &table {
-            Some(table) => with_table(&plain, &images, table, table.losses(tensor), protocol)?,
+            Some(table) => {
+                let scores = table.scores(&potentials, plain.device());
+                with_table(structure, &potentials, scores.as_deref(), &table.losses(tensor), &noise, protocol)?
+            }
             None => with_samples(&plain, &images, protocol)?,
         };
         if is_coupled(structure) {
             paper(&plain, &images, protocol.paper_samples.unwrap_or(1), &mut rows)?;
         }
+        Ok(rows)
+    })
+}
+
+/// The same through the kernels of the fused engine, which must have a table; `images` are the split's.
+pub fn evaluate_fused(
+    engine: &mut Fused,
+    images: &Bits,
+    split: Split,
+    limit: usize,
+    protocol: &Protocol,
+) -> Result<Evaluation> {
+    let structure = AnyStructure::from(engine.structure());
+    let states = engine.states();
+    let (mut potentials, mut losses) = (vec![], vec![]);
+    mean(&structure, limited(images.count(), limit), Some(states), protocol, |b, range| {
+        let batch: Vec<u32> = range.map(|i| i as u32).collect();
+        potentials.resize(batch.len() * structure.potentials(), 0.0);
+        losses.resize(batch.len() * states, 0.0);
+        engine.table_losses(images, &batch, &mut potentials, &mut losses);
+        with_table(&structure, &potentials, None, &losses, &noise(protocol, split, b), protocol)
+    })
+}
+
+/// The mean over `count` images of what `rows` says of batch b of them.
+fn mean(
+    structure: &AnyStructure,
+    count: usize,
+    states: Option<usize>,
+    protocol: &Protocol,
+    mut rows: impl FnMut(usize, Range<usize>) -> Result<Vec<Totals>>,
+) -> Result<Evaluation> {
+    let batch = states.map_or(BATCH, |states| BATCH.min(LOSSES / states).max(1));
+    let mut totals = Totals::default();
+    for (b, start) in (0..count).step_by(batch).enumerate() {
         // In the order of the images: the sum does not depend on threads.
-        for row in rows {
+        for row in rows(b, start..count.min(start + batch))? {
             totals.reconstruction += row.reconstruction;
             totals.kl += row.kl;
             totals.nll += row.nll;
@@ -165,11 +208,15 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     Ok(Evaluation {
         images: count,
         bound: totals.reconstruction / n + kl,
-        bound_kind: kind,
-        bound_samples: table.is_none().then(|| bound_samples(protocol)),
+        bound_kind: match states {
+            Some(_) => BoundKind::Exact,
+            None if structure.has_sums() => BoundKind::Sampled,
+            None => BoundKind::PerturbAndMap,
+        },
+        bound_samples: states.is_none().then(|| bound_samples(protocol)),
         reconstruction: totals.reconstruction / n,
         kl,
-        nll: table.is_some().then_some(totals.nll / n),
+        nll: states.is_some().then_some(totals.nll / n),
         paper_loss,
         paper_samples,
     })
@@ -195,20 +242,21 @@ struct Images<'a> {
     noise: &'a Noise,
 }
 
-/// Each image against all states: `losses` is `[batch, states]`.
-fn with_table<E: Encoder, D: Decoder>(
-    engine: &Autodiff<E, D>,
-    images: &Images<'_>,
-    table: &StateTable,
-    losses: Vec<f32>,
+/// Each image against all states: `losses` and `scores` are `[batch, states]`; without scores, the structure has them.
+fn with_table(
+    structure: &AnyStructure,
+    potentials: &[f32],
+    scores: Option<&[f32]>,
+    losses: &[f32],
+    noise: &Noise,
     protocol: &Protocol,
 ) -> Result<Vec<Totals>> {
-    let (structure, states) = (&engine.structure, table.states());
-    let scores = table.scores(images.potentials, engine.device());
+    let width = structure.potentials();
+    let states = losses.len() / (potentials.len() / width);
     let independent = structure.block(0).is_some();
-    let rows = images.potentials.par_chunks(structure.potentials()).zip(losses.par_chunks(states)).enumerate();
+    let rows = potentials.par_chunks(width).zip(losses.par_chunks(states)).enumerate();
     let row = |q: &mut Vec<f32>, (b, (h, losses)): (usize, (&[f32], &[f32]))| {
-        match &scores {
+        match scores {
             Some(scores) => q.copy_from_slice(&scores[b * states..][..states]),
             None => structure.scores(h, q),
         }
@@ -222,7 +270,7 @@ fn with_table<E: Encoder, D: Decoder>(
                 // Exact samples of q by its cumulative sums, as distributed as the arg max of perturbed potentials.
                 (1..states).for_each(|s| q[s] += q[s - 1]);
                 let mut u = vec![0.0; samples];
-                images.noise.at_row(b).uniform(&mut u);
+                noise.at_row(b).uniform(&mut u);
                 let draw = |u: &f32| losses[q.partition_point(|c| *c < *u * q[states - 1])] as f64;
                 u.iter().map(draw).sum::<f64>() / samples as f64
             }

@@ -2,7 +2,7 @@
 
 use crate::config::TrainConfig;
 use crate::engine::{Method, StepOptions};
-use crate::train::MlpEngine;
+use crate::executor::MlpEngine;
 use crate::{Result, host};
 use gumbel::estimator::{Direct, DirectJoint, Perturbation, enumerable};
 use gumbel::noise::{Noise, Purpose};

@@ -24,13 +24,15 @@
 //! [`step`](engine::Autodiff::step) is one training step.
 
 #![deny(missing_docs)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod adam;
 pub mod config;
 pub mod engine;
 mod error;
 pub mod evaluate;
+pub mod executor;
+pub mod fused;
 mod host;
 pub mod inspect;
 pub mod likelihood;

@@ -8,11 +8,11 @@
 //! images is a permutation keyed by the epoch, the noise is keyed by the step. So a run that continues from a
 //! checkpoint ends with the same bits as one that was never interrupted.
 
-use crate::config::{EstimatorName, JointName, TrainConfig};
-use crate::engine::{Autodiff, Method, Missed, StepOptions};
-use crate::evaluate::{BoundKind, Evaluation, Protocol, evaluate};
-use crate::model::{Mlp, Named, parameters, with_parameters};
-use crate::store::{self, Checkpoint, Model, write_atomic};
+use crate::config::{JointName, TrainConfig};
+use crate::engine::Missed;
+use crate::evaluate::{BoundKind, Evaluation, Protocol};
+use crate::executor::{Executor, MlpEngine, load, model, snapshot};
+use crate::store::{self, Checkpoint, write_atomic};
 use crate::{Error, Result, host, picture, table};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{Structure, Sums, perturbed_argmax};
@@ -223,23 +223,6 @@ impl Files {
     }
 }
 
-/// The engine of the paper's model.
-pub type MlpEngine = Autodiff<Mlp, Mlp>;
-
-/// The paper's model for a configuration: an encoder pixels-hidden-P and a decoder U-hidden-pixels.
-pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
-    let structure = config.latent.structure();
-    let device = config.device.open()?;
-    let mut widths = vec![pixels];
-    widths.extend(&config.hidden);
-    widths.push(structure.potentials());
-    let encoder = Mlp::new(&widths, config.seed, 0, &device);
-    widths.reverse();
-    widths[0] = structure.unary();
-    let decoder = Mlp::new(&widths, config.seed, 1, &device);
-    Ok(Autodiff::new(encoder, decoder, structure, config.lr, &device))
-}
-
 /// Trains a run in `folder`; see the [module](self).
 ///
 /// Runs on the current rayon pool (`pool.install(|| train(...))` chooses the number of threads).
@@ -260,8 +243,8 @@ pub fn train(
     if count == 0 || data.valid.count() == 0 || data.test.count() == 0 {
         return Err(Error::setting("dataset", config.dataset, "at least one image in each split"));
     }
-    let engine = model(config, data.train.dim())?;
-    let mut run = Run { config, data, files, engine, state: State::default(), step: 0, count, began: Instant::now() };
+    let executor = Executor::new(config, data.train.dim())?;
+    let mut run = Run { config, data, files, executor, state: State::default(), step: 0, count, began: Instant::now() };
     if start == Start::Resume && run.files.checkpoint().exists() {
         run.restore()?;
         observer.note(&format!("resumed at step {} of {}", run.step, run.total()));
@@ -309,7 +292,7 @@ struct Run<'a> {
     config: &'a TrainConfig,
     data: &'a Dataset,
     files: Files,
-    engine: MlpEngine,
+    executor: Executor<'a>,
     state: State,
     step: u64,
     /// Training images.
@@ -338,17 +321,17 @@ impl Run<'_> {
         self.state =
             toml::from_str(&stored.state).map_err(|e| foreign(format!("a state that does not parse ({e})")))?;
         self.step = stored.steps;
-        load(&mut self.engine, &stored.model).map_err(|e| foreign(format!("a model with {e}")))?;
-        self.engine.adam.restore(stored.steps, stored.moments, &stored.model.all()).map_err(foreign)
+        self.executor.restore(&stored.model, stored.moments, stored.steps).map_err(foreign)
     }
 
     fn save(&mut self) -> Result<()> {
         let mut state = self.state.clone();
         state.seconds = self.seconds();
+        let (model, moments, _) = self.executor.snapshot();
         let checkpoint = Checkpoint {
-            model: snapshot(&self.engine),
+            model,
             steps: self.step,
-            moments: self.engine.adam.moments().to_vec(),
+            moments,
             // TOML, because its numbers are read back to the same bits.
             state: toml::to_string(&state).expect("a state holds only numbers and text"),
         };
@@ -396,15 +379,11 @@ impl Run<'_> {
 
     fn train_step(&mut self, epoch: usize, order: &[u32]) -> Result<()> {
         let began = Instant::now();
-        let (config, pixels) = (self.config, self.data.train.dim());
+        let config = self.config;
         let first = (self.step % self.steps_per_epoch()) as usize * config.batch_size;
         let batch = &order[first..self.count.min(first + config.batch_size)];
-        let indices: Vec<usize> = batch.iter().map(|i| *i as usize).collect();
-        let mut images = vec![0.0; batch.len() * pixels];
-        let binarization = config.binarization.with_seed(config.seed);
-        binarization.fill(&self.data.train, Split::Train, epoch as u64, &indices, &mut images)?;
         let steps_per_epoch = self.steps_per_epoch();
-        let report = step(&mut self.engine, config, &images, pixels, self.step, steps_per_epoch);
+        let report = self.executor.step(&self.data.train, epoch as u64, batch, self.step, steps_per_epoch);
         let report = report.map_err(|e| match e {
             Error::Discrete(source) => Error::Diverged { step: self.step, epoch, lr: config.lr, source },
             other => other,
@@ -441,7 +420,7 @@ impl Run<'_> {
             (Split::Valid, config.eval_limit),
             (Split::Test, config.eval_limit),
         ] {
-            let e = evaluate(&self.engine, config, self.data, split, limit, &protocol)?;
+            let e = self.executor.evaluate(self.data, split, limit, &protocol)?;
             if !e.bound.is_finite() {
                 let source = gumbel::Error::NotANumber { what: "bound", index: 0 };
                 return Err(Error::Diverged { step: self.step, epoch, lr: config.lr, source });
@@ -467,7 +446,7 @@ impl Run<'_> {
             let (height, width) = (self.data.train.height(), self.data.train.width());
             let card = ModelCard { epoch, step: self.step, height, width };
             let text = serde_json::to_string(&card).expect("a card holds only numbers");
-            store::write_model(&self.files.best(), &snapshot(&self.engine), &text)?;
+            store::write_model(&self.files.best(), &snapshot(self.executor.model()), &text)?;
         }
         lines.iter().for_each(|l| observer.metrics(l));
         self.state.metrics.extend(lines);
@@ -486,7 +465,7 @@ impl Run<'_> {
         write_atomic(&self.files.metrics(), text.as_bytes())
     }
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(mut self) -> Result<Outcome> {
         let config = self.config;
         let find = |split: &str, epoch: usize| {
             self.state.metrics.iter().find(|m| m.split == split && m.epoch == epoch).cloned().ok_or_else(|| {
@@ -499,7 +478,9 @@ impl Run<'_> {
         };
         let best = self.state.best_epoch;
         let last = self.evaluated() as usize;
-        let model = snapshot(&self.engine);
+        let engine = self.executor.name();
+        let mut plain = self.executor.model().clone();
+        let model = snapshot(&plain);
         let summary = Summary {
             dataset: config.dataset.to_string(),
             latent: config.latent.to_string(),
@@ -515,7 +496,7 @@ impl Run<'_> {
             parameters: model.all().iter().map(|p| p.values.len()).sum(),
             seed: config.seed,
             threads: rayon::current_num_threads(),
-            engine: "autodiff".into(),
+            engine: engine.to_string(),
             device: config.device.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("GUMBEL_COMMIT").unwrap_or("unknown").into(),
@@ -523,16 +504,15 @@ impl Run<'_> {
         let text = serde_json::to_string_pretty(&summary).expect("a summary is finite");
         write_atomic(&self.files.summary(), text.as_bytes())?;
 
-        let mut engine = self.engine;
         let (best_model, _) = store::read_model(&self.files.best())?;
-        load(&mut engine, &best_model).map_err(|e| Error::Foreign {
+        load(&mut plain, &best_model).map_err(|e| Error::Foreign {
             path: self.files.best(),
             expected: "the model of this run".into(),
             found: format!("one with {e}"),
         })?;
         let size = (self.data.test.height(), self.data.test.width());
-        samples(&engine, config.seed, size, &self.files.other("samples.png"), None)?;
-        reconstructions(&engine, config, self.data, &self.files.other("reconstructions.png"))?;
+        samples(&plain, config.seed, size, &self.files.other("samples.png"), None)?;
+        reconstructions(&plain, config, self.data, &self.files.other("reconstructions.png"))?;
         let title = format!(
             "{}, {}, {}, KL {}, seed {}",
             config.dataset, config.latent, config.estimator, config.kl, config.seed
@@ -553,30 +533,6 @@ pub struct ModelCard {
     pub height: usize,
     /// Image width in pixels.
     pub width: usize,
-}
-
-/// One training step at the schedules of a configuration.
-pub fn step(
-    engine: &mut MlpEngine,
-    config: &TrainConfig,
-    images: &[f32],
-    pixels: usize,
-    step: u64,
-    steps_per_epoch: u64,
-) -> Result<crate::engine::StepReport> {
-    let batch = images.len() / pixels;
-    let (epsilon, temperature) = (config.epsilon_schedule()?.at(step), config.temperature_schedule()?.at(step));
-    let kl_weight = match config.estimator {
-        // Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
-        EstimatorName::Marginal => 0.0,
-        _ => config.kl.weight(step, steps_per_epoch),
-    };
-    // Where sums are not tractable, the KL is in the perturbation.
-    let (kl_weight, perturbed) = if engine.structure.has_sums() { (kl_weight, 0.0) } else { (0.0, kl_weight) };
-    let method = Method::new(config, epsilon, temperature, perturbed)?;
-    let mut noise = vec![0.0; config.samples * batch * method.noise(&engine.structure)?];
-    Noise::new(config.seed, Purpose::Noise, step).gumbel(&mut noise);
-    engine.step(images, pixels, &StepOptions { method: &method, kl_weight, noise: &noise })
 }
 
 /// The line of an evaluation.
@@ -614,19 +570,6 @@ pub fn line(
         seconds,
         step_ms,
     }
-}
-
-fn snapshot(engine: &MlpEngine) -> Model {
-    Model { encoder: parameters(engine.encoder()), decoder: parameters(engine.decoder()) }
-}
-
-/// Puts stored parameters into a model; `Err` says what is missing.
-fn load(engine: &mut MlpEngine, model: &Model) -> Result<(), String> {
-    let put = |module: Mlp, stored: &[Named]| with_parameters(module, stored);
-    let encoder = put(engine.encoder().clone(), &model.encoder)?;
-    let decoder = put(engine.decoder().clone(), &model.decoder)?;
-    engine.set_modules(encoder, decoder);
-    Ok(())
 }
 
 /// Opens the best model of a stored run.

@@ -91,7 +91,8 @@ impl Error {
         Error::Range { name, value: value.to_string(), expected: expected.into() }
     }
 
-    pub(crate) fn in_example(self, example: usize) -> Self {
+    /// Says in which example of a batch it happened.
+    pub fn in_example(self, example: usize) -> Self {
         Error::Example { example, source: Box::new(self) }
     }
 }

@@ -24,11 +24,13 @@ pub fn softmax_in_place(x: &mut [f32]) -> f32 {
         x.fill(0.0);
         return max;
     }
-    let mut sum = 0.0;
-    for v in x.iter_mut() {
-        *v = (*v - max).exp();
-        sum += *v;
-    }
+    x.iter_mut().for_each(|v| *v = exp_nonpositive(*v - max));
+    // Several partial sums, which the compiler can keep in one vector.
+    let mut sums = [0.0; 8];
+    let (eights, rest) = x.as_chunks::<8>();
+    eights.iter().for_each(|eight| sums.iter_mut().zip(eight).for_each(|(s, v)| *s += v));
+    sums.iter_mut().zip(rest).for_each(|(s, v)| *s += v);
+    let sum: f32 = sums.iter().sum();
     let inverse = 1.0 / sum;
     x.iter_mut().for_each(|v| *v *= inverse);
     max + sum.ln()
@@ -70,9 +72,47 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     if x >= -87.0 { sum * power } else { 0.0 }
 }
 
+/// `ln(x)` for normal x > 0, to about one unit in the last place, also near 1; written so that loops over it are vectorised.
+#[inline(always)]
+pub(crate) fn ln_positive(x: f32) -> f32 {
+    const ROOT_HALF: u32 = 0x3f35_04f3;
+    // x = 2^e m with m in [sqrt(1/2), sqrt(2)): m - 1 is exact.
+    let shifted = x.to_bits().wrapping_sub(ROOT_HALF);
+    let e = ((shifted as i32) >> 23) as f32;
+    let f = f32::from_bits((shifted & 0x007f_ffff) + ROOT_HALF) - 1.0;
+    // Minimax polynomial of Cephes' logf (Moshier).
+    let mut p = 7.037_683_6e-2;
+    for c in [
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ] {
+        p = p * f + c;
+    }
+    let square = f * f;
+    let y = f * square * p - 2.121_944_4e-4 * e - 0.5 * square;
+    f + y + 0.693_359_4 * e
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_logarithm_is_exact_to_the_rounding() {
+        let near_one = (0..1000).flat_map(|i| [1.0 - i as f32 * 6e-8, 1.0 + i as f32 * 1.2e-7]);
+        let everywhere = (0..2_000_000u32).map(|i| f32::from_bits(0x0080_0000 + i * 1060));
+        for x in everywhere.chain(near_one) {
+            let exact = (x as f64).ln();
+            assert!((ln_positive(x) as f64 - exact).abs() <= 1.2e-7 * exact.abs(), "{x}: {}, {exact}", ln_positive(x));
+        }
+        assert_eq!(ln_positive(1.0), 0.0);
+    }
 
     #[test]
     fn softmax_is_stable_and_normalised() {

@@ -5,6 +5,7 @@
 //! what an uninterrupted run would have drawn. The generator is ChaCha with 8 rounds; purpose and seed make its key,
 //! the index its stream, the position its block counter.
 
+use crate::math::ln_positive;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -76,7 +77,12 @@ impl Noise {
 
     /// The part of this stream that belongs to one row of a batch: 2^32 numbers from position `row * 2^32` on.
     pub fn at_row(&self, row: usize) -> Noise {
-        Noise { origin: self.origin + ((row as u64 as u128) << 32), generator: self.generator.clone() }
+        self.at((row as u64) << 32)
+    }
+
+    /// This stream from `position` (counted in 32-bit words) on.
+    pub fn at(&self, position: u64) -> Noise {
+        Noise { origin: self.origin + position as u128, generator: self.generator.clone() }
     }
 
     /// A generator whose next number is the one at `position` (counted in 32-bit words).
@@ -115,7 +121,13 @@ impl Noise {
     fn fill(&self, out: &mut [f32], f: impl Fn(u32) -> f32 + Sync) {
         let fill_chunk = |(c, chunk): (usize, &mut [f32])| {
             let mut generator = self.generator_at((c * CHUNK) as u64);
-            chunk.iter_mut().for_each(|v| *v = f(generator.next_u32()));
+            // First the bits, then the numbers: the second loop is vectorised.
+            let mut bits = [0; 64];
+            for part in chunk.chunks_mut(bits.len()) {
+                let bits = &mut bits[..part.len()];
+                bits.iter_mut().for_each(|b| *b = generator.next_u32());
+                part.iter_mut().zip(bits).for_each(|(v, b)| *v = f(*b));
+            }
         };
         if out.len() <= CHUNK {
             fill_chunk((0, out));
@@ -146,13 +158,13 @@ pub(crate) fn uniform_f64(generator: &mut impl Rng) -> f64 {
 #[inline]
 pub fn uniform_from_bits(bits: u32) -> f32 {
     // 23 bits and a half: both ends and every value between are exact in f32.
-    ((bits >> 9) as f32 + 0.5) * (1.0 / (1 << 23) as f32)
+    ((bits >> 9) as i32 as f32 + 0.5) * (1.0 / (1 << 23) as f32)
 }
 
 /// Maps 32 random bits to a standard Gumbel variable `-ln(-ln U)`, in about [-2.82, 16.64]: always finite.
 #[inline]
 pub fn gumbel_from_bits(bits: u32) -> f32 {
-    -(-uniform_from_bits(bits).ln()).ln()
+    -ln_positive(-ln_positive(uniform_from_bits(bits)))
 }
 
 #[cfg(test)]

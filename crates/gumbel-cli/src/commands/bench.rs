@@ -3,9 +3,8 @@
 use super::load;
 use crate::args::{Bench, BenchStep, Common};
 use crate::output::{self, Failure};
-use gumbel_data::Split;
 use gumbel_vae::config::TrainConfig;
-use gumbel_vae::train;
+use gumbel_vae::executor::Executor;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -42,7 +41,7 @@ fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
     config.check()?;
     let data = load(common, &config)?;
     let pixels = data.train.dim();
-    let mut engine = train::model(&config, pixels)?;
+    let mut executor = Executor::new(&config, pixels)?;
     let batches = data.train.count() / config.batch_size;
     if batches == 0 {
         return Err(Failure::Usage(format!(
@@ -51,19 +50,14 @@ fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
             data.train.count()
         )));
     }
-    // Reading and binarising images stays outside the clock: at most 100 batches, used in turn.
-    let binarization = config.binarization.with_seed(config.seed);
-    let mut prepared = vec![];
-    for b in 0..batches.min(100) {
-        let mut images = vec![0.0; config.batch_size * pixels];
-        let indices: Vec<usize> = (b * config.batch_size..(b + 1) * config.batch_size).collect();
-        binarization.fill(&data.train, Split::Train, 1, &indices, &mut images)?;
-        prepared.push(images);
-    }
+    let order: Vec<u32> = (0..(batches * config.batch_size) as u32).collect();
     let mut times = Vec::with_capacity(command.steps);
     for s in 0..command.warmup + command.steps {
+        let batch = &order[s % batches * config.batch_size..][..config.batch_size];
+        // Reading and binarising images stays outside the clock.
+        executor.prepare(&data.train, 1, batch)?;
         let began = Instant::now();
-        train::step(&mut engine, &config, &prepared[s % prepared.len()], pixels, s as u64, batches as u64)?;
+        executor.step_prepared(batch, s as u64, batches as u64)?;
         if s >= command.warmup {
             times.push(began.elapsed().as_secs_f64() * 1e3);
         }
@@ -80,7 +74,7 @@ fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
         dataset: config.dataset.to_string(),
         latent: config.latent.to_string(),
         estimator: config.estimator.to_string(),
-        engine: "autodiff",
+        engine: executor.name().name(),
         device: config.device.to_string(),
         threads: rayon::current_num_threads(),
         seed: config.seed,

@@ -189,17 +189,35 @@ impl Sums for Categorical {
         check_numbers("potential", potentials)?;
         let ln_values = (self.values as f64).ln();
         let mut total = 0.0;
-        let mut q = vec![0.0f64; self.values];
         for i in 0..self.variables {
-            self.softmax(potentials, i, |k, p| q[k] = p)?;
-            let ln_kq = |q: f64| if q > 0.0 { q.ln() + ln_values } else { 0.0 };
-            let kl: f64 = q.iter().map(|&q| q * ln_kq(q)).sum();
+            let block = &potentials[self.range(i)];
+            let max = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if max == f32::NEG_INFINITY {
+                return Err(forbidden(i));
+            }
+            // With x_k = h_k - max: ln q_k = x_k - ln sum exp(x), so that KL = E[x] - ln sum exp(x) + ln K, and the
+            // gradient is q_k (x_k - E[x]). A forbidden value has q = 0, which must not meet an infinite x.
+            let x = |h: f32| (h - max).max(f32::MIN);
+            let [mut sums, mut means] = [[0.0f64; 8]; 2];
+            let each = |l: usize, h: f32, sums: &mut [f64; 8], means: &mut [f64; 8]| {
+                let e = math::exp_nonpositive(x(h)) as f64;
+                sums[l] += e;
+                means[l] += e * x(h) as f64;
+            };
+            let (eights, rest) = block.as_chunks::<8>();
+            for eight in eights {
+                (0..8).for_each(|l| each(l, eight[l], &mut sums, &mut means));
+            }
+            rest.iter().enumerate().for_each(|(l, h)| each(l, *h, &mut sums, &mut means));
+            let sum: f64 = sums.iter().sum();
+            let mean = means.iter().sum::<f64>() / sum;
             if scale != 0.0 {
-                for (g, &q) in gradient[self.range(i)].iter_mut().zip(&q) {
-                    *g += scale * (q * (ln_kq(q) - kl)) as f32;
+                let (scale, mean) = (scale / sum as f32, mean as f32);
+                for (g, h) in gradient[self.range(i)].iter_mut().zip(block) {
+                    *g += scale * math::exp_nonpositive(x(*h)) * (x(*h) - mean);
                 }
             }
-            total += kl;
+            total += mean - sum.ln() + ln_values;
         }
         Ok(total)
     }

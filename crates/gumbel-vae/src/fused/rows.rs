@@ -1,0 +1,540 @@
+//! The seam: sixteen images of a batch, from their potentials to the gradient there.
+
+use super::bits::Bits;
+use super::codes::Codes;
+use super::dense::{Dense, Slab, bias, forward_block, rows_in};
+use super::output::Output;
+use super::simd::{Kernel, LANES, Lane, Vector, flat, flat_mut, lanes};
+use super::tile::{by_rows, rows_by_lanes, transpose};
+use gumbel::Error;
+use gumbel::estimator::{Estimator, Example, Needs, Workspace};
+use gumbel::math::softmax_in_place;
+use gumbel::noise::Noise;
+use gumbel::structure::{Categorical, Structure, Sums};
+
+/// Sixteen images. Their rows of the decoder, where it has rows for images, form one chunk for each sample.
+pub struct Rows {
+    chunk: usize,
+    /// Images in this batch.
+    pub count: usize,
+    /// Potentials `[groups, 16]` and the gradient there, as the encoder has them.
+    potentials: Vec<Lane>,
+    pub gradient: Vec<Lane>,
+    /// The same as `[16, P]`.
+    h: Vec<f32>,
+    g: Vec<f32>,
+    /// `[samples, 16, U]`.
+    noise: Vec<f32>,
+    /// Assignments `[samples, 16, n]`, and the places of their ones in the code.
+    z: Vec<u32>,
+    ones: Vec<u32>,
+    /// Relaxed codes `[samples, groups of U, 16]`.
+    soft: Vec<Lane>,
+    /// Weights of the states in the decoder's objective: `[16, chunks of states]`.
+    weights: Vec<Lane>,
+    losses: Vec<f32>,
+    perturbed: Vec<f32>,
+    work: Workspace<Categorical>,
+    /// Units of changed codes, for each hidden layer of the decoder: `[unit groups, 16 units]`.
+    changed: Vec<Vec<Lane>>,
+    pub outcome: Outcome,
+}
+
+/// What the images of a piece add to the report of a step.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub error: Option<Error>,
+    pub asked: usize,
+    pub unmoved: usize,
+    pub reconstruction: f64,
+}
+
+/// What all pieces share in a step.
+pub struct Shared<'a> {
+    pub structure: &'a Categorical,
+    pub bits: &'a Bits,
+    pub batch: &'a [u32],
+    pub samples: usize,
+    pub kl_weight: f32,
+    pub noise: &'a Noise,
+}
+
+impl Shared<'_> {
+    /// Weight of each draw in the mean over batch and samples.
+    pub fn scale(&self) -> f32 {
+        1.0 / (self.batch.len() * self.samples) as f32
+    }
+}
+
+/// Sizes of the memory.
+pub struct Sizes {
+    pub samples: usize,
+    /// States of the table; 0: rows are images.
+    pub states: usize,
+    /// Needs of the estimator.
+    pub needs: Needs,
+    /// Widths of the decoder's hidden layers.
+    pub hidden: Vec<usize>,
+}
+
+impl Rows {
+    pub fn new(chunk: usize, structure: &Categorical, sizes: &Sizes) -> Result<Self, Error> {
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let zero = |n: usize| vec![Lane::ZERO; n];
+        let m = sizes.samples;
+        Ok(Rows {
+            chunk,
+            count: 0,
+            potentials: zero(lanes(p) * LANES),
+            gradient: zero(lanes(p) * LANES),
+            h: vec![0.0; LANES * p],
+            g: vec![0.0; LANES * p],
+            noise: vec![0.0; m * LANES * u],
+            z: vec![0; m * LANES * n],
+            ones: vec![0; m * LANES * n],
+            soft: zero(m * lanes(u) * LANES),
+            weights: zero(LANES * lanes(sizes.states)),
+            losses: vec![0.0; u.max(lanes(sizes.states) * LANES)],
+            perturbed: vec![0.0; p],
+            work: Workspace::new(structure, sizes.needs)?,
+            changed: sizes.hidden.iter().map(|width| zero(lanes(*width) * LANES)).collect(),
+            outcome: Outcome::default(),
+        })
+    }
+
+    /// Begins a step: how many images there are, and their noise.
+    pub fn begin(&mut self, shared: &Shared<'_>) {
+        let (u, batch) = (shared.structure.unary(), shared.batch.len());
+        self.count = batch.saturating_sub(self.chunk * LANES).min(LANES);
+        self.outcome = Outcome::default();
+        for m in 0..shared.samples {
+            let first = m * batch + self.chunk * LANES;
+            let noise = &mut self.noise[m * LANES * u..][..self.count * u];
+            shared.noise.at((first * u) as u64).gumbel(noise);
+        }
+    }
+
+    /// Potentials `[count, P]`.
+    pub fn potentials(&self, structure: &Categorical) -> &[f32] {
+        &self.h[..self.count * structure.potentials()]
+    }
+
+    /// Assignments of sample 0 `[count, n]`.
+    pub fn assignment(&self, structure: &Categorical) -> &[u32] {
+        &self.z[..self.count * structure.variables()]
+    }
+
+    /// Places of the ones in the code of an image.
+    pub fn ones(&self, structure: &Categorical, sample: usize, row: usize) -> &[u32] {
+        let n = structure.variables();
+        &self.ones[(sample * LANES + row) * n..][..n]
+    }
+
+    /// The relaxed codes of a sample: the tile of a group of U.
+    pub fn soft(&self, structure: &Categorical, sample: usize, group: usize) -> &[Lane] {
+        &self.soft[(sample * lanes(structure.unary()) + group) * LANES..][..LANES]
+    }
+
+    /// The weights of an image's states.
+    pub fn weights(&self, row: usize) -> &[Lane] {
+        let chunks = self.weights.len() / LANES;
+        &self.weights[row * chunks..][..chunks]
+    }
+
+    /// Potentials from the encoder's last layer; `x(g, c)` are tiles of its inputs.
+    #[inline(always)]
+    pub fn encode<'a, W: Vector>(
+        &mut self,
+        w: W,
+        layer: &Dense,
+        structure: &Categorical,
+        x: impl Fn(usize, usize) -> &'a [Lane],
+    ) {
+        let p = structure.potentials();
+        let slabs: &[Slab] = &layer.slabs;
+        for (o, out) in layer.outs.iter().enumerate() {
+            by_rows!(W, self.count, |first, R| {
+                let x = |g| &x(g, self.chunk)[first..];
+                let acc: [W::V; R] = forward_block(w, (slabs, layer.inputs), o, bias(out), x);
+                for (potential, acc) in self.potentials[o * LANES + first..].iter_mut().zip(acc) {
+                    w.store(potential, acc);
+                }
+            });
+            let width = rows_in(p, o);
+            for (h, row) in self.h.chunks_exact_mut(p).zip(&self.potentials[o * LANES..]).take(self.count) {
+                h[o * LANES..][..width].copy_from_slice(&row.0[..width]);
+            }
+        }
+        self.g.fill(0.0);
+    }
+
+    /// Hands the gradient at the potentials to the encoder.
+    fn hand_over(&mut self, p: usize) {
+        for (o, tile) in self.gradient.chunks_exact_mut(LANES).enumerate() {
+            let width = rows_in(p, o);
+            for (row, g) in tile.iter_mut().zip(self.g.chunks_exact(p)).take(self.count) {
+                row.0[..width].copy_from_slice(&g[o * LANES..][..width]);
+            }
+        }
+    }
+
+    /// The KL term's gradient.
+    fn add_kl(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
+        if shared.kl_weight != 0.0 {
+            let p = shared.structure.potentials();
+            let scale = shared.kl_weight / shared.batch.len() as f32;
+            for (h, g) in self.h.chunks_exact(p).zip(self.g.chunks_exact_mut(p)).take(self.count) {
+                shared.structure.kl_to_uniform(h, scale, g)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// z* of one draw, and the places of its ones.
+    fn draw(&mut self, structure: &Categorical, sample: usize, row: usize) -> Result<(), Error> {
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        self.perturbed.copy_from_slice(&self.h[row * p..][..p]);
+        let noise = &self.noise[(sample * LANES + row) * u..][..u];
+        self.perturbed.iter_mut().zip(noise).for_each(|(h, g)| *h += g);
+        let at = (sample * LANES + row) * n;
+        let z = &mut self.z[at..][..n];
+        structure.argmax(&self.perturbed, z, &mut ())?;
+        for (i, (one, z)) in self.ones[at..].iter_mut().zip(z).enumerate() {
+            *one = (i * structure.values()) as u32 + *z;
+        }
+        Ok(())
+    }
+
+    /// Losses of one image at all states of the table: sums of softplus less the logits at its ones.
+    #[inline(always)]
+    pub fn table_losses<W: Vector>(&mut self, w: W, output: &Output, states: usize, ones: &[u16]) {
+        let chunks = lanes(states);
+        for c in 0..chunks {
+            let mut sum = w.zero();
+            for block in &output.blocks {
+                sum = w.add(sum, w.load(&block.sums[c]));
+            }
+            let mut parts = [w.zero(); 4];
+            let (fours, rest) = ones.as_chunks::<4>();
+            for four in fours {
+                for (part, one) in parts.iter_mut().zip(four) {
+                    *part = w.add(*part, w.load(output.logits(*one as usize, c, chunks)));
+                }
+            }
+            for one in rest {
+                parts[0] = w.add(parts[0], w.load(output.logits(*one as usize, c, chunks)));
+            }
+            let ones = w.add(w.add(parts[0], parts[1]), w.add(parts[2], parts[3]));
+            let mut out = Lane::ZERO;
+            w.store(&mut out, w.sub(sum, ones));
+            self.losses[c * LANES..][..LANES].copy_from_slice(&out.0);
+        }
+    }
+
+    /// Losses of the last image after [`table_losses`](Rows::table_losses).
+    pub fn losses(&self, states: usize) -> &[f32] {
+        &self.losses[..states]
+    }
+
+    /// The gradient of one draw by an estimator that reads `self.losses`.
+    fn estimate(
+        &mut self,
+        shared: &Shared<'_>,
+        estimator: &dyn Estimator<Categorical>,
+        (sample, row): (usize, usize),
+        width: usize,
+        weighted: bool,
+    ) -> Result<(), Error> {
+        let structure = shared.structure;
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let draw = sample * LANES + row;
+        let chunks = self.weights.len() / LANES;
+        let weights = &mut flat_mut(&mut self.weights[row * chunks..][..chunks])[..if weighted { width } else { 0 }];
+        let example = Example {
+            potentials: &self.h[row * p..][..p],
+            noise: &self.noise[draw * u..][..u],
+            assignment: &self.z[draw * n..][..n],
+            losses: &self.losses[..width],
+            gradient: &mut self.g[row * p..][..p],
+            weights,
+            moved: &mut [],
+        };
+        let same = estimator.example(structure, example, shared.scale(), &mut self.work);
+        let same = same.map_err(|e| e.in_example(self.chunk * LANES + row))?;
+        self.outcome.asked += same.is_some() as usize;
+        self.outcome.unmoved += (same == Some(true)) as usize;
+        Ok(())
+    }
+}
+
+/// Potentials, and the gradient there from the losses at all states of the table.
+pub struct WithTable<'r, 'a, X> {
+    pub rows: &'r mut Rows,
+    pub shared: &'a Shared<'a>,
+    pub layer: &'a Dense,
+    pub x: X,
+    pub output: &'a Output,
+    pub states: usize,
+    pub estimator: &'a dyn Estimator<Categorical>,
+    /// Whether the decoder's weights are needed for each image and state.
+    pub weighted: bool,
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithTable<'_, 'a, X> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let WithTable { rows, shared, layer, x, output, states, estimator, weighted } = self;
+        rows.encode(w, layer, shared.structure, x);
+        if weighted {
+            rows.weights.fill(Lane::ZERO);
+        }
+        let all = estimator.needs() == Needs::States;
+        let scale = shared.scale();
+        let mut work = || -> Result<(), Error> {
+            rows.add_kl(shared)?;
+            for row in 0..rows.count {
+                let image = shared.batch[rows.chunk * LANES + row] as usize;
+                rows.table_losses(w, output, states, shared.bits.ones(image));
+                if all {
+                    rows.estimate(shared, estimator, (0, row), states, true)?;
+                    let chunks = rows.weights.len() / LANES;
+                    let weights = &flat(&rows.weights[row * chunks..][..chunks])[..states];
+                    let terms = weights.iter().zip(&rows.losses).map(|(w, l)| *w as f64 * *l as f64);
+                    rows.outcome.reconstruction += terms.sum::<f64>();
+                    continue;
+                }
+                for sample in 0..shared.samples {
+                    rows.draw(shared.structure, sample, row)?;
+                    rows.estimate(shared, estimator, (sample, row), states, false)?;
+                    let z = rows.z[sample * LANES + row] as usize;
+                    rows.outcome.reconstruction += (rows.losses[z] * scale) as f64;
+                    if weighted {
+                        let chunks = rows.weights.len() / LANES;
+                        flat_mut(&mut rows.weights[row * chunks..][..chunks])[z] += scale;
+                    }
+                }
+            }
+            Ok(())
+        };
+        rows.outcome.error = work().err();
+        rows.hand_over(shared.structure.potentials());
+    }
+}
+
+/// Potentials and losses at all states, for evaluation: `potentials` `[count, P]`, `losses` `[count, states]`.
+pub struct Evaluate<'r, 'a, X> {
+    pub rows: &'r mut Rows,
+    pub shared: &'a Shared<'a>,
+    pub layer: &'a Dense,
+    pub x: X,
+    pub output: &'a Output,
+    pub states: usize,
+    pub potentials: &'r mut [f32],
+    pub losses: &'r mut [f32],
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Evaluate<'_, 'a, X> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let Evaluate { rows, shared, layer, x, output, states, potentials, losses } = self;
+        rows.encode(w, layer, shared.structure, x);
+        potentials.copy_from_slice(rows.potentials(shared.structure));
+        for (row, losses) in losses.chunks_exact_mut(states).enumerate() {
+            let image = shared.batch[rows.chunk * LANES + row] as usize;
+            rows.table_losses(w, output, states, shared.bits.ones(image));
+            losses.copy_from_slice(rows.losses(states));
+        }
+    }
+}
+
+/// Potentials, z*, and the gradient from the losses of its neighbours.
+pub struct WithNeighbours<'r, 'a, X> {
+    pub rows: &'r mut Rows,
+    pub shared: &'a Shared<'a>,
+    pub layer: &'a Dense,
+    pub x: X,
+    pub codes: &'a Codes,
+    pub dense: &'a [Dense],
+    pub output: &'a Output,
+    pub estimator: &'a dyn Estimator<Categorical>,
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithNeighbours<'_, 'a, X> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let WithNeighbours { rows, shared, layer, x, codes, dense, output, estimator } = self;
+        rows.encode(w, layer, shared.structure, x);
+        let (u, n, k) = (shared.structure.unary(), shared.structure.variables(), shared.structure.values());
+        let scale = shared.scale();
+        let mut work = || -> Result<(), Error> {
+            rows.add_kl(shared)?;
+            for row in 0..rows.count {
+                let image = shared.batch[rows.chunk * LANES + row] as usize;
+                for sample in 0..shared.samples {
+                    rows.draw(shared.structure, sample, row)?;
+                    // Change 0 is none; then by variable and new value. Sixteen at a time.
+                    let at = (sample * LANES + row) * n;
+                    for first in (0..1 + n * (k - 1)).step_by(LANES) {
+                        let ones = &rows.ones[at..][..n];
+                        let changes: [Option<[usize; 2]>; LANES] = std::array::from_fn(|l| {
+                            let change = (first + l).checked_sub(1).filter(|c| *c < n * (k - 1))?;
+                            let (i, other) = (change / (k - 1), change % (k - 1));
+                            let from = ones[i] as usize;
+                            let to = i * k + other + (i * k + other >= from) as usize;
+                            Some([from, to])
+                        });
+                        decode_changes(w, codes, dense, ones, &changes, &mut rows.changed);
+                        let last = rows.changed.last().expect("a decoder has a hidden layer");
+                        let mut sum = w.zero();
+                        for block in &output.blocks {
+                            sum = w.add(sum, block.losses(w, last, output.units, shared.bits.ones(image)));
+                        }
+                        let mut losses = Lane::ZERO;
+                        w.store(&mut losses, sum);
+                        if first == 0 {
+                            for one in ones {
+                                rows.losses[*one as usize] = losses.0[0];
+                            }
+                            rows.outcome.reconstruction += (losses.0[0] * scale) as f64;
+                        }
+                        for (change, loss) in changes.iter().zip(losses.0) {
+                            if let Some([_, to]) = change {
+                                rows.losses[*to] = loss;
+                            }
+                        }
+                    }
+                    rows.estimate(shared, estimator, (sample, row), u, false)?;
+                }
+            }
+            Ok(())
+        };
+        rows.outcome.error = work().err();
+        rows.hand_over(shared.structure.potentials());
+    }
+}
+
+/// The decoder's last hidden units for sixteen one-coordinate changes `[from, to]` of a code, changes in the lanes.
+#[inline(always)]
+fn decode_changes<W: Vector>(
+    w: W,
+    codes: &Codes,
+    dense: &[Dense],
+    ones: &[u32],
+    changes: &[Option<[usize; 2]>; LANES],
+    units: &mut [Vec<Lane>],
+) {
+    for (group, out) in codes.groups.iter().zip(units[0].chunks_exact_mut(LANES)) {
+        let mut base = w.load(&group.bias.p[0]);
+        for one in ones {
+            base = w.add(base, w.load(&group.weights.p[*one as usize]));
+        }
+        let mut tile = [Lane::ZERO; LANES];
+        for (row, change) in tile.iter_mut().zip(changes) {
+            let moved = match change {
+                None => base,
+                Some([from, to]) => {
+                    let difference = w.sub(w.load(&group.weights.p[*to]), w.load(&group.weights.p[*from]));
+                    w.add(base, difference)
+                }
+            };
+            w.store(row, w.max(moved, w.zero()));
+        }
+        transpose(&tile, out);
+    }
+    for (l, layer) in dense.iter().enumerate() {
+        let [x, y] = units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
+        layer.transposed_forward(w, x, y);
+    }
+}
+
+/// Relaxed codes, or z* where they are straightened.
+pub struct Relax<'r, 'a, X> {
+    pub rows: &'r mut Rows,
+    pub shared: &'a Shared<'a>,
+    pub layer: &'a Dense,
+    pub x: X,
+    pub temperature: f32,
+}
+
+impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Relax<'_, 'a, X> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let Relax { rows, shared, layer, x, temperature } = self;
+        rows.encode(w, layer, shared.structure, x);
+        let (u, k) = (shared.structure.unary(), shared.structure.values());
+        let mut work = || -> Result<(), Error> {
+            rows.add_kl(shared)?;
+            for sample in 0..shared.samples {
+                for row in 0..rows.count {
+                    rows.draw(shared.structure, sample, row)?;
+                    let code = &mut rows.perturbed[..u];
+                    code.iter_mut().for_each(|h| *h /= temperature);
+                    code.chunks_exact_mut(k).for_each(|block| {
+                        softmax_in_place(block);
+                    });
+                    for (group, code) in code.chunks(LANES).enumerate() {
+                        let tile = (sample * lanes(u) + group) * LANES;
+                        rows.soft[tile + row].0[..code.len()].copy_from_slice(code);
+                    }
+                }
+            }
+            Ok(())
+        };
+        rows.outcome.error = work().err();
+    }
+}
+
+/// From the gradient at the decoder's first units back to the potentials through the relaxed codes.
+pub struct Unrelax<'r, 'a> {
+    pub rows: &'r mut Rows,
+    pub shared: &'a Shared<'a>,
+    pub codes: &'a Codes,
+    /// Chunks of a sample.
+    pub chunks: usize,
+    pub temperature: f32,
+}
+
+impl Kernel for Unrelax<'_, '_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let Unrelax { rows, shared, codes, chunks, temperature } = self;
+        let (p, u, k) = (shared.structure.potentials(), shared.structure.unary(), shared.structure.values());
+        for sample in 0..shared.samples {
+            let chunk = sample * chunks + rows.chunk;
+            for group in 0..lanes(u) {
+                // The noise is spent: its place takes the gradient at the codes.
+                by_rows!(W, rows.count, |first, R| {
+                    let mut acc = [w.zero(); R];
+                    for (g, units) in codes.groups.iter().enumerate() {
+                        let gradient = &units.units.gradient[chunk * LANES + first..];
+                        let weights = &units.transposed[group * LANES..][..rows_in(codes.units, g)];
+                        rows_by_lanes(w, &mut acc, gradient, weights);
+                    }
+                    for (q, acc) in acc.into_iter().enumerate().take(rows.count - first) {
+                        let mut lane = Lane::ZERO;
+                        w.store(&mut lane, acc);
+                        let width = rows_in(u, group);
+                        let at = (sample * LANES + first + q) * u + group * LANES;
+                        rows.noise[at..][..width].copy_from_slice(&lane.0[..width]);
+                    }
+                });
+            }
+            for row in 0..rows.count {
+                for (group, code) in rows.perturbed[..u].chunks_mut(LANES).enumerate() {
+                    let tile = (sample * lanes(u) + group) * LANES;
+                    code.copy_from_slice(&rows.soft[tile + row].0[..code.len()]);
+                }
+                let at_code = &rows.noise[(sample * LANES + row) * u..][..u];
+                let g = rows.g[row * p..][..u].chunks_exact_mut(k);
+                let blocks = rows.perturbed[..u].chunks_exact(k).zip(at_code.chunks_exact(k));
+                for ((code, d), g) in blocks.zip(g) {
+                    let mean: f32 = code.iter().zip(d).map(|(q, d)| q * d).sum();
+                    for ((g, q), d) in g.iter_mut().zip(code).zip(d) {
+                        *g += q * (d - mean) / temperature;
+                    }
+                }
+            }
+        }
+        rows.hand_over(p);
+    }
+}

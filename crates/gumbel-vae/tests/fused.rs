@@ -1,0 +1,158 @@
+//! The fused engine against the autodiff engine.
+
+use burn::tensor::Device;
+use gumbel::estimator::{Direct, Exact, LocalExpectation, Marginal, Sides};
+use gumbel::noise::{Noise, Purpose};
+use gumbel::structure::{Categorical, Structure};
+use gumbel_vae::adam::Moments;
+use gumbel_vae::engine::{Autodiff, Method, StepOptions};
+use gumbel_vae::fused::{Bits, Fused, Isa, Model, Options};
+use gumbel_vae::model::{Mlp, Named, parameters};
+
+fn uniform(len: usize, seed: u64) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    Noise::new(seed, Purpose::User(0), 0).uniform(&mut x);
+    x
+}
+
+/// A model and its batches.
+struct Case {
+    pixels: usize,
+    hidden: Vec<usize>,
+    structure: Categorical,
+    batch: usize,
+    samples: usize,
+    density: f32,
+}
+
+impl Case {
+    fn random(seed: u64) -> Self {
+        let u = uniform(8, seed);
+        let pick = |i: usize, from: &[usize]| from[(u[i] * from.len() as f32) as usize];
+        let width = pick(0, &[5, 16, 31, 48]);
+        let hidden = match pick(1, &[1, 1, 2, 3]) {
+            1 => vec![width],
+            2 => vec![width, 20],
+            _ => vec![width, 7, 33],
+        };
+        let structure = match pick(2, &[0, 1, 2, 3, 4]) {
+            0 => Categorical::new(2),
+            1 => Categorical::new(10),
+            2 => Categorical::new(37),
+            3 => Categorical::binary(9),
+            _ => Categorical::product(3, 4),
+        };
+        Case {
+            pixels: pick(3, &[1, 23, 64, 131]),
+            hidden,
+            structure: structure.unwrap(),
+            batch: pick(4, &[1, 7, 16, 40]),
+            samples: pick(5, &[1, 1, 3]),
+            density: u[6],
+        }
+    }
+
+    fn images(&self, seed: u64) -> Vec<f32> {
+        uniform(self.batch * self.pixels, seed).iter().map(|u| (*u < self.density) as u8 as f32).collect()
+    }
+
+    fn autodiff(&self, seed: u64) -> Autodiff<Mlp, Mlp, Categorical> {
+        let device = Device::flex();
+        let mut widths = vec![self.pixels];
+        widths.extend(&self.hidden);
+        widths.push(self.structure.potentials());
+        let encoder = Mlp::new(&widths, seed, 0, &device);
+        widths.reverse();
+        let decoder = Mlp::new(&widths, seed, 1, &device);
+        Autodiff::new(encoder, decoder, self.structure, 1e-3, &device)
+    }
+
+    fn fused(&self, method: &Method<Categorical>, threads: usize) -> Fused {
+        let model = Model {
+            pixels: self.pixels,
+            hidden: &self.hidden,
+            structure: self.structure,
+            method,
+            batch: self.batch,
+            samples: self.samples,
+            lr: 1e-3,
+            threads,
+        };
+        Fused::new(&model).unwrap()
+    }
+}
+
+fn all(engine: &Autodiff<Mlp, Mlp, Categorical>) -> Vec<Named> {
+    [parameters(engine.encoder()), parameters(engine.decoder())].concat()
+}
+
+fn methods(structure: &Categorical) -> Vec<(&'static str, Method<Categorical>)> {
+    let direct = Direct::new(0.7).unwrap();
+    let mut all = vec![
+        ("direct", Method::Seam(Box::new(direct))),
+        ("two-sided", Method::Seam(Box::new(direct.sides(Sides::Two)))),
+        ("rao-blackwell", Method::Seam(Box::new(direct.rao_blackwell()))),
+        ("local-expectation", Method::Seam(Box::new(LocalExpectation))),
+        ("gumbel-softmax", Method::Relaxed { temperature: 0.6, straight_through: false }),
+        ("straight-through", Method::Relaxed { temperature: 0.6, straight_through: true }),
+    ];
+    if structure.states().is_some_and(|s| s <= 1024) {
+        all.push(("exact", Method::Seam(Box::new(Exact))));
+        all.push(("marginal", Method::Seam(Box::new(Marginal))));
+    }
+    all
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expected: &[f32], scale: f32, tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance * scale, "{what}, {i}: {a}, not {b} (scale {scale})");
+    }
+}
+
+/// The mean gradient stands in the first moments after one step.
+#[test]
+fn gradients_equal_those_of_automatic_differentiation() {
+    for seed in 0..60 {
+        let case = Case::random(seed);
+        let images = case.images(seed + 1000);
+        let bits = Bits::new(&images, case.pixels).unwrap();
+        let batch: Vec<u32> = (0..case.batch as u32).collect();
+        for (name, method) in methods(&case.structure) {
+            let what = format!(
+                "seed {seed}, {name}, {:?}, {} pixels, hidden {:?}, batch {}, {} samples",
+                case.structure, case.pixels, case.hidden, case.batch, case.samples
+            );
+            let kl_weight = [0.0, 0.3, 1.0][seed as usize % 3];
+            let mut plain = case.autodiff(seed);
+            let start = all(&plain);
+            let noise = Noise::new(seed, Purpose::Noise, 3);
+            let mut gumbel = vec![0.0; case.samples * case.batch * case.structure.unary()];
+            noise.gumbel(&mut gumbel);
+            let options = StepOptions { method: &method, kl_weight, noise: &gumbel };
+            let expected = plain.step(&images, case.pixels, &options).unwrap();
+            let isas = if seed % 4 == 0 { Isa::all() } else { vec![Isa::detect()] };
+            for isa in isas {
+                let mut fused = case.fused(&method, 1);
+                fused.set_isa(isa);
+                fused.load(&start, &[], 0);
+                let options = Options { method: &method, kl_weight, noise: &noise };
+                let found = fused.step(&bits, &batch, &options).unwrap();
+                assert_eq!(found.unmoved, expected.unmoved, "{what}");
+                let error = (found.reconstruction - expected.reconstruction).abs();
+                assert!(error < 1e-5 * expected.reconstruction.abs().max(1.0), "{what}: {found:?}, not {expected:?}");
+                let mut out = start.clone();
+                let moments = fused.store(&mut out);
+                let largest = |m: &[Moments]| m.iter().flat_map(|m| &m.first).fold(0.0f32, |a, b| a.max(b.abs()));
+                let scale = largest(plain.adam.moments());
+                for (slot, (f, p)) in moments.iter().zip(plain.adam.moments()).enumerate() {
+                    let at = format!("{what}, {}, parameter {slot} {}", isa.name(), start[slot].name);
+                    if !p.first.is_empty() {
+                        assert_close(&at, &f.first, &p.first, scale, 1e-5);
+                    }
+                }
+            }
+        }
+    }
+}
