@@ -374,3 +374,187 @@ fn sampled_losses<E: Encoder, D: Decoder>(
     }
     losses
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Latent;
+    use crate::executor::model;
+    use burn::tensor::Tensor;
+
+    const PIXELS: usize = 19;
+    const BATCH: usize = 4;
+
+    /// A model with potentials of some size, and images.
+    fn setting(latent: &str) -> (Autodiff<crate::model::Mlp, crate::model::Mlp>, Vec<f32>) {
+        let latent: Latent = latent.parse().unwrap();
+        let config = TrainConfig { latent, hidden: vec![13], ..TrainConfig::default() };
+        let mut engine = model(&config, PIXELS).unwrap();
+        // Larger last layers than initial ones, so that there is something to see.
+        let grown = |named: Vec<crate::model::Named>| {
+            let grow = |mut p: crate::model::Named| {
+                p.values.iter_mut().for_each(|v| *v *= 3.0);
+                p
+            };
+            named.into_iter().map(grow).collect::<Vec<_>>()
+        };
+        let encoder = grown(crate::model::parameters(engine.encoder()));
+        let decoder = grown(crate::model::parameters(engine.decoder()));
+        let encoder = crate::model::with_parameters(engine.encoder().clone(), &encoder).unwrap();
+        let decoder = crate::model::with_parameters(engine.decoder().clone(), &decoder).unwrap();
+        engine.set_modules(encoder, decoder);
+        let mut u = vec![0.0; BATCH * PIXELS];
+        Noise::new(1, Purpose::User(0), 0).uniform(&mut u);
+        (engine, u.iter().map(|u| (*u < 0.4) as u8 as f32).collect())
+    }
+
+    fn tensor(x: &[f32]) -> Tensor<2> {
+        host::tensor(x.to_vec(), [BATCH, PIXELS], &burn::tensor::Device::flex())
+    }
+
+    /// Scores and losses of every state, by the plain way.
+    fn plain(engine: &Autodiff<crate::model::Mlp, crate::model::Mlp>, x: &[f32], h: &[f32]) -> Vec<[Vec<f64>; 2]> {
+        let (structure, engine) = (&engine.structure, engine.valid());
+        let (p, states) = (structure.potentials(), structure.states().unwrap());
+        let mut z = vec![0; structure.variables()];
+        let rows = x.chunks(PIXELS).zip(h.chunks(p)).map(|(x, h)| {
+            let mut out = [vec![], vec![]];
+            for s in 0..states {
+                structure.state(s, &mut z);
+                out[0].push(structure.score(h, &z));
+                let logits = host::read(engine.decoder().logits(engine.codes(&z)));
+                let pixel = |(t, x): (&f32, &f32)| (1.0 + (*t as f64).exp()).ln() - (x * t) as f64;
+                out[1].push(logits.iter().zip(x).map(pixel).sum());
+            }
+            out
+        });
+        rows.collect()
+    }
+
+    fn protocol(samples: usize) -> Protocol {
+        Protocol { paper_samples: Some(samples), seed: 0 }
+    }
+
+    /// E_q of the losses, its variance, KL and -ln p(x) of an image by their definitions.
+    fn expected(structure: &AnyStructure, scores: &[f64], losses: &[f64]) -> [f64; 4] {
+        let ln_sum = |x: &mut dyn Iterator<Item = f64>| x.map(f64::exp).sum::<f64>().ln();
+        let partition = ln_sum(&mut scores.iter().copied());
+        let q: Vec<f64> = scores.iter().map(|h| (h - partition).exp()).collect();
+        let mean: f64 = q.iter().zip(losses).map(|(q, l)| q * l).sum();
+        let variance = q.iter().zip(losses).map(|(q, l)| q * (l - mean).powi(2)).sum();
+        let kl = structure.ln_states() + q.iter().map(|q| q * q.ln()).sum::<f64>();
+        [mean, variance, kl, structure.ln_states() - ln_sum(&mut losses.iter().map(|l| -l))]
+    }
+
+    #[test]
+    fn the_bound_is_that_of_its_definition_exactly_or_by_samples() {
+        let samples = 4000;
+        for latent in [
+            "binary:4",
+            "pairwise:4",
+            "supermodular:4",
+            "chain:3x3",
+            "tree:3x3",
+            "subset:5,2",
+            "spanning-tree:4",
+            "arborescence:3",
+            "permutation:3",
+        ] {
+            let (engine, x) = setting(latent);
+            let (plain_engine, structure) = (engine.valid(), &engine.structure);
+            let h = engine.potentials(tensor(&x));
+            let noise = Noise::new(2, Purpose::User(1), 0);
+            let table = plain_engine.state_table(table::states(structure).unwrap());
+            let scores = table.scores(&h, engine.device());
+            let losses = table.losses(tensor(&x));
+            let exact = with_table(structure, &h, scores.as_deref(), &losses, &noise, &protocol(1)).unwrap();
+            let images = Images { x: &x, pixels: PIXELS, potentials: &h, noise: &noise };
+            let sampled = with_samples(&plain_engine, &images, &protocol(samples)).unwrap();
+            let all = plain(&engine, &x, &h);
+            for ((exact, sampled), [scores, losses]) in exact.iter().zip(&sampled).zip(&all) {
+                let [mean, variance, kl, nll] = expected(structure, scores, losses);
+                assert!((exact.reconstruction - mean).abs() < 1e-4, "{latent}: {} {mean}", exact.reconstruction);
+                assert!((exact.kl - kl).abs() < 1e-4, "{latent}: {} {kl}", exact.kl);
+                assert!((exact.nll - nll).abs() < 1e-4, "{latent}: {} {nll}", exact.nll);
+                assert!(kl > 0.01 && mean + kl > nll, "{latent}: nothing to compare");
+                if structure.has_sums() {
+                    let error = (variance / samples as f64).sqrt();
+                    let found = sampled.reconstruction;
+                    assert!((found - mean).abs() < 4.0 * error, "{latent}: {found}, {mean} ± {error}");
+                    assert!((sampled.kl - kl).abs() < 1e-4, "{latent}");
+                }
+            }
+        }
+    }
+
+    /// Mean loss at the perturbed arg max, by another simulation; KL of the unary terms by its definition.
+    #[test]
+    fn the_papers_loss_is_that_of_the_perturbed_argmax_and_unary_terms() {
+        let samples = 4000;
+        for latent in ["pairwise:4", "supermodular:4", "chain:3x3"] {
+            let (engine, x) = setting(latent);
+            let structure = &engine.structure;
+            let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+            let h = engine.potentials(tensor(&x));
+            let noise = Noise::new(3, Purpose::User(1), 0);
+            let images = Images { x: &x, pixels: PIXELS, potentials: &h, noise: &noise };
+            let mut rows = vec![Totals::default(); BATCH];
+            paper(&engine.valid(), &images, samples, &mut rows).unwrap();
+            let all = plain(&engine, &x, &h);
+            for ((h, row), [_, losses]) in h.chunks(p).zip(&rows).zip(&all) {
+                let (mut gamma, mut z) = (vec![0.0; samples * u], vec![0; n]);
+                Noise::new(4, Purpose::User(2), 0).gumbel(&mut gamma);
+                let drawn: Vec<f64> = gamma
+                    .chunks(u)
+                    .map(|gamma| {
+                        // The state with the largest perturbed score.
+                        let score = |s: &usize, z: &mut Vec<u32>, code: &mut Vec<f32>| {
+                            structure.state(*s, z);
+                            structure.encode(z, code);
+                            structure.score(h, z) + code.iter().zip(gamma).map(|(c, g)| (c * g) as f64).sum::<f64>()
+                        };
+                        let mut code = vec![0.0; u];
+                        let scores: Vec<f64> = (0..losses.len()).map(|s| score(&s, &mut z, &mut code)).collect();
+                        let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
+                        losses[best]
+                    })
+                    .collect();
+                let mean = drawn.iter().sum::<f64>() / samples as f64;
+                let variance = drawn.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / samples as f64;
+                let error = (2.0 * variance / samples as f64).sqrt();
+                assert!((row.paper[0] - mean).abs() < 4.0 * error, "{latent}: {} {mean} ± {error}", row.paper[0]);
+                let k = u / n;
+                let kl: f64 = h[..u]
+                    .chunks(k)
+                    .map(|h| {
+                        let sum: f64 = h.iter().map(|h| (*h as f64).exp()).sum();
+                        let q = h.iter().map(|h| (*h as f64).exp() / sum);
+                        q.map(|q| q * (q * k as f64).ln()).sum::<f64>()
+                    })
+                    .sum();
+                assert!((row.paper[1] - kl).abs() < 1e-5, "{latent}");
+            }
+        }
+    }
+
+    /// Where q has no sums, the KL of the perturbed arg max is bounded from below.
+    #[test]
+    fn the_estimate_for_the_perturbed_argmax_lies_below_its_kl() {
+        let samples = 20_000;
+        let (engine, x) = setting("permutation:3");
+        let h = engine.potentials(tensor(&x));
+        let noise = Noise::new(5, Purpose::User(1), 0);
+        let images = Images { x: &x, pixels: PIXELS, potentials: &h, noise: &noise };
+        let found = with_samples(&engine.valid(), &images, &protocol(samples)).unwrap();
+        for (b, (h, found)) in h.chunks(9).zip(&found).enumerate() {
+            let mut z = vec![0; samples * 3];
+            perturbed(&engine.structure, h, &noise.at_row(b), &mut z).unwrap();
+            let mut counts = std::collections::HashMap::new();
+            z.chunks(3).for_each(|z| *counts.entry(z).or_insert(0usize) += 1);
+            let entropy: f64 = counts.values().map(|c| *c as f64 / samples as f64).map(|q| -q * q.ln()).sum();
+            let kl = engine.structure.ln_states() - entropy;
+            // Noise of three Gumbel variables: a standard deviation of 2.2 at most.
+            assert!(found.kl < kl + 4.0 * 2.3 / (samples as f64).sqrt(), "{} {kl}", found.kl);
+        }
+    }
+}
