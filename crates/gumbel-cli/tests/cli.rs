@@ -84,11 +84,12 @@ fn a_run_from_training_to_pictures() {
     }
     assert!(fs::read_to_string(run.join("curves.svg")).unwrap().contains("</svg>"));
 
-    // The stored model gives the same figures again.
+    // The stored model gives the same figures again, up to the rounding of another engine.
     let path = run.to_str().unwrap();
     let again = json(succeeds(&gumbel(&["evaluate", path, "--json"])).trim());
     for key in ["bound", "reconstruction", "kl", "nll", "paper_loss"] {
-        assert_eq!(again[key], summary["test"][key], "{key}");
+        let (a, b) = (again[key].as_f64().unwrap(), summary["test"][key].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-6 * b, "{key}: {a} {b}");
     }
     assert!(succeeds(&gumbel(&["evaluate", path, "--split", "valid", "--samples", "7"])).contains("7 samples"));
     for command in ["sample", "reconstruct"] {

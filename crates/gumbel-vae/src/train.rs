@@ -235,7 +235,6 @@ pub fn train(
 ) -> Result<Outcome> {
     config.check()?;
     let files = Files::new(folder);
-    let _lock = prepare(config, &files, start)?;
     let count = match config.train_limit {
         0 => data.train.count(),
         limit => limit.min(data.train.count()),
@@ -244,6 +243,7 @@ pub fn train(
         return Err(Error::setting("dataset", config.dataset, "at least one image in each split"));
     }
     let executor = Executor::new(config, data.train.dim())?;
+    let _lock = prepare(config, &files, start)?;
     let mut run = Run { config, data, files, executor, state: State::default(), step: 0, count, began: Instant::now() };
     if start == Start::Resume && run.files.checkpoint().exists() {
         run.restore()?;

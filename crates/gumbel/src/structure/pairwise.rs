@@ -102,7 +102,7 @@ impl Pairwise {
     /// Adds the weighted sum of the statistics of all states to `out`.
     pub(super) fn fold_statistics(&self, weights: &[f32], out: &mut [f32], work: &mut Vec<f32>) {
         let unary = 2 * self.variables;
-        let total = sums::total(weights);
+        let total = sums::total(weights, |w| *w as f64) as f32;
         work.clear();
         work.extend_from_slice(weights);
         work.resize(weights.len() + weights.len() / 2, 0.0);

@@ -39,7 +39,7 @@ impl Gibbs {
             return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
         }
         let mut probabilities: Vec<f64> = scores.iter().map(|h| exp_nonpositive((h - max) as f32) as f64).collect();
-        let sum: f64 = probabilities.iter().sum();
+        let sum = total(&probabilities, |q| *q);
         let scale = 1.0 / sum;
         probabilities.iter_mut().for_each(|q| *q *= scale);
         Ok(Gibbs { variables: n, scores, probabilities, log_partition: max + sum.ln() })
@@ -71,16 +71,18 @@ impl Gibbs {
     }
 
     /// `KL(q || uniform)`; adds `scale` times its gradient, the covariance of the statistics with the score.
-    pub(super) fn kl_to_uniform(&self, scale: f32, gradient: &mut [f32]) -> f64 {
+    pub(super) fn kl_to_uniform(mut self, scale: f32, gradient: &mut [f32]) -> f64 {
         let n = self.variables;
-        let weighted = |mean: f64| {
-            let terms = self.probabilities.iter().zip(&self.scores);
-            terms.map(move |(q, h)| if *q > 0.0 { q * (h - mean) } else { 0.0 })
-        };
-        let mean: f64 = weighted(0.0).sum();
+        let terms = &mut self.scores;
+        // ln q is the score less the log-partition.
+        let pairs = terms.iter_mut().zip(&self.probabilities);
+        pairs.for_each(|(h, q)| *h = if *q > 0.0 { q * (*h - self.log_partition) } else { 0.0 });
+        let ln_q = total(terms, |term| *term);
         if scale != 0.0 {
-            let mut weights: Vec<f64> = weighted(mean).collect();
-            fold_moments(n, &mut weights, &mut vec![0.0; 1 << n >> 1], |index, value| {
+            // Centred: q (ln q - E[ln q]).
+            terms.iter_mut().zip(&self.probabilities).for_each(|(t, q)| *t -= q * ln_q);
+            // The probabilities are not needed any more.
+            fold_moments(n, terms, &mut self.probabilities[..1 << n >> 1], |index, value| {
                 let value = scale * value as f32;
                 gradient[index] += value;
                 if index < 2 * n {
@@ -88,7 +90,7 @@ impl Gibbs {
                 }
             });
         }
-        (n as f64 * std::f64::consts::LN_2 + mean - self.log_partition).max(0.0)
+        (n as f64 * std::f64::consts::LN_2 + ln_q).max(0.0)
     }
 
     /// Draws a state.
@@ -116,13 +118,13 @@ fn maximum(scores: &[f64]) -> f64 {
     lanes.into_iter().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// The sum of all weights, in a loop that vectorises.
-pub(super) fn total(weights: &[f32]) -> f32 {
-    let mut lanes = [0.0f64; 8];
-    for chunk in weights.chunks(8) {
-        lanes.iter_mut().zip(chunk).for_each(|(l, w)| *l += *w as f64);
+/// The sum of `of(x)`, in a loop that vectorises.
+pub(super) fn total<T>(x: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    let mut lanes = [0.0; 8];
+    for chunk in x.chunks(8) {
+        lanes.iter_mut().zip(chunk).for_each(|(l, x)| *l += of(x));
     }
-    lanes.iter().sum::<f64>() as f32
+    lanes.iter().sum()
 }
 
 /// Writes the scores of all states.
