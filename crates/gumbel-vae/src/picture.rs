@@ -112,9 +112,9 @@ pub fn comparison(path: &Path, split: &str, runs: &[(String, Vec<Metrics>)]) -> 
     type Field = fn(&Metrics) -> Option<f64>;
     let fields: [(&str, Field); 3] =
         [("paper_loss", |m| m.paper_loss), ("bound", |m| Some(m.bound)), ("-ln p(x)", |m| m.nll)];
-    let axes: [(&str, fn(&Metrics) -> f64); 2] =
-        [("epoch", |m| m.epoch as f64), ("seconds of training steps", |m| m.train_seconds)];
-    let panel = |field: Field, axis: fn(&Metrics) -> f64| -> Vec<Series> {
+    type Axis = fn(&Metrics) -> f64;
+    let axes: [(&str, Axis); 2] = [("epoch", |m| m.epoch as f64), ("seconds of training steps", |m| m.train_seconds)];
+    let panel = |field: Field, axis: Axis| -> Vec<Series> {
         let lines = runs.iter().zip(COLOURS.iter().cycle()).map(|((name, metrics), colour)| {
             let points = metrics.iter().filter(|m| m.split == split).filter_map(|m| Some((axis(m), field(m)?)));
             (name.clone(), *colour, points.collect::<Vec<_>>())

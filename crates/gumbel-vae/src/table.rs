@@ -28,11 +28,11 @@ pub(crate) struct StateTable {
     statistics: Option<Tensor<2>>,
 }
 
-enum Read {
-    /// T, `[states, pixels]`.
-    Logits(Tensor<2>),
-    /// `features` for all states.
-    Head(Head),
+struct Read {
+    /// T, or what the last layer makes it of: `[states, pixels]` or `[states, features]`.
+    features: Tensor<2>,
+    /// The last layer: `[features, pixels]` and `[pixels]`.
+    layer: Option<(Tensor<2>, Tensor<1>)>,
 }
 
 /// The number of states of a latent with a table: one variable with values, or as many states as are enumerated.
@@ -76,11 +76,7 @@ impl StateTable {
             parts.push(head.as_ref().map_or(logits, |h| h.features.clone()));
             last = head;
         }
-        let all = Tensor::cat(parts, 0);
-        let read = match last {
-            Some(head) => Read::Head(Head { features: all, ..head }),
-            None => Read::Logits(all),
-        };
+        let read = Read { features: Tensor::cat(parts, 0), layer: last.map(|h| (h.weight, h.bias)) };
         // Indicators are their own statistics, and finding a state is dear: each is found once.
         let statistics = (structure.code() == Code::Indicators)
             .then(|| host::tensor(codes(structure, 0..states), [states, width], device));
@@ -95,11 +91,12 @@ impl StateTable {
     /// Losses `[batch, states]` of images `[batch, pixels]`.
     pub(crate) fn losses(&self, x: Tensor<2>) -> Vec<f32> {
         let states = self.states();
-        let (products, constants) = match &self.read {
-            Read::Logits(logits) => (x.matmul(logits.clone().transpose()), None),
-            Read::Head(Head { features, weight, bias }) => {
-                let constants = host::read(x.clone().matmul(bias.clone().unsqueeze_dim(1)));
-                (x.matmul(weight.clone().transpose()).matmul(features.clone().transpose()), Some(constants))
+        let features = self.read.features.clone().transpose();
+        let (products, constants) = match self.read.layer.clone() {
+            None => (x.matmul(features), None),
+            Some((weight, bias)) => {
+                let constants = host::read(x.clone().matmul(bias.unsqueeze_dim(1)));
+                (x.matmul(weight.transpose()).matmul(features), Some(constants))
             }
         };
         let mut losses = host::take(products);

@@ -1,12 +1,12 @@
 //! The fused engine: one training step of a multi-layer perceptron on binary images, written out by hand for the CPU.
 //!
 //! It does what the [autodiff engine](crate::engine) does with a [`Mlp`](crate::model::Mlp) on both sides, and is tested
-//! against it. What makes it fast: images are [lists of their ones](bits), so the first layer adds rows instead of
+//! against it. What makes it fast: images are [lists of their ones](Bits), so the first layer adds rows instead of
 //! multiplying; a K-way latent needs the decoder's K rows, the [table](crate::engine), not one per image; the gradient of a
 //! weight is reduced in registers and consumed by Adam at once, it never stands in memory; nothing is allocated in a
 //! step. See docs/performance.md for the arithmetic.
 //!
-//! A step is a few phases, each a list of pieces that a [`Team`] of threads shares; every piece owns what it
+//! A step is a few phases, each a list of pieces that a team of threads shares; every piece owns what it
 //! writes, so that results do not depend on the number of threads:
 //!
 //! ```text

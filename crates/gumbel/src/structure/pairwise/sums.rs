@@ -4,6 +4,8 @@
 //! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is itself
 //! built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half of the
 //! weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
+//!
+//! Weights `exp(h)` are built like scores, by products instead of sums, where no product can leave the range of f64.
 
 use super::pair_index;
 use crate::Error;
@@ -14,35 +16,45 @@ use std::ops::{Add, AddAssign};
 /// The largest number of variables for sums.
 pub(super) const MAX_VARIABLES: usize = 20;
 
+/// Products of weights stay between `exp(-SAFE)` and `exp(SAFE)`, where f64 is normal.
+const SAFE: f64 = 600.0;
+
 /// Probabilities of all states.
-pub(super) struct Gibbs {
+pub(super) struct Gibbs<'a> {
     variables: usize,
-    /// `h(z)`.
-    scores: Vec<f64>,
+    potentials: &'a [f32],
     /// `q(z)`.
     probabilities: Vec<f64>,
     /// `ln sum_z exp(h(z))`.
     pub(super) log_partition: f64,
 }
 
-impl Gibbs {
+impl<'a> Gibbs<'a> {
     /// Enumerates the model with `n` variables and potentials `[n, 2]` followed by the pairs.
-    pub(super) fn new(n: usize, potentials: &[f32]) -> Result<Self, Error> {
+    pub(super) fn new(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
         if n > MAX_VARIABLES {
             return Err(Error::TooManyStates { states: format!("2^{n}"), limit: 1 << MAX_VARIABLES });
         }
         crate::structure::check_numbers("potential", potentials)?;
-        let mut scores = vec![0.0; 1 << n];
-        fill_scores(n, potentials, &mut scores);
-        let max = maximum(&scores);
-        if max == f64::NEG_INFINITY {
-            return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
-        }
-        let mut probabilities: Vec<f64> = scores.iter().map(|h| exp_nonpositive((h - max) as f32) as f64).collect();
+        let mut probabilities = vec![0.0; 1 << n];
+        let (unary, pairs) = potentials.split_at(2 * n);
+        let spread = unary.chunks_exact(2).map(|h| (h[1] as f64 - h[0] as f64).abs()).sum::<f64>();
+        let origin = if spread + pairs.iter().map(|w| w.abs() as f64).sum::<f64>() <= SAFE {
+            fill_weights(n, potentials, &mut probabilities);
+            unary.chunks_exact(2).map(|h| h[0] as f64).sum()
+        } else {
+            fill_scores(n, potentials, &mut probabilities);
+            let max = maximum(&probabilities);
+            if max == f64::NEG_INFINITY {
+                return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
+            }
+            probabilities.iter_mut().for_each(|h| *h = exp_nonpositive((*h - max) as f32) as f64);
+            max
+        };
         let sum = total(&probabilities, |q| *q);
         let scale = 1.0 / sum;
         probabilities.iter_mut().for_each(|q| *q *= scale);
-        Ok(Gibbs { variables: n, scores, probabilities, log_partition: max + sum.ln() })
+        Ok(Gibbs { variables: n, potentials, probabilities, log_partition: origin + sum.ln() })
     }
 
     /// Writes `E_q[s(z)]`.
@@ -73,7 +85,8 @@ impl Gibbs {
     /// `KL(q || uniform)`; adds `scale` times its gradient, the covariance of the statistics with the score.
     pub(super) fn kl_to_uniform(mut self, scale: f32, gradient: &mut [f32]) -> f64 {
         let n = self.variables;
-        let terms = &mut self.scores;
+        let terms = &mut vec![0.0; 1 << n];
+        fill_scores(n, self.potentials, terms);
         // ln q is the score less the log-partition.
         let pairs = terms.iter_mut().zip(&self.probabilities);
         pairs.for_each(|(h, q)| *h = if *q > 0.0 { q * (*h - self.log_partition) } else { 0.0 });
@@ -148,6 +161,23 @@ where
             *b += *a;
             *a += h0;
         }
+    }
+}
+
+/// Writes `exp(h(z) - h(0))` for all states, by products.
+fn fill_weights(n: usize, potentials: &[f32], weights: &mut [f64]) {
+    let (unary, pairs) = potentials.split_at(2 * n);
+    weights[0] = 1.0;
+    for b in 0..n {
+        let i = n - 1 - b;
+        let (without, with) = weights[..2 << b].split_at_mut(1 << b);
+        with[0] = (unary[2 * i + 1] as f64 - unary[2 * i] as f64).exp();
+        for j in 0..b {
+            let w = (pairs[pair_index(n, i, n - 1 - j)] as f64).exp();
+            let (from, to) = with[..2 << j].split_at_mut(1 << j);
+            to.iter_mut().zip(from).for_each(|(t, f)| *t = *f * w);
+        }
+        with.iter_mut().zip(without).for_each(|(b, a)| *b *= *a);
     }
 }
 
