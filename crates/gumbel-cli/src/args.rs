@@ -1,5 +1,6 @@
 //! The command line.
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use gumbel_data::{Binarization, DatasetName, Source};
 use gumbel_vae::config::{
@@ -46,7 +47,8 @@ pub struct Common {
     pub threads: Option<usize>,
     /// Folder with mnist/, fashion-mnist/, omniglot/ under their original file names (default: the user's cache,
     /// filled by download)
-    #[arg(long, global = true, value_name = "DIR", env = "GUMBEL_DATA")]
+    // Empty is the same as absent, in an environment, hence not the parser of paths, which refuses it.
+    #[arg(long, global = true, value_name = "DIR", env = "GUMBEL_DATA", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub data_dir: Option<PathBuf>,
     /// Never use the network
     #[arg(long, global = true)]
@@ -425,7 +427,7 @@ pub struct BenchStep {
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub steps: usize,
     /// Steps before the clock starts
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=1_000_000))]
     pub warmup: usize,
     /// TOML file with any of the keys below
     #[arg(long, value_name = "FILE")]

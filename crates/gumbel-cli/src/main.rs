@@ -23,8 +23,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            output::line(&e.to_string().trim_end());
-            return ExitCode::SUCCESS;
+            return finish(output::line(&e.to_string().trim_end()));
         }
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             output::note(e.to_string().trim_end());
@@ -35,7 +34,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(cli) {
+    finish(run(cli))
+}
+
+/// The exit code; an error is said in one line.
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure.to_string());

@@ -31,13 +31,17 @@ impl Failure {
 }
 
 /// Prints a line on stdout. A reader that has gone away is no error: nobody is left to tell.
-pub fn line(text: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
+pub fn line(text: &dyn std::fmt::Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Failure::Other(format!("cannot write to standard output: {e}"))),
+    }
 }
 
 /// Prints a value as one line of JSON.
-pub fn json<T: serde::Serialize>(value: &T) {
-    line(&serde_json::to_string(value).expect("our records are plain data"));
+pub fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
+    line(&serde_json::to_string(value).expect("our records are plain data"))
 }
 
 /// Prints one line on stderr.

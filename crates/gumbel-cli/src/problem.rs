@@ -1,5 +1,7 @@
 //! Problems of `gumbel solve`: what a line of input says, and the answer to it.
 
+mod quick;
+
 use gumbel::Error;
 use gumbel::structure::{
     Arborescence, Categorical, Chain, Maximum, Pairwise, Permutation, SpanningTree, Structure, Subset, Sums,
@@ -8,12 +10,13 @@ use gumbel::structure::{
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 /// One problem, as read.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a problem: an object like {\"structure\": ..., ...}")]
 pub struct Problem {
     structure: Kind,
     unary: Option<Array>,
@@ -29,8 +32,7 @@ pub struct Problem {
 }
 
 /// Names of the structures.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     #[default]
     Pairwise,
@@ -42,6 +44,40 @@ enum Kind {
     Permutation,
     SpanningTree,
     Arborescence,
+}
+
+impl Kind {
+    const NAMES: [(&str, Kind); 9] = [
+        ("pairwise", Kind::Pairwise),
+        ("supermodular", Kind::Supermodular),
+        ("categorical", Kind::Categorical),
+        ("chain", Kind::Chain),
+        ("tree", Kind::Tree),
+        ("subset", Kind::Subset),
+        ("permutation", Kind::Permutation),
+        ("spanning-tree", Kind::SpanningTree),
+        ("arborescence", Kind::Arborescence),
+    ];
+
+    fn named(name: &str) -> Option<Kind> {
+        Kind::NAMES.iter().find(|(n, _)| *n == name).map(|(_, kind)| *kind)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        Kind::named(&name).ok_or_else(|| {
+            let all = Kind::NAMES.map(|(n, _)| n);
+            let near = all.iter().map(|n| (strsim::damerau_levenshtein(n, &name), n)).min();
+            let hint = match near {
+                Some((distance, n)) if distance <= 3 => format!(" (did you mean {n}?)"),
+                _ => String::new(),
+            };
+            let all = all.join(", ");
+            serde::de::Error::custom(format!("structure {name:?} is unknown{hint}: expected one of {all}"))
+        })
+    }
 }
 
 /// The answer to a problem.
@@ -99,7 +135,10 @@ impl Solver {
 
     /// Reads and solves one line of JSON.
     pub fn line(&mut self, line: &[u8]) -> Result<Answer, Bad> {
-        let problem: Problem = serde_json::from_slice(line).map_err(|e| Bad::Text(e.to_string()))?;
+        let problem = match quick::read(line) {
+            Some(problem) => problem,
+            None => plain(line)?,
+        };
         self.solve(&problem)
     }
 
@@ -152,7 +191,7 @@ impl Solver {
                 all_unary(&SpanningTree::new(nodes, &edges.ends)?, &edges.values, &[m], problem.sum)
             }
             Kind::Chain => {
-                let (t, k, unary) = matrix("unary", &problem.unary)?;
+                let (t, k, unary) = rows("unary", &problem.unary)?;
                 let transition = problem.transition.as_ref().ok_or_else(|| missing("transition"))?;
                 transition.expect("transition", &[t.saturating_sub(1), k, k])?;
                 let all = [unary, &transition.values].concat();
@@ -161,7 +200,7 @@ impl Solver {
                 Ok(answer)
             }
             Kind::Tree => {
-                let (n, k, unary) = matrix("unary", &problem.unary)?;
+                let (n, k, unary) = rows("unary", &problem.unary)?;
                 let edges = problem.edges.as_ref().ok_or_else(|| missing("edges"))?;
                 if !edges.ends.is_empty() && edges.shape != [k, k] {
                     return bad(format!(
@@ -257,6 +296,17 @@ impl Problem {
     }
 }
 
+/// Reads a line with serde: the reader that knows all of JSON, and what is wrong.
+fn plain(line: &[u8]) -> Result<Problem, Bad> {
+    if line.first() == Some(&b'[') {
+        return bad("a list: expected an object like {\"structure\": ..., ...}");
+    }
+    serde_json::from_slice(line).map_err(|e| {
+        // "Line 1" would be wrong for all lines but the first.
+        Bad::Text(e.to_string().replace(" at line 1 column ", " at column "))
+    })
+}
+
 fn missing(field: &str) -> Bad {
     Bad::Text(format!("{field} is missing"))
 }
@@ -282,9 +332,15 @@ fn matrix<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, usize, &'a
     let array = array.as_ref().ok_or_else(|| missing(name))?;
     match array.shape[..] {
         [rows, columns] => Ok((rows, columns, &array.values)),
-        [0] => Ok((0, 0, &[])),
+        [0] => Ok((0, 0, &[])), // no row tells their length
         _ => bad(format!("{name}: expected a list of rows of numbers, found shape {:?}", array.shape)),
     }
+}
+
+/// One row per variable; of none, the length of the rows does not matter.
+fn rows<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, usize, &'a [f32]), Bad> {
+    let (n, k, values) = matrix(name, array)?;
+    Ok((n, if n == 0 { 1 } else { k }, values))
 }
 
 fn square<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, &'a [f32]), Bad> {
@@ -306,7 +362,8 @@ fn timed<S: Structure>(
     let Maximum { value, bound } = structure.argmax(potentials, &mut z, scratch)?;
     let seconds = began.elapsed().as_secs_f64();
     let gap = (bound - value).max(0.0);
-    Ok(Answer { z, value, proved: gap == 0.0, gap, seconds, sums: sums(structure, potentials)? })
+    // An empty sum is -0.
+    Ok(Answer { z, value: value + 0.0, proved: gap == 0.0, gap, seconds, sums: sums(structure, potentials)? })
 }
 
 fn argmax<S: Structure>(structure: &S, potentials: &[f32]) -> Result<Answer, Bad> {
@@ -333,7 +390,7 @@ fn summed<S: Sums>(structure: &S, potentials: &[f32], sum: bool) -> Result<Optio
     match structure.marginals(potentials, &mut values) {
         Ok(log_partition) => {
             let marginals = Some(Array { shape: vec![values.len()], values });
-            Ok(Some(Summed { log_partition: Some(log_partition), marginals, pair_marginals: None }))
+            Ok(Some(Summed { log_partition: Some(log_partition + 0.0), marginals, pair_marginals: None }))
         }
         Err(Error::TooManyStates { .. }) => Ok(Some(Summed::default())),
         Err(e) => Err(e.into()),
@@ -384,7 +441,7 @@ impl<'de> Deserialize<'de> for Array {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut reader = Reader::default();
         Level { reader: &mut reader, depth: 0 }.deserialize(deserializer)?;
-        Ok(Array { shape: reader.shape, values: reader.values })
+        Ok(reader.into())
     }
 }
 
@@ -424,20 +481,48 @@ struct Reader {
     closed: Vec<bool>,
 }
 
+impl Reader {
+    fn number(&mut self, depth: usize, value: f32) -> Result<(), &'static str> {
+        if *self.leaf.get_or_insert(depth) != depth || self.shape.len() > depth {
+            return Err("numbers and lists side by side: expected a rectangular table");
+        }
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn open(&mut self, depth: usize) -> Result<(), &'static str> {
+        if self.leaf.is_some_and(|leaf| leaf <= depth) {
+            return Err(Self::RAGGED);
+        }
+        if self.shape.len() <= depth {
+            self.shape.push(0);
+            self.closed.push(false);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, depth: usize, count: usize) -> Result<(), &'static str> {
+        if self.closed[depth] && self.shape[depth] != count {
+            return Err(Self::RAGGED);
+        }
+        self.shape[depth] = count;
+        self.closed[depth] = true;
+        Ok(())
+    }
+
+    const RAGGED: &'static str = "lists of different lengths: expected a rectangular table";
+}
+
+impl From<Reader> for Array {
+    fn from(reader: Reader) -> Array {
+        Array { shape: reader.shape, values: reader.values }
+    }
+}
+
 /// One value at a depth of nested lists.
 struct Level<'a> {
     reader: &'a mut Reader,
     depth: usize,
-}
-
-impl Level<'_> {
-    fn number<E: serde::de::Error>(self, value: f32) -> Result<(), E> {
-        if *self.reader.leaf.get_or_insert(self.depth) != self.depth || self.reader.shape.len() > self.depth {
-            return Err(E::custom("numbers and lists side by side: expected a rectangular table"));
-        }
-        self.reader.values.push(value);
-        Ok(())
-    }
 }
 
 impl<'de> DeserializeSeed<'de> for Level<'_> {
@@ -456,46 +541,34 @@ impl<'de> Visitor<'de> for Level<'_> {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
         let value = single(value).map_err(E::custom)?;
-        self.number(value)
+        self.reader.number(self.depth, value).map_err(E::custom)
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.number(value as f32)
+        self.visit_f64(value as f64)
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.number(value as f32)
+        self.visit_f64(value as f64)
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.number(f32::NEG_INFINITY)
+        self.reader.number(self.depth, f32::NEG_INFINITY).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Level { reader, depth } = self;
-        let ragged = || serde::de::Error::custom("lists of different lengths: expected a rectangular table");
-        if reader.leaf.is_some_and(|leaf| leaf <= depth) {
-            return Err(ragged());
-        }
-        if reader.shape.len() <= depth {
-            reader.shape.push(0);
-            reader.closed.push(false);
-        }
+        reader.open(depth).map_err(serde::de::Error::custom)?;
         let mut count = 0;
         while seq.next_element_seed(Level { reader: &mut *reader, depth: depth + 1 })?.is_some() {
             count += 1;
         }
-        if reader.closed[depth] && reader.shape[depth] != count {
-            return Err(ragged());
-        }
-        reader.shape[depth] = count;
-        reader.closed[depth] = true;
-        Ok(())
+        reader.close(depth, count).map_err(serde::de::Error::custom)
     }
 }
 
 /// A list of `[i, j, weight]`, where every weight is a number, or every one a matrix of the same shape.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Edges {
     ends: Vec<(usize, usize)>,
     /// Shape of one weight.
@@ -615,6 +688,6 @@ pub fn sparse(text: &str) -> Result<Vec<Sparse>, String> {
 impl Answer {
     /// The answer to the problem with the opposite sign.
     pub fn negated(self) -> Self {
-        Answer { value: -self.value, ..self }
+        Answer { value: 0.0 - self.value, ..self }
     }
 }

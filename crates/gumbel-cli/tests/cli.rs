@@ -1,6 +1,7 @@
 //! The program from outside: outputs, exit codes, bad input.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -48,6 +49,11 @@ fn fails(output: &Output, code: i32, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "{part:?} is not in: {message}");
     }
+}
+
+/// Says so where it is seen: the test harness hides what `println` prints in a test that passes.
+fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").ok();
 }
 
 fn json(line: &str) -> serde_json::Value {
@@ -266,6 +272,10 @@ fn bad_settings_are_usage_errors() {
         (&["--device", "tpu"], &["cpu"]),
         (&["--epsilon", "0"], &["epsilon = 0"]),
         (&["--epsilon", "-1"], &["epsilon = -1"]),
+        (&["--epsilon", "1e-50"], &["epsilon = ", "greater than 0"]),
+        (&["--batch-size", "1000000000"], &["batch-size = 1000000000"]),
+        (&["--hidden", "65536,65536"], &["hidden = [65536, 65536]", "at most"]),
+        (&["--latent", "binary:30000"], &["batch-size = 100", "binary:30000"]),
         (&["--temperature", "inf"], &["temperature = inf"]),
         (&["--hidden", "0"], &["hidden = 0"]),
         (&["--threads", "0"], &["--threads"]),
@@ -288,6 +298,75 @@ fn bad_settings_are_usage_errors() {
     }
     fails(&gumbel(&["trian"]), 2, &["train"]);
     fails(&gumbel(&["evaluate"]), 2, &["RUN"]);
+    fails(&gumbel(&["bench", "step", "--warmup", "18446744073709551615"]), 2, &["--warmup"]);
+}
+
+#[test]
+fn an_empty_data_folder_variable_is_none() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+    let output = command.args(["data", "list"]).env("GUMBEL_DATA", "").output().unwrap();
+    assert!(succeeds(&output).contains("glyphs"));
+}
+
+#[test]
+fn the_largest_seed_can_be_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = ["--seed", "18446744073709551615"];
+    succeeds(&small(folder.path(), &seed));
+    succeeds(&small(folder.path(), &[&seed[..], &["--resume", "--epochs", "3"]].concat()));
+}
+
+#[test]
+fn a_new_run_leaves_no_picture_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(&small(folder.path(), &[]));
+    // Too large a learning rate: the new run ends before it draws anything.
+    fails(&small(folder.path(), &["--overwrite", "--lr", "1e30", "--epochs", "9"]), 1, &["diverged"]);
+    for old in ["samples.png", "reconstructions.png", "curves.svg", "summary.json"] {
+        assert!(!folder.path().join(old).exists(), "{old}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_that_are_no_text_work() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff"));
+    let run = |args: &[&str], end: &[&std::ffi::OsStr]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+        command.args(args).args(end).arg("--json").env_remove("GUMBEL_DATA").output().unwrap()
+    };
+    succeeds(&run(&[SMALL, &["--out"]].concat(), &[odd.as_os_str()]));
+    let picture = odd.with_extension("png");
+    let out = succeeds(&run(&["sample"], &[odd.as_os_str(), "--out".as_ref(), picture.as_os_str()]));
+    assert!(json(out.trim())["out"].is_string() && picture.exists());
+    succeeds(&run(&["data", "list", "--data-dir"], &[odd.as_os_str()]));
+}
+
+/// A reader that has gone away is no error; a disk that is full is one.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_stdout_does_not_take_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = |args: &[&str], shell: &str| {
+        let script = format!("\"$0\" \"$@\" {shell}");
+        let mut command = Command::new("bash");
+        command.args(["-o", "pipefail", "-c", &script, env!("CARGO_BIN_EXE_gumbel")]).args(args);
+        command.env_remove("GUMBEL_DATA").output().unwrap()
+    };
+    let path = folder.path().join("run").to_str().unwrap().to_string();
+    let train = [SMALL, &["--json", "--out", &path]].concat();
+    fails(&to(&train, ">/dev/full"), 1, &["standard output", "No space left"]);
+    // The run is whole all the same.
+    assert!(folder.path().join("run").join("summary.json").exists());
+    for args in [&["evaluate", &path, "--json"][..], &["data", "list"], &["--help"]] {
+        fails(&to(args, ">/dev/full"), 1, &["standard output", "No space left"]);
+        assert!(succeeds(&to(args, "| true")).is_empty());
+    }
+    let path = folder.path().join("other").to_str().unwrap().to_string();
+    succeeds(&to(&[SMALL, &["--json", "--out", &path]].concat(), "| head -1"));
+    assert!(folder.path().join("other").join("summary.json").exists());
 }
 
 #[test]
@@ -367,6 +446,11 @@ fn damaged_and_foreign_checkpoints_are_refused_and_kept() {
     fails(&resume(), 1, &["latest.safetensors", "layers.1.weight"]);
     fs::copy(other.join("best.safetensors"), run.join("best.safetensors")).unwrap();
     fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "categorical:4"]);
+    // A description that its parameters contradict, of a network that would not fit into memory.
+    let (model, _) = gumbel_vae::store::read_model(&run.join("best.safetensors")).unwrap();
+    let text = r#"{"epoch":1,"step":4,"height":4096,"width":4096}"#;
+    gumbel_vae::store::write_model(&run.join("best.safetensors"), &model, text).unwrap();
+    fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "4096x4096"]);
     // The whole one goes on.
     fs::write(&checkpoint, &whole).unwrap();
     succeeds(&resume());
@@ -384,7 +468,7 @@ fn a_full_disk_is_one_clear_line_and_loses_nothing() {
     };
     // 16 hidden units: a checkpoint is about 330 kB. 700 kB hold one and not the next beside it.
     if !mount("700k").is_ok_and(|o| o.status.success()) {
-        println!("SKIPPED: mounting a small tmpfs needs root");
+        skipped("mounting a small tmpfs needs root");
         return;
     }
     let run = disk.join("run");
@@ -456,7 +540,7 @@ fn help_and_versions_are_there() {
 #[test]
 fn real_mnist_trains() {
     let Some(data) = std::env::var_os("GUMBEL_DATA").filter(|d| !d.is_empty()) else {
-        println!("SKIPPED: GUMBEL_DATA is not set");
+        skipped("GUMBEL_DATA is not set, training on real MNIST not tested");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -126,6 +126,17 @@ fn the_smallest_problems_are_defined() {
     assert_eq!(answer(json!({"structure": "chain", "unary": [[1, 2]], "transition": []}))["z"], json!([1]));
     assert_eq!(answer(json!({"structure": "tree", "unary": [[1, 2]], "edges": []}))["z"], json!([1]));
     assert_eq!(answer(json!({"structure": "subset", "k": 0, "scores": [1]}))["z"], json!([0]));
+    for empty in [
+        json!({"structure": "subset", "k": 0, "scores": [], "sum": true}),
+        json!({"structure": "chain", "unary": [], "transition": [], "sum": true}),
+        json!({"structure": "tree", "unary": [], "edges": [], "sum": true}),
+        json!({"structure": "spanning-tree", "nodes": 1, "edges": [], "sum": true}),
+    ] {
+        let a = answer(empty);
+        let (value, sum) = (a["value"].as_f64().unwrap(), a["log_partition"].as_f64().unwrap());
+        assert_eq!((&a["z"], &a["marginals"]), (&json!([]), &json!([])));
+        assert!(value == 0.0 && sum == 0.0 && !value.is_sign_negative() && !sum.is_sign_negative(), "{a}");
+    }
     assert_eq!(answer(json!({"structure": "permutation", "scores": [[-1]]}))["z"], json!([0]));
     assert_eq!(answer(json!({"structure": "spanning-tree", "nodes": 1, "edges": []}))["z"], json!([]));
     assert_eq!(answer(json!({"structure": "arborescence", "root": 0, "scores": [[0]]}))["z"], json!([0]));
@@ -137,8 +148,11 @@ fn bad_lines_are_answered_and_the_rest_goes_on() {
     let bad = [
         ("", "EOF"),
         ("nonsense", "expected"),
-        ("[]", "expected"),
-        (r#"{"structure":"knapsack","scores":[1]}"#, "unknown variant"),
+        ("[]", "expected an object"),
+        (r#"["pairwise",[1],[],null,null,null,null,null,null,false]"#, "expected an object"),
+        ("7", "expected a problem"),
+        (r#"{"structure":"knapsack","scores":[1]}"#, r#""knapsack" is unknown: expected one of pairwise"#),
+        (r#"{"structure":"pairwse","scores":[1]}"#, "did you mean pairwise?"),
         (r#"{"unary":[1],"pairs":[]}"#, "structure"),
         (r#"{"structure":"pairwise","unary":[1]}"#, "pairs is missing"),
         (r#"{"structure":"pairwise","unary":[1],"pair":[]}"#, "unknown field"),
@@ -151,7 +165,8 @@ fn bad_lines_are_answered_and_the_rest_goes_on() {
         (r#"{"structure":"pairwise","unary":[[1],[2]],"pairs":[]}"#, "unary: expected a list of numbers"),
         (r#"{"structure":"pairwise","unary":[1e39],"pairs":[]}"#, "too large"),
         (r#"{"structure":"pairwise","unary":[1e999],"pairs":[]}"#, "out of range"),
-        (r#"{"structure":"pairwise","unary":[NaN],"pairs":[]}"#, "expected"),
+        (r#"{"structure":"pairwise","unary":[NaN],"pairs":[]}"#, "expected value at column 34"),
+        (r#"{"structure":"pairwise","unary":[1],"unary":[1],"pairs":[]}"#, "duplicate field"),
         (r#"{"structure":"pairwise","unary":["1"],"pairs":[]}"#, "expected a number"),
         (r#"{"structure":"supermodular","unary":[1,2],"pairs":[[0,1,-1]]}"#, "-1"),
         (r#"{"structure":"categorical","scores":[]}"#, "expected at least 1"),

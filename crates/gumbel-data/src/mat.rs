@@ -107,7 +107,7 @@ impl Kind {
 ///
 /// # Errors
 /// [`DataError::Format`] if the file is not a MATLAB 5 file (newer, HDF5-based ones included), is truncated or
-/// damaged, or a wanted variable is not a real full numeric matrix with two dimensions.
+/// damaged, or a wanted variable is there twice or is not a real full numeric matrix with two dimensions.
 pub fn parse_mat(bytes: &[u8], path: &Path, wanted: &[&str]) -> Result<Vec<Matrix>, DataError> {
     let at = At { path, format: "MATLAB 5" };
     let big_endian = match bytes.get(HEADER - 4..HEADER) {
@@ -118,7 +118,7 @@ pub fn parse_mat(bytes: &[u8], path: &Path, wanted: &[&str]) -> Result<Vec<Matri
         }
         None => return Err(at.bad("header", format!("{HEADER} bytes"), bytes.len())),
     };
-    let mut found = Vec::new();
+    let mut found: Vec<Matrix> = Vec::new();
     let mut cursor = Cursor { bytes, offset: HEADER, base: String::new(), big_endian, at };
     while cursor.offset < bytes.len() {
         let base = cursor.place("element");
@@ -136,6 +136,10 @@ pub fn parse_mat(bytes: &[u8], path: &Path, wanted: &[&str]) -> Result<Vec<Matri
         } else {
             None
         };
+        // Also a bound of the memory: each matrix may be as large as `MAX_INFLATED`.
+        if let Some(again) = matrix.iter().find(|m| found.iter().any(|f| f.name == m.name)) {
+            return Err(at.bad(base, format!("one variable {}", again.name), "a second one"));
+        }
         found.extend(matrix);
     }
     Ok(found)
@@ -372,6 +376,8 @@ mod tests {
         assert!(message(&file(&[matrix("data", 1, 1, 4, 4, &[0, 0])])).contains("class 4"));
         assert!(message(&file(&[matrix("data", 1, 1, 0x806, 9, &[0; 8])])).contains("complex"));
         assert!(message(&file(&[matrix("data", 1, 1, 6, 8, &[0; 8])])).contains("numeric type"));
+        let twice = doubles("data", 1, 1, &[0.0]);
+        assert!(message(&file(&[twice.clone(), twice])).contains("expected one variable data, found a second one"));
         let mut packed = compressed(&doubles("data", 2, 2, &[0.0; 4]));
         packed[10] ^= 0xff;
         assert!(parse(&file(&[packed])).is_err());

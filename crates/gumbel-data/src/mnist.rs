@@ -20,7 +20,7 @@ const FASHION: [&str; CLASSES] =
 ///
 /// # Errors
 /// [`DataError::Missing`] if files are missing (each may be `NAME.gz` or `NAME`), and those of
-/// [`read_idx`](crate::idx::read_idx); [`DataError::Format`] if the images are not 28x28, the numbers of images and
+/// [`read_idx`](crate::idx::read_idx); [`DataError::Format`] if there are no images or they are not 28x28, the numbers of images and
 /// labels differ, or a label is above 9. [`DataError::Argument`] for names of other data sets.
 pub fn read_mnist(name: DatasetName, folder: &Path) -> Result<Dataset, DataError> {
     let classes: Vec<String> = match name {
@@ -49,6 +49,9 @@ fn read_pair(images: &Path, labels: &Path) -> Result<Images, DataError> {
     let [count, SIDE, SIDE] = dims[..] else {
         return Err(at.bad("dimensions", format!("[count, {SIDE}, {SIDE}]"), format!("{dims:?}")));
     };
+    if count == 0 {
+        return Err(at.bad("offset 4, dimension 0", "at least 1 image", 0));
+    }
     let Idx { dims, values: classes } = read_idx(labels)?;
     let at = At { path: labels, format: "IDX" };
     if dims != [count] {

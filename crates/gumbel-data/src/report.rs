@@ -15,6 +15,7 @@ pub struct PresentFile {
     /// Name of the file.
     pub file: String,
     /// Where it is.
+    #[serde(serialize_with = "crate::files::path_text")]
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
@@ -28,6 +29,7 @@ pub struct Listing {
     /// Can it be loaded without fetching anything?
     pub available: bool,
     /// The folder that was searched; `None` for generated data.
+    #[serde(serialize_with = "crate::files::optional_path_text")]
     pub folder: Option<PathBuf>,
     /// The files that are there.
     pub files: Vec<PresentFile>,
@@ -92,6 +94,7 @@ pub struct Info {
     /// Where its images come from, in words.
     pub origin: String,
     /// The folder of its files; `None` for generated data.
+    #[serde(serialize_with = "crate::files::optional_path_text")]
     pub folder: Option<PathBuf>,
     /// Rows of an image.
     pub height: usize,
@@ -143,6 +146,7 @@ pub struct FileCheck {
     /// Name of the file.
     pub file: String,
     /// Where it is, or would be; `None` for generated data.
+    #[serde(serialize_with = "crate::files::optional_path_text")]
     pub path: Option<PathBuf>,
     /// The outcome.
     pub status: FileStatus,
@@ -160,6 +164,7 @@ pub struct Verification {
     /// No file is bad or missing.
     pub ok: bool,
     /// The folder; `None` for generated data.
+    #[serde(serialize_with = "crate::files::optional_path_text")]
     pub folder: Option<PathBuf>,
     /// Each file.
     pub files: Vec<FileCheck>,

@@ -342,7 +342,8 @@ fn load_uses_the_given_mirrors_and_respects_offline() {
     let seen = server.ranges().len();
     let error = gumbel_data::load(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("offline"), "{error}");
-    assert!(gumbel_data::fetch(DatasetName::Mnist, &source, &mut |_| {}).is_err());
+    let error = gumbel_data::fetch(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
+    assert!(error.is_missing() && error.to_string().contains("offline"), "{error}");
     source = Source { data_dir: Some(folder.path().into()), offline: false, ..source };
     let error = gumbel_data::load(DatasetName::FashionMnist, &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("train-images-idx3-ubyte.gz"), "{error}");

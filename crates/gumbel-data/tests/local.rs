@@ -62,11 +62,12 @@ fn split_of_the_training_file() {
 
 #[test]
 fn broken_files_are_one_line_errors_with_the_file() {
-    let cases: [(&str, Vec<u8>, &str); 7] = [
+    let cases: [(&str, Vec<u8>, &str); 8] = [
         ("t10k-images-idx3-ubyte.gz", vec![], "magic number"),
         ("t10k-images-idx3-ubyte.gz", gzip(&images(TEST))[..200].to_vec(), "values"),
         ("t10k-images-idx3-ubyte.gz", idx(&[TEST, 28, 27], &vec![0; TEST * 28 * 27]), "[30, 28, 27]"),
         ("t10k-images-idx3-ubyte.gz", idx(&[TEST], &[0; TEST]), "expected [count, 28, 28]"),
+        ("t10k-images-idx3-ubyte.gz", idx(&[0, 28, 28], &[]), "expected at least 1 image, found 0"),
         ("t10k-labels-idx1-ubyte", labels(TEST - 1), "one label for each image"),
         ("t10k-labels-idx1-ubyte", idx(&[TEST], &[10; TEST]), "expected 0 to 9, found 10"),
         ("train-images-idx3-ubyte.gz", images(9), "one label for each image"),
@@ -111,12 +112,30 @@ fn list_and_verify_tell_what_is_there() {
     assert!(verification.files.iter().all(|f| f.status == FileStatus::Bad && !f.found.is_empty()));
     let json = serde_json::to_value(&verification).unwrap();
     assert!(json["files"][0]["expected"][0].as_str().unwrap().starts_with("sha256:440fcabf"));
+    // Nothing is fetched into a folder of the user's: what is there is checked.
+    let error = gumbel_data::fetch(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, DataError::Checksum { .. }), "{error}");
+    let error = gumbel_data::fetch(DatasetName::FashionMnist, &source, &mut |_| {}).unwrap_err();
+    assert!(error.is_missing(), "{error}");
     let verification = gumbel_data::verify(DatasetName::Omniglot, &source).unwrap();
     assert!(verification.files.iter().all(|f| f.status == FileStatus::Missing));
 
     let info = gumbel_data::info(DatasetName::Mnist, &source, &mut |_| {}).unwrap();
     let json = serde_json::to_value(&info).unwrap();
     assert_eq!((json["images"]["train"].as_u64(), json["height"].as_u64()), (Some(20), Some(28)));
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_that_are_no_text_are_still_reported() {
+    use std::os::unix::ffi::OsStrExt;
+    let source = Source::local(std::ffi::OsStr::from_bytes(b"/no/\xff"));
+    for json in [
+        serde_json::to_string(&gumbel_data::list(&source).unwrap()).unwrap(),
+        serde_json::to_string(&gumbel_data::verify(DatasetName::Mnist, &source).unwrap()).unwrap(),
+    ] {
+        assert!(json.contains("/no/\u{fffd}/mnist"), "{json}");
+    }
 }
 
 #[test]

@@ -1,19 +1,17 @@
-//! The real data sets, where `GUMBEL_DATA` names a folder that holds them.
+//! The real data sets, in the folder that `GUMBEL_DATA` names; where it is set, they must be there.
+
+use std::io::Write;
 
 use gumbel_data::{DataError, DatasetName, FileStatus, Source, Split};
 
-/// The source, unless the variable is not set or holds no such data set: then a note instead of a test.
+/// The source, unless the variable is not set: then a note instead of a test.
 fn source(name: DatasetName) -> Option<Source> {
-    let Some(root) = std::env::var_os("GUMBEL_DATA") else {
-        eprintln!("skipped: GUMBEL_DATA is not set, real {name} not tested");
-        return None;
-    };
-    let source = Source::local(root);
-    let there = gumbel_data::list(&source).unwrap().into_iter().any(|l| l.name == name && l.available);
-    if !there {
-        eprintln!("skipped: no {name} in GUMBEL_DATA");
+    let root = std::env::var_os("GUMBEL_DATA").filter(|root| !root.is_empty());
+    if root.is_none() {
+        // Not `eprintln`, which the test harness hides where a test passes.
+        writeln!(std::io::stderr(), "SKIPPED: GUMBEL_DATA is not set, real {name} not tested").ok();
     }
-    there.then_some(source)
+    root.map(Source::local)
 }
 
 /// Counts, size, and mean ink of the training images to 0.001.

@@ -537,6 +537,11 @@ impl Default for TrainConfig {
     }
 }
 
+/// Most weights of a network: half a gigabyte, of which training needs four times as much.
+const MAX_WEIGHTS: usize = 1 << 27;
+/// Most numbers in one intermediate result of a step: two gigabytes.
+const MAX_NUMBERS: usize = 1 << 29;
+
 /// Keys that a resumed run may change: they do not alter what a step computes.
 const FREE_KEYS: &[&str] = &["epochs", "checkpoint-every", "engine", "device"];
 
@@ -588,6 +593,7 @@ impl TrainConfig {
             return Err(Error::setting("hidden", format!("{} layers", self.hidden.len()), "at most 16 layers"));
         }
         self.check_estimator()?;
+        self.check_sizes()?;
         self.device.open().map(drop)
     }
 
@@ -656,6 +662,53 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Refuses sizes that are no doubt a mistake, before memory runs out.
+    fn check_sizes(&self) -> Result<()> {
+        self.check_weights(1)?;
+        let structure = self.latent.structure();
+        let (potentials, changes) = (structure.potentials(), structure.code().changes(structure.unary()));
+        // The codes of the decoder's table are K one-hot rows.
+        if structure.variables() == 1 && potentials * potentials > MAX_NUMBERS {
+            let most = MAX_NUMBERS.isqrt();
+            return Err(Error::setting("latent", &self.latent, format!("at most {most} values of a single variable")));
+        }
+        // An image is thought of as a kilopixel: its size is not known yet.
+        let widest = self.hidden.iter().copied().fold(1024, usize::max);
+        let rows = match self.estimator {
+            EstimatorName::Direct | EstimatorName::LocalExpectation if structure.variables() > 1 => changes,
+            EstimatorName::Exact | EstimatorName::Marginal => structure.states().unwrap_or(1).div_ceil(widest),
+            _ => 1,
+        };
+        // Losses of all states, and with full noise a Gumbel variable for each in every sample.
+        let states = match (self.joint, self.noise) {
+            (JointName::Exact, NoiseName::Full) => structure.states().unwrap_or(1).saturating_mul(self.samples),
+            (JointName::Exact, NoiseName::Unary) => structure.states().unwrap_or(1),
+            _ => 1,
+        };
+        let rows = rows.max(states.div_ceil(widest));
+        let numbers = self.batch_size.saturating_mul(rows.saturating_mul(widest).max(self.samples * potentials));
+        if numbers > MAX_NUMBERS {
+            let expected = format!(
+                "a step of at most {MAX_NUMBERS} numbers at once, found {numbers} with {}, samples = {}, hidden = {:?}",
+                self.latent, self.samples, self.hidden
+            );
+            return Err(Error::setting("batch-size", self.batch_size, expected));
+        }
+        Ok(())
+    }
+
+    /// Refuses networks of more weights than make sense, for images of so many pixels.
+    pub(crate) fn check_weights(&self, pixels: usize) -> Result<()> {
+        let potentials = self.latent.structure().potentials();
+        let widths: Vec<usize> = [&[pixels], &self.hidden[..], &[potentials]].concat();
+        let weights: usize = widths.windows(2).map(|w| w[0].saturating_mul(w[1])).fold(0, usize::saturating_add);
+        if weights > MAX_WEIGHTS {
+            let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights} with {}", self.latent);
+            return Err(Error::setting("hidden", format!("{:?}", self.hidden), expected));
+        }
+        Ok(())
+    }
+
     /// epsilon as a function of the step.
     pub fn epsilon_schedule(&self) -> Result<Annealing> {
         schedule(
@@ -678,13 +731,14 @@ impl TrainConfig {
 
     /// Refuses to resume a run with settings other than those it was started with.
     pub fn check_resumable(&self, asked: &TrainConfig, path: &Path) -> Result<()> {
-        let table = |c: &TrainConfig| c.to_toml().parse::<toml::Table>().expect("our own TOML can be read back");
+        let table =
+            |c: &TrainConfig| serde_json::to_value(c).expect("a configuration holds only numbers, names and lists");
         let (old, new) = (table(self), table(asked));
-        for (key, value) in &old {
-            let found = new.get(key).map(ToString::to_string).unwrap_or_default();
-            if !FREE_KEYS.contains(&key.as_str()) && found != value.to_string() {
+        for (key, value) in old.as_object().into_iter().flatten() {
+            let found = &new[key];
+            if !FREE_KEYS.contains(&key.as_str()) && found != value {
                 let (path, key, old) = (path.to_path_buf(), key.clone(), value.to_string());
-                return Err(Error::Changed { path, key, old, new: found });
+                return Err(Error::Changed { path, key, old, new: found.to_string() });
             }
         }
         Ok(())
@@ -846,6 +900,36 @@ mod tests {
     }
 
     #[test]
+    fn absurd_sizes_are_refused_before_memory_runs_out() {
+        let default = TrainConfig::default();
+        let latent = |text: &str| TrainConfig { latent: text.parse().unwrap(), ..default.clone() };
+        for config in [
+            TrainConfig { hidden: vec![1 << 16; 3], ..default.clone() },
+            TrainConfig { hidden: vec![1 << 16], ..latent("categorical:65536") },
+            TrainConfig { hidden: vec![1 << 16], batch_size: 1 << 16, ..default.clone() },
+            TrainConfig { samples: 10_000, ..latent("categorical:65536") },
+            TrainConfig { samples: 1000, joint: JointName::Exact, noise: NoiseName::Full, ..latent("pairwise:15") },
+            TrainConfig { batch_size: 1 << 16, estimator: EstimatorName::Exact, ..latent("binary:15") },
+            latent("binary:32768"),
+            latent("categorical:65536"),
+        ] {
+            let error = config.check().unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains("at most"), "{error}");
+        }
+        for config in [
+            TrainConfig { hidden: vec![4096; 3], ..default.clone() },
+            TrainConfig { batch_size: 1000, estimator: EstimatorName::Exact, ..latent("binary:15") },
+            TrainConfig { samples: 1000, batch_size: 1000, ..default.clone() },
+            latent("categorical:20000"),
+            latent("categorical:2x1000"),
+            latent("binary:5000"),
+        ] {
+            config.check().unwrap();
+        }
+        assert!(default.check_weights(1 << 24).is_err());
+    }
+
+    #[test]
     fn kl_warms_up_linearly() {
         let kl: KlSchedule = "warmup:20".parse().unwrap();
         assert_eq!([0, 5_000, 10_000, 99_999].map(|s| kl.weight(s, 500)), [0.0, 0.5, 1.0, 1.0]);
@@ -857,6 +941,9 @@ mod tests {
         let old = TrainConfig::default();
         let path = Path::new("config.toml");
         old.check_resumable(&TrainConfig { epochs: 99, checkpoint_every: 7, ..old.clone() }, path).unwrap();
+        // TOML has no number of this size, yet it can be read and written.
+        let large = TrainConfig { seed: u64::MAX, ..old.clone() };
+        large.check_resumable(&large, path).unwrap();
         let error = old.check_resumable(&TrainConfig { lr: 0.5, ..old.clone() }, path).unwrap_err();
         assert!(error.to_string().contains("lr = 0.001, found lr = 0.5"), "{error}");
     }

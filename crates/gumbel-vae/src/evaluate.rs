@@ -18,7 +18,7 @@ use crate::engine::Autodiff;
 use crate::fused::{Bits, Fused};
 use crate::model::{Decoder, Encoder};
 use crate::table::{self, StateTable, expectations};
-use crate::{Result, host, likelihood};
+use crate::{Error, Result, host, likelihood};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{AnyStructure, Categorical, Code, Structure, Sums};
 use gumbel_data::{Dataset, Split};
@@ -127,6 +127,9 @@ pub fn evaluate<E: Encoder, D: Decoder>(
 ) -> Result<Evaluation> {
     let images = data.split(split);
     let count = limited(images.count(), limit);
+    if count == 0 {
+        return Err(Error::setting("dataset", config.dataset, format!("at least one image in the {split} split")));
+    }
     let pixels = images.dim();
     // Without autodiff: nothing is recorded.
     let plain = engine.valid();
@@ -197,7 +200,7 @@ fn mean(
             (0..2).for_each(|i| totals.paper[i] += row.paper[i]);
         }
     }
-    let n = count.max(1) as f64;
+    let n = count as f64;
     let kl = totals.kl / n;
     let [paper, paper_kl] = totals.paper;
     let (paper_loss, paper_samples) = match structure.block(0) {

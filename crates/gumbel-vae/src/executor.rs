@@ -19,6 +19,7 @@ pub type MlpEngine = Autodiff<Mlp, Mlp>;
 
 /// The paper's model for a configuration: an encoder pixels-hidden-P and a decoder U-hidden-pixels.
 pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
+    config.check_weights(pixels)?;
     let structure = config.latent.structure();
     let device = config.device.open()?;
     let mut widths = vec![pixels];
@@ -38,8 +39,8 @@ enum Either {
 }
 
 /// A model with the engine that trains it.
-pub struct Executor<'a> {
-    config: &'a TrainConfig,
+pub struct Executor {
+    config: TrainConfig,
     pixels: usize,
     /// The present parameters, or with a fused engine those of the last [`sync`](Executor::sync).
     plain: MlpEngine,
@@ -54,9 +55,9 @@ pub struct Executor<'a> {
     noise: Vec<f32>,
 }
 
-impl<'a> Executor<'a> {
+impl Executor {
     /// The model of a configuration with its initial parameters. Errors: an engine that does not fit the model.
-    pub fn new(config: &'a TrainConfig, pixels: usize) -> Result<Self> {
+    pub fn new(config: &TrainConfig, pixels: usize) -> Result<Self> {
         let plain = model(config, pixels)?;
         let settings = [config.epsilon_schedule()?.at(0), config.temperature_schedule()?.at(0), 0.0];
         let [epsilon, temperature, kl] = settings;
@@ -92,8 +93,17 @@ impl<'a> Executor<'a> {
         }
         let method = (settings, method);
         let (images, noise) = (vec![], vec![]);
-        let mut executor =
-            Executor { config, pixels, plain, fused, method, bits: None, evaluated: [None, None, None], images, noise };
+        let mut executor = Executor {
+            config: config.clone(),
+            pixels,
+            plain,
+            fused,
+            method,
+            bits: None,
+            evaluated: [None, None, None],
+            images,
+            noise,
+        };
         executor.push();
         Ok(executor)
     }
@@ -118,7 +128,7 @@ impl<'a> Executor<'a> {
 
     /// The same on images that were [prepared](Executor::prepare).
     pub fn step_prepared(&mut self, batch: &[u32], step: u64, steps_per_epoch: u64) -> Result<StepReport> {
-        let config = self.config;
+        let config = &self.config;
         let kl_weight = match config.estimator {
             // Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
             EstimatorName::Marginal => 0.0,
@@ -185,7 +195,7 @@ impl<'a> Executor<'a> {
             }
         }
         self.sync();
-        evaluate::evaluate(&self.plain, self.config, data, split, limit, protocol)
+        evaluate::evaluate(&self.plain, &self.config, data, split, limit, protocol)
     }
 
     /// Present parameters, moments and step count.

@@ -79,10 +79,18 @@ pub fn write_model(path: &Path, model: &Model, text: &str) -> Result<()> {
     write(path, format!("{MODEL}{text}"), named(model))
 }
 
-/// Reads a model and its text.
+/// Reads a model and its text; its parameters are finite.
 pub fn read_model(path: &Path) -> Result<(Model, String)> {
     let (text, mut tensors) = read(path, MODEL, "a gumbel model")?;
-    Ok((take_model(&mut tensors), text))
+    let model = take_model(&mut tensors);
+    match model.all().iter().find(|p| p.values.iter().any(|v| !v.is_finite())) {
+        None => Ok((model, text)),
+        Some(p) => Err(Error::Foreign {
+            path: path.to_path_buf(),
+            expected: "finite parameters".into(),
+            found: format!("NaN or infinity in {}", p.name),
+        }),
+    }
 }
 
 /// Writes a checkpoint.
@@ -237,6 +245,10 @@ mod tests {
         }
         write_model(&path, &example().model, "").unwrap();
         assert!(read_checkpoint(&path).unwrap_err().to_string().contains("something else"));
+        let mut model = example().model;
+        model.decoder[3].values[1] = f32::NAN;
+        write_model(&path, &model, "").unwrap();
+        assert!(read_model(&path).unwrap_err().to_string().contains("found NaN or infinity in layers.3.weight"));
         assert!(matches!(read_model(&folder.path().join("none")), Err(Error::Io { .. })));
     }
 

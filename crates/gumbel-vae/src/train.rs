@@ -11,7 +11,7 @@
 use crate::config::{JointName, TrainConfig};
 use crate::engine::Missed;
 use crate::evaluate::{BoundKind, Evaluation, Protocol};
-use crate::executor::{Executor, MlpEngine, load, model, snapshot};
+use crate::executor::{Executor, MlpEngine, load, snapshot};
 use crate::store::{self, Checkpoint, write_atomic};
 use crate::{Error, Result, host, picture, table};
 use gumbel::noise::{Noise, Purpose};
@@ -163,6 +163,9 @@ pub struct Outcome {
     pub steps: u64,
 }
 
+/// The pictures of a finished run.
+const PICTURES: [&str; 3] = ["samples.png", "reconstructions.png", "curves.svg"];
+
 /// Images of the training split that are evaluated after each epoch.
 const TRAIN_EVALUATION: usize = 10_000;
 
@@ -234,7 +237,6 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.check()?;
-    let files = Files::new(folder);
     let count = match config.train_limit {
         0 => data.train.count(),
         limit => limit.min(data.train.count()),
@@ -243,6 +245,7 @@ pub fn train(
         return Err(Error::setting("dataset", config.dataset, "at least one image in each split"));
     }
     let executor = Executor::new(config, data.train.dim())?;
+    let files = Files::new(folder);
     let _lock = prepare(config, &files, start)?;
     let mut run = Run { config, data, files, executor, state: State::default(), step: 0, count, began: Instant::now() };
     if start == Start::Resume && run.files.checkpoint().exists() {
@@ -275,7 +278,9 @@ fn prepare(config: &TrainConfig, files: &Files, start: Start) -> Result<File> {
         (true, Start::Resume) => TrainConfig::read(&path)?.check_resumable(config, &path)?,
         (true, Start::Overwrite) => {
             // The old checkpoint goes first: whatever happens then, it is never taken for one of the new run.
-            for old in [files.checkpoint(), files.summary(), files.best(), files.metrics()] {
+            let pictures = PICTURES.map(|name| files.other(name));
+            for old in [files.checkpoint(), files.summary(), files.best(), files.metrics()].into_iter().chain(pictures)
+            {
                 match fs::remove_file(&old) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", old, e)),
                     _ => {}
@@ -292,7 +297,7 @@ struct Run<'a> {
     config: &'a TrainConfig,
     data: &'a Dataset,
     files: Files,
-    executor: Executor<'a>,
+    executor: Executor,
     state: State,
     step: u64,
     /// Training images.
@@ -572,8 +577,8 @@ pub fn line(
     }
 }
 
-/// Opens the best model of a stored run.
-pub fn open(folder: &Path) -> Result<(TrainConfig, MlpEngine, ModelCard)> {
+/// Opens the best model of a stored run, in the engine that trained it.
+pub fn open(folder: &Path) -> Result<(TrainConfig, Executor, ModelCard)> {
     let path = Files::new(folder).best();
     let config = open_config(folder)?;
     if !path.exists() {
@@ -589,10 +594,13 @@ pub fn open(folder: &Path) -> Result<(TrainConfig, MlpEngine, ModelCard)> {
     let card: ModelCard =
         serde_json::from_str(&text).map_err(|e| foreign(format!("a description like {text:?} ({e})")))?;
     let pixels = card.height.checked_mul(card.width).filter(|p| (1..=1 << 24).contains(p));
+    // The description must be true before a network of its size is made.
+    let reads = |pixels: &usize| stored.encoder.first().is_some_and(|p| p.shape.contains(pixels));
+    let pixels = pixels.filter(reads);
     let pixels = pixels.ok_or_else(|| foreign(format!("images of {}x{} pixels", card.height, card.width)))?;
-    let mut engine = model(&config, pixels)?;
-    load(&mut engine, &stored).map_err(|e| foreign(format!("one with {e}")))?;
-    Ok((config, engine, card))
+    let mut executor = Executor::new(&config, pixels)?;
+    executor.restore(&stored, vec![], card.step).map_err(foreign)?;
+    Ok((config, executor, card))
 }
 
 /// The metrics of a stored run.

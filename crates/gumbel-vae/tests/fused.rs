@@ -7,7 +7,7 @@ use gumbel::structure::{Categorical, Structure};
 use gumbel_vae::adam::Moments;
 use gumbel_vae::engine::{Autodiff, Method, StepOptions};
 use gumbel_vae::fused::{Bits, Fused, Isa, Model, Options};
-use gumbel_vae::model::{Mlp, Named, parameters};
+use gumbel_vae::model::{Mlp, Named, parameters, with_parameters};
 
 fn uniform(len: usize, seed: u64) -> Vec<f32> {
     let mut x = vec![0.0; len];
@@ -153,6 +153,81 @@ fn gradients_equal_those_of_automatic_differentiation() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A run of some steps on changing batches, the last one smaller.
+fn train(case: &Case, method: &Method<Categorical>, threads: usize, steps: u64) -> (Vec<Named>, Vec<Moments>) {
+    let images = case.images(77);
+    let bits = Bits::new(&images, case.pixels).unwrap();
+    let start = all(&case.autodiff(5));
+    let mut fused = case.fused(method, threads);
+    fused.load(&start, &[], 0);
+    for step in 0..steps {
+        let order = Noise::new(6, Purpose::Shuffle, step).permutation(case.batch);
+        let batch = &order[..case.batch - (step % 3 == 2) as usize * (case.batch / 2)];
+        let noise = Noise::new(6, Purpose::Noise, step);
+        fused.step(&bits, batch, &Options { method, kl_weight: 1.0, noise: &noise }).unwrap();
+    }
+    let mut out = start;
+    let moments = fused.store(&mut out);
+    (out, moments)
+}
+
+#[test]
+fn steps_do_not_depend_on_threads() {
+    for (structure, hidden) in [(Categorical::new(37), vec![300]), (Categorical::binary(9), vec![40, 300])] {
+        let (structure, pixels) = (structure.unwrap(), 784);
+        let case = Case { pixels, hidden, structure, batch: 50, samples: 1, density: 0.2 };
+        for (name, method) in methods(&structure) {
+            let one = train(&case, &method, 1, 7);
+            assert!(one == train(&case, &method, 2, 7) && one == train(&case, &method, 5, 7), "{name}, {structure:?}");
+        }
+    }
+}
+
+/// Both engines from the same state, back and forth: what one has left the other goes on with.
+#[test]
+fn engines_take_turns() {
+    for seed in [3, 8, 21] {
+        let case = Case { samples: 1, ..Case::random(seed) };
+        let images = case.images(seed);
+        let bits = Bits::new(&images, case.pixels).unwrap();
+        let batch: Vec<u32> = (0..case.batch as u32).collect();
+        let method = Method::Relaxed { temperature: 0.9, straight_through: false };
+        let noise = |step| Noise::new(seed, Purpose::Noise, step);
+        let gumbel = |step| {
+            let mut gumbel = vec![0.0; case.batch * case.structure.unary()];
+            noise(step).gumbel(&mut gumbel);
+            gumbel
+        };
+        let mut plain = case.autodiff(seed);
+        let mut mixed = case.autodiff(seed);
+        let mut fused = case.fused(&method, 2);
+        for step in 0..6 {
+            let gumbel = gumbel(step);
+            let options = StepOptions { method: &method, kl_weight: 1.0, noise: &gumbel };
+            plain.step(&images, case.pixels, &options).unwrap();
+            if step % 2 == 0 {
+                mixed.step(&images, case.pixels, &options).unwrap();
+                continue;
+            }
+            let mut state = all(&mixed);
+            fused.load(&state, mixed.adam.moments(), mixed.adam.steps());
+            fused.step(&bits, &batch, &Options { method: &method, kl_weight: 1.0, noise: &noise(step) }).unwrap();
+            let moments = fused.store(&mut state);
+            mixed.adam.restore(fused.steps(), moments, &state).unwrap();
+            let decoder = state.split_off(2 * case.hidden.len() + 2);
+            let modules = (mixed.encoder().clone(), mixed.decoder().clone());
+            mixed.set_modules(
+                with_parameters(modules.0, &state).unwrap(),
+                with_parameters(modules.1, &decoder).unwrap(),
+            );
+        }
+        for (a, b) in all(&mixed).iter().zip(all(&plain)) {
+            // Adam divides by the gradient's size: where that is rounding, so is the step, at most lr each.
+            assert_close(&format!("seed {seed}, {}", a.name), &a.values, &b.values, 1e-3, 0.2);
         }
     }
 }

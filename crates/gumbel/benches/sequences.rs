@@ -1,8 +1,8 @@
-//! Chain, tree and subset: arg max, marginals, KL with its gradient, and samples, one instance after the other.
+//! Categorical, chain, tree and subset: arg max, marginals, KL with its gradient, and samples, one instance after the other.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gumbel::noise::{Noise, Purpose, below};
-use gumbel::structure::{Chain, Subset, Sums, Tree};
+use gumbel::structure::{Categorical, Chain, Subset, Sums, Tree};
 use std::hint::black_box;
 
 /// Instances gone through in turn, so that no branch predictor learns one by heart.
@@ -41,6 +41,8 @@ fn operations<S: Sums>(c: &mut Criterion, name: &str, structure: &S) {
 }
 
 fn sequences(c: &mut Criterion) {
+    operations(c, "categorical n=1 K=50", &Categorical::new(50).unwrap());
+    operations(c, "categorical n=20 K=10", &Categorical::product(20, 10).unwrap());
     operations(c, "chain T=100 K=32", &Chain::new(100, 32).unwrap());
     operations(c, "chain T=100 K=4", &Chain::new(100, 4).unwrap());
     let mut generator = Noise::new(0, Purpose::User(2), 0).generator_at(0);

@@ -38,18 +38,17 @@ pub fn softmax_in_place(x: &mut [f32]) -> f32 {
 
 /// Index of the largest value, the first one among equals; `None` for an empty slice.
 ///
-/// NaN values are never chosen unless they come first: check for them before.
+/// NaN values are never chosen unless there is nothing else: check for them before.
 #[inline]
 pub fn argmax(x: &[f32]) -> Option<usize> {
-    let mut best = *x.first()?;
-    let mut index = 0;
-    for (i, &v) in x.iter().enumerate().skip(1) {
-        if v > best {
-            best = v;
-            index = i;
-        }
-    }
-    Some(index)
+    // First the maximum, several at a time, then its place.
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let (eights, rest) = x.as_chunks::<8>();
+    let greater = |lane: &mut f32, v: f32| *lane = if v > *lane { v } else { *lane };
+    eights.iter().for_each(|eight| lanes.iter_mut().zip(eight).for_each(|(lane, v)| greater(lane, *v)));
+    lanes.iter_mut().zip(rest).for_each(|(lane, v)| greater(lane, *v));
+    let best = lanes.into_iter().fold(f32::NEG_INFINITY, |best, v| if v > best { v } else { best });
+    if x.is_empty() { None } else { Some(x.iter().position(|v| *v == best).unwrap_or(0)) }
 }
 
 /// `exp(x)` for `x <= 0`, to the rounding of f32 (2 ulp), zero below -87 where f32 turns subnormal; written so that

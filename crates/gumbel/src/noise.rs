@@ -93,6 +93,7 @@ impl Noise {
     }
 
     /// Fills `out` with standard Gumbel variables of mean [`EULER_GAMMA`]; all are finite.
+    #[inline(always)]
     pub fn gumbel(&self, out: &mut [f32]) {
         self.fill(out, gumbel_from_bits);
     }
@@ -118,6 +119,7 @@ impl Noise {
         order
     }
 
+    #[inline(always)]
     fn fill(&self, out: &mut [f32], f: impl Fn(u32) -> f32 + Sync) {
         let fill_chunk = |(c, chunk): (usize, &mut [f32])| {
             let mut generator = self.generator_at((c * CHUNK) as u64);

@@ -24,12 +24,13 @@ pub struct Annealing {
 }
 
 impl Annealing {
-    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite.
+    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite, start and least value also in f32.
     pub fn new(start: f64, min: f64, decay: f64, every: u64) -> Result<Self, Error> {
-        if !(start.is_finite() && start > 0.0) {
+        let usable = |value: f64| (value as f32).is_normal() && value > 0.0;
+        if !usable(start) {
             return Err(Error::range("start", start, "a finite number greater than 0"));
         }
-        if !(min.is_finite() && min > 0.0 && min <= start) {
+        if !(usable(min) && min <= start) {
             return Err(Error::range("min", min, format!("a number greater than 0 and at most the start, {start}")));
         }
         if !(decay.is_finite() && decay >= 0.0) {
@@ -71,6 +72,9 @@ mod tests {
     fn refuses_impossible_settings() {
         for (s, m, d, e) in [
             (0.0, 0.1, 0.0, 1),
+            (1e-50, 1e-50, 0.0, 1),
+            (1.0, 1e-50, 0.0, 1),
+            (1e300, 0.1, 0.0, 1),
             (f64::NAN, 0.1, 0.0, 1),
             (1.0, 0.0, 0.0, 1),
             (1.0, 2.0, 0.0, 1),

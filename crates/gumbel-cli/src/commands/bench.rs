@@ -80,7 +80,7 @@ fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
         seed: config.seed,
     };
     if common.json {
-        output::json(&time);
+        output::json(&time)
     } else {
         output::line(&format!(
             "{}, {}, {}, {} threads: {:.3} ms per step (p10 {:.3}, p90 {:.3}), {:.0} images/s",
@@ -92,7 +92,6 @@ fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
             time.p10,
             time.p90,
             time.images_per_s
-        ));
+        ))
     }
-    Ok(())
 }

@@ -18,7 +18,7 @@ pub fn run(common: &Common, command: &Data) -> Result<(), Failure> {
 fn list(common: &Common) -> Result<(), Failure> {
     for l in gumbel_data::list(&common.source())? {
         if common.json {
-            output::json(&l);
+            output::json(&l)?;
             continue;
         }
         let place = match (&l.folder, l.available) {
@@ -26,7 +26,7 @@ fn list(common: &Common) -> Result<(), Failure> {
             (Some(folder), true) => format!("in {}", folder.display()),
             (Some(folder), false) => format!("not in {} (missing: {})", folder.display(), l.missing.join(", ")),
         };
-        output::line(&format!("{:14} {place}", l.name.to_string()));
+        output::line(&format!("{:14} {place}", l.name.to_string()))?;
     }
     Ok(())
 }
@@ -34,25 +34,25 @@ fn list(common: &Common) -> Result<(), Failure> {
 fn info(common: &Common, name: DatasetName) -> Result<(), Failure> {
     let i = gumbel_data::info(name, &common.source(), &mut |p| progress(common, &p))?;
     if common.json {
-        output::json(&i);
+        output::json(&i)?;
         return Ok(());
     }
-    output::line(&format!("{}: {}", i.name, i.origin));
-    output::line(&format!("images   {} train, {} valid, {} test", i.images.train, i.images.valid, i.images.test));
-    output::line(&format!("size     {} x {} pixels, grey", i.height, i.width));
+    output::line(&format!("{}: {}", i.name, i.origin))?;
+    output::line(&format!("images   {} train, {} valid, {} test", i.images.train, i.images.valid, i.images.test))?;
+    output::line(&format!("size     {} x {} pixels, grey", i.height, i.width))?;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let (train, test) = (percent(i.mean_ink.train), percent(i.mean_ink.test));
-    output::line(&format!("ink      {train} of the training pixels after rounding, {test} of the test pixels"));
-    output::line(&format!("classes  {}: {}", i.classes.len(), i.classes.join(", ")));
+    output::line(&format!("ink      {train} of the training pixels after rounding, {test} of the test pixels"))?;
+    output::line(&format!("classes  {}: {}", i.classes.len(), i.classes.join(", ")))?;
     Ok(())
 }
 
 fn fetch(common: &Common, name: DatasetName) -> Result<(), Failure> {
     for f in gumbel_data::fetch(name, &common.source(), &mut |p| progress(common, &p))? {
         if common.json {
-            output::json(&f);
+            output::json(&f)?;
         } else {
-            output::line(&format!("{} ({} bytes)", f.path.display(), f.bytes));
+            output::line(&format!("{} ({} bytes)", f.path.display(), f.bytes))?;
         }
     }
     Ok(())
@@ -61,7 +61,7 @@ fn fetch(common: &Common, name: DatasetName) -> Result<(), Failure> {
 fn verify(common: &Common, name: DatasetName) -> Result<(), Failure> {
     let v = gumbel_data::verify(name, &common.source())?;
     if common.json {
-        output::json(&v);
+        output::json(&v)?;
     } else {
         for f in &v.files {
             let status = match f.status {
@@ -70,7 +70,7 @@ fn verify(common: &Common, name: DatasetName) -> Result<(), Failure> {
                 FileStatus::Missing => "missing",
                 FileStatus::Unknown => "present, no checksum is known",
             };
-            output::line(&format!("{:32} {status}", f.file));
+            output::line(&format!("{:32} {status}", f.file))?;
         }
     }
     if v.ok {

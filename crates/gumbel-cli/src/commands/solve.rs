@@ -6,7 +6,7 @@ use crate::problem::{self, Answer, Bad, Solver};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub fn run(_: &Common, command: &Solve) -> Result<(), Failure> {
         _ => ("standard input".into(), Box::new(io::stdin())),
     };
     let mut input = BufReader::with_capacity(BUFFER, input);
-    let mut out = io::stdout().lock();
+    // Standard output by itself writes line by line.
+    let mut out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
     let read_failed = |e: io::Error| Failure::Other(format!("{name}: {e}"));
     let (mut answered, mut refused) = (0usize, 0usize);
     let mut print = |answers: Vec<Result<Vec<u8>, Vec<u8>>>| -> Result<bool, Failure> {

@@ -5,7 +5,7 @@ use crate::args::{Common, Curves, Evaluate, Inspect, Reconstruct, Sample};
 use crate::output::{self, Failure};
 use gumbel_data::{Dataset, Split};
 use gumbel_vae::config::TrainConfig;
-use gumbel_vae::evaluate::{self, BoundKind, Protocol};
+use gumbel_vae::evaluate::{BoundKind, Protocol};
 use gumbel_vae::train::{self, ModelCard};
 use gumbel_vae::{inspect, picture};
 use std::path::Path;
@@ -13,20 +13,19 @@ use std::time::Instant;
 
 /// Evaluates the best model of a run.
 pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
+    let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
     let mut protocol = Protocol::new(&config);
     protocol.paper_samples = command.samples.or(protocol.paper_samples);
     let limit = if command.split == Split::Train { config.train_limit } else { config.eval_limit };
     let began = Instant::now();
-    let e = evaluate::evaluate(&engine, &config, &data, command.split, limit, &protocol)?;
+    let e = model.evaluate(&data, command.split, limit, &protocol)?;
     let last = card.step.saturating_sub(1);
     let schedules = (config.epsilon_schedule()?.at(last), config.temperature_schedule()?.at(last));
     let seconds = began.elapsed().as_secs_f64();
     let line = train::line(&e, card.epoch, card.step, command.split, schedules, None, (seconds, 0.0));
     if common.json {
-        output::json(&line);
-        return Ok(());
+        return output::json(&line);
     }
     let samples =
         |samples: Option<usize>| samples.map_or("exact expectation".into(), |m| format!("{m} samples of z per image"));
@@ -58,32 +57,29 @@ paper_loss     {}",
         e.kl,
         e.nll.map_or("  too many states to enumerate".into(), |n| format!("{n:10.4}   (exact)")),
         paper,
-    ));
-    Ok(())
+    ))
 }
 
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
-    train::samples(&engine, config.seed, (card.height, card.width), &command.out, command.rows)?;
-    written(common, &command.out);
-    Ok(())
+    let (config, mut model, card) = train::open(&command.run)?;
+    train::samples(model.model(), config.seed, (card.height, card.width), &command.out, command.rows)?;
+    written(common, &command.out)
 }
 
 /// Draws test images beside their reconstructions.
 pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
+    let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
-    train::reconstructions(&engine, &config, &data, &command.out)?;
-    written(common, &command.out);
-    Ok(())
+    train::reconstructions(model.model(), &config, &data, &command.out)?;
+    written(common, &command.out)
 }
 
 /// Shows what a model has learned.
 pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
-    let (config, engine, card) = train::open(&command.run)?;
+    let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
-    let found = inspect::inspect(&engine, &config, &data, card.step, command.limit)?;
+    let found = inspect::inspect(model.model(), &config, &data, card.step, command.limit)?;
     if let Some(out) = &command.out {
         let Some(couplings) = &found.couplings else {
             return Err(Failure::Usage(format!(
@@ -95,8 +91,7 @@ pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
         picture::heat_map(out, &matrix, couplings.len())?;
     }
     if common.json {
-        output::json(&found);
-        return Ok(());
+        return output::json(&found);
     }
     let list = |values: &mut dyn Iterator<Item = f64>| values.map(|v| format!("{v:8.3}")).collect::<String>();
     let marginals = found.marginal_samples.map_or("exact posterior means".into(), |m| {
@@ -130,11 +125,11 @@ z* = z(eps)            {:.1}% at epsilon {}",
         let name = if i == 0 { "mean couplings" } else { "" };
         text += &format!("\n{name:<23}{}", list(&mut row.iter().map(|w| w.unwrap_or(f64::NAN))).replace("NaN", "  -"));
     }
-    output::line(&text);
-    if let (Some(out), false) = (&command.out, common.quiet) {
-        output::line(&out.display());
+    output::line(&text)?;
+    match &command.out {
+        Some(out) => written(common, out),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Draws the curves of several runs.
@@ -145,8 +140,7 @@ pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
         runs.push((name, train::read_metrics(run)?));
     }
     picture::comparison(&command.out, &command.split.to_string(), &runs)?;
-    written(common, &command.out);
-    Ok(())
+    written(common, &command.out)
 }
 
 /// The data set of a run, with images of the model's size.
@@ -167,10 +161,10 @@ fn matching(common: &Common, config: &TrainConfig, card: &ModelCard, run: &Path)
     Ok(data)
 }
 
-fn written(common: &Common, path: &Path) {
-    if common.json {
-        output::json(&serde_json::json!({ "out": path }));
-    } else if !common.quiet {
-        output::line(&path.display());
+fn written(common: &Common, path: &Path) -> Result<(), Failure> {
+    match (common.json, common.quiet) {
+        (true, _) => output::json(&serde_json::json!({ "out": path.to_string_lossy() })),
+        (_, false) => output::line(&path.display()),
+        _ => Ok(()),
     }
 }

@@ -19,9 +19,11 @@ pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
     watch.note(&format!("{} images of {}, run folder {}", data.train.count(), data.origin, folder.display()));
     let outcome = train(&config, &data, &folder, start, &mut watch)?;
     watch.bar.finish_and_clear();
+    watch.printed?;
     match outcome.summary {
-        Some(summary) if common.json => output::json(&summary),
-        Some(summary) => output::line(&report(&summary, &folder.display().to_string())),
+        Some(summary) if common.json => output::json(&summary)?,
+        Some(summary) => output::line(&report(&summary, &folder.display().to_string()))?,
+        None if common.quiet => {}
         None => output::note(&format!(
             "gumbel: stopped at step {}, checkpoint saved; continue with: gumbel train --resume --out {}",
             outcome.steps,
@@ -68,6 +70,8 @@ struct Watch {
     talk: bool,
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
+    /// Training goes on when stdout takes no more: the run folder has every line. The failure is told at the end.
+    printed: Result<(), Failure>,
 }
 
 impl Watch {
@@ -85,7 +89,7 @@ impl Watch {
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left");
         bar.set_style(style.expect("the template is correct"));
-        Ok(Watch { json: common.json, talk, bar, stop })
+        Ok(Watch { json: common.json, talk, bar, stop, printed: Ok(()) })
     }
 }
 
@@ -103,8 +107,8 @@ impl Observer for Watch {
     }
 
     fn metrics(&mut self, m: &Metrics) {
-        if self.json {
-            output::json(m);
+        if self.json && self.printed.is_ok() {
+            self.printed = output::json(m);
         }
         if self.talk && m.split != "train" {
             let nll = m.nll.map_or(String::new(), |n| format!("  -ln p(x) {n:8.3}"));

@@ -8,22 +8,31 @@
 #[derive(Debug, Clone, Default)]
 pub struct Bits {
     pixels: usize,
-    /// Image i has the ones `ones[starts[i]..starts[i + 1]]`.
+    /// Image i has the ones `ones[starts[i * blocks + b]..starts[i * blocks + b + 1]]` in block b of its pixels.
     starts: Vec<u32>,
     ones: Vec<u16>,
     /// Image i has the codes `codes[cuts[i][0]..cuts[i + 1][0]]`; those of the first half of the pairs end at `cuts[i][1]`.
+    /// Both halves are filled up to a multiple of four with a code of no pair.
     cuts: Vec<[u32; 2]>,
     codes: Vec<u16>,
 }
+
+/// Pixels in a block.
+pub const BLOCK: usize = 64;
 
 /// Pairs of pixels.
 pub fn pairs(pixels: usize) -> usize {
     pixels.div_ceil(2)
 }
 
+/// The code of no pair in a half: the one behind its last.
+fn none(pixels: usize, half: usize) -> u16 {
+    3 * [pairs(pixels) / 2, pairs(pixels)][half] as u16
+}
+
 impl Bits {
     /// The largest number of pixels: codes are 16 bits wide.
-    pub const MAX_PIXELS: usize = (1 << 16) / 3 * 2;
+    pub const MAX_PIXELS: usize = ((1 << 16) / 3 - 1) * 2;
 
     /// Images `[count, pixels]` of zeros and ones; `None` if there is another value or an image is too large.
     pub fn new<T: Copy + Into<f32>>(images: &[T], pixels: usize) -> Option<Self> {
@@ -52,11 +61,14 @@ impl Bits {
     }
 
     fn push<T: Copy + Into<f32>>(&mut self, image: &[T]) -> Option<()> {
-        self.starts.push(self.ones.len() as u32);
         let first = self.codes.len() as u32;
         let mut middle = first;
         for (pair, both) in image.chunks(2).enumerate() {
+            if (2 * pair).is_multiple_of(BLOCK) {
+                self.starts.push(self.ones.len() as u32);
+            }
             if pair == pairs(self.pixels) / 2 {
+                self.fill_up(first, none(self.pixels, 0));
                 middle = self.codes.len() as u32;
             }
             let mut kind = 0;
@@ -73,8 +85,14 @@ impl Bits {
                 self.codes.push(3 * pair as u16 + kind - 1);
             }
         }
+        self.fill_up(middle, none(self.pixels, 1));
         self.cuts.push([first, middle]);
         Some(())
+    }
+
+    fn fill_up(&mut self, first: u32, code: u16) {
+        let missing = (self.codes.len() - first as usize).wrapping_neg() % 4;
+        self.codes.extend(std::iter::repeat_n(code, missing));
     }
 
     fn close(&mut self) {
@@ -84,7 +102,7 @@ impl Bits {
 
     /// Number of images.
     pub fn count(&self) -> usize {
-        self.starts.len().saturating_sub(1)
+        self.cuts.len().saturating_sub(1)
     }
 
     /// Pixels of an image.
@@ -97,15 +115,20 @@ impl Bits {
         self.ones.len() as f64 / (self.count() * self.pixels).max(1) as f64
     }
 
-    /// The ones of an image in ascending order.
-    pub fn ones(&self, image: usize) -> &[u16] {
-        &self.ones[self.starts[image] as usize..self.starts[image + 1] as usize]
+    /// The ones of an image among the pixels `64 block..64 (block + 1)`, in ascending order.
+    #[inline(always)]
+    pub fn ones(&self, image: usize, block: usize) -> &[u16] {
+        let i = image * self.pixels.div_ceil(BLOCK) + block;
+        &self.ones[self.starts[i] as usize..self.starts[i + 1] as usize]
     }
 
-    /// The codes of an image: in the first half of its pairs, and in the second.
-    pub fn codes(&self, image: usize) -> [&[u16]; 2] {
+    /// The codes of an image, in fours: in the first half of its pairs, and in the second. Among the last of each may be
+    /// the one behind the last of the half, which stands for nothing.
+    #[inline(always)]
+    pub fn codes(&self, image: usize) -> [&[[u16; 4]]; 2] {
         let ([first, middle], [end, _]) = (self.cuts[image], self.cuts[image + 1]);
-        [&self.codes[first as usize..middle as usize], &self.codes[middle as usize..end as usize]]
+        let fours = |from: u32, to: u32| self.codes[from as usize..to as usize].as_chunks().0;
+        [fours(first, middle), fours(middle, end)]
     }
 }
 
@@ -127,11 +150,14 @@ impl Members {
     pub fn fill(&mut self, bits: &Bits, batch: &[u32]) {
         self.counts.fill(0);
         for (place, image) in batch.iter().enumerate() {
-            for code in bits.codes(*image as usize).into_iter().flatten() {
-                let code = *code as usize;
-                let count = &mut self.counts[code];
-                self.places[code * self.batch + *count as usize] = place as u16;
-                *count += 1;
+            for (half, codes) in bits.codes(*image as usize).into_iter().enumerate() {
+                let none = none(bits.pixels, half);
+                for code in codes.as_flattened().iter().filter(|code| **code != none) {
+                    let code = *code as usize;
+                    let count = &mut self.counts[code];
+                    self.places[code * self.batch + *count as usize] = place as u16;
+                    *count += 1;
+                }
             }
         }
     }
@@ -140,13 +166,6 @@ impl Members {
     #[inline(always)]
     pub fn of(&self, code: usize) -> &[u16] {
         &self.places[code * self.batch..][..self.counts[code] as usize]
-    }
-
-    /// Places of the images that have a pixel: two lists.
-    #[inline(always)]
-    pub fn of_pixel(&self, pixel: usize) -> [&[u16]; 2] {
-        let code = pixel / 2 * 3;
-        [self.of(code + pixel % 2), self.of(code + 2)]
     }
 
     /// Whether any image has a pixel of a pair.
@@ -161,21 +180,25 @@ mod tests {
 
     #[test]
     fn lists_hold_what_the_images_do() {
-        for pixels in [1, 2, 7, 16, 25] {
+        for pixels in [1, 2, 7, 64, 131] {
             let images: Vec<u8> = (0..5 * pixels).map(|i| (i * i % 7 < 3) as u8).collect();
             let mut bits = Bits::new(&images, pixels).unwrap();
             for _ in 0..2 {
                 assert_eq!((bits.count(), bits.pixels()), (5, pixels));
                 for (i, image) in images.chunks(pixels).enumerate() {
                     let ones: Vec<u16> = (0..pixels as u16).filter(|p| image[*p as usize] == 1).collect();
-                    assert_eq!(bits.ones(i), ones);
-                    let [a, b] = bits.codes(i);
+                    let blocks = (0..pixels.div_ceil(BLOCK)).flat_map(|b| bits.ones(i, b)).copied();
+                    assert_eq!(blocks.collect::<Vec<_>>(), ones);
+                    let [a, b] = [0, 1].map(|half| {
+                        let codes = bits.codes(i)[half].as_flattened().iter().copied();
+                        codes.filter(|c| *c != none(pixels, half)).collect::<Vec<_>>()
+                    });
                     let decode = |c: &u16| match c % 3 {
                         0 => vec![c / 3 * 2],
                         1 => vec![c / 3 * 2 + 1],
                         _ => vec![c / 3 * 2, c / 3 * 2 + 1],
                     };
-                    assert_eq!(a.iter().chain(b).flat_map(decode).collect::<Vec<_>>(), ones);
+                    assert_eq!(a.iter().chain(&b).flat_map(decode).collect::<Vec<_>>(), ones);
                     assert!(a.iter().all(|c| (*c as usize) < 3 * (pairs(pixels) / 2)));
                     assert!(b.iter().all(|c| *c as usize >= 3 * (pairs(pixels) / 2)));
                 }
@@ -183,7 +206,7 @@ mod tests {
                 for batch in [&[3u32, 0, 3, 1][..], &[2]] {
                     members.fill(&bits, batch);
                     for p in 0..pixels {
-                        let mut found = members.of_pixel(p).concat();
+                        let mut found = [members.of(p / 2 * 3 + p % 2), members.of(p / 2 * 3 + 2)].concat();
                         found.sort_unstable();
                         let has = |place: &u16| images[batch[*place as usize] as usize * pixels + p] == 1;
                         assert_eq!(found, (0..batch.len() as u16).filter(has).collect::<Vec<_>>());

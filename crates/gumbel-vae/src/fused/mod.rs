@@ -310,15 +310,16 @@ impl Fused {
         let (codes, decoder, rows) = (&self.codes, &self.decoder, self.states);
         let refresh = !self.fresh;
         let members = each(std::slice::from_mut(&mut self.members), |_, m| m.fill(shared.bits, shared.batch));
-        let noise = each(&mut self.rows, |_, rows| rows.begin(shared));
-        let first = each(&mut self.first.groups, |_, group| {
-            isa.run(first::Forward { group, bits: shared.bits, batch: shared.batch });
+        let noise = each(&mut self.rows, |_, rows| isa.run(rows::Begin { rows, shared }));
+        let slices = &self.first.slices;
+        let first = each(&mut self.first.groups, |number, group| {
+            isa.run(first::Forward { number, group, slices, bits: shared.bits, batch: shared.batch });
         });
         let width = self.output.units;
         let blocks = if self.states > 0 && refresh { &mut self.output.blocks[..] } else { &mut [] };
         let table = each(blocks, |_, block| {
-            let units = |g, c| transposed(codes, decoder, g, c);
-            isa.run(output::Forward { block, units, width, rows });
+            let (units, transposed) = (|g, c| tile(codes, decoder, g, c), |g, c| transposed(codes, decoder, g, c));
+            isa.run(output::Forward { block, transposed, units, width, rows });
         });
         self.team.run(&[&members, &noise, &table, &first]);
         self.fresh = self.states > 0;
@@ -409,6 +410,7 @@ impl Fused {
     fn backward_table(&mut self, shared: &Shared<'_>, rates: Rates) {
         let Fused { isa, team, members, first, encoder, rows, codes, decoder, output, table, totals, .. } = self;
         let (isa, states, width) = (*isa, self.states, output.units);
+        let (bits, batch) = (shared.bits, shared.batch);
         let weights = |place: usize| rows[place / LANES].weights(place % LANES);
         let role = match self.samples > 1 || self.needs == Needs::States {
             true => Role::Weighted { weights: &weights },
@@ -416,7 +418,7 @@ impl Fused {
         };
         let units = |g, c| tile(codes, decoder, g, c);
         let blocks = each(&mut output.blocks, |_, block| {
-            isa.run(output::Backward { block, units, width, rows: states, totals, role: &role, members, rates });
+            isa.run(output::Backward { block, units, width, rows: states, totals, role: &role, bits, batch, rates });
         });
         backward_encoder(team, isa, (first, encoder, rows), shared, rates, &blocks);
         let n = self.structure.variables();
@@ -427,10 +429,13 @@ impl Fused {
             backward_decoder(team, isa, codes, decoder, states, rates);
         }
         first.touch(members);
-        let (touched, gradients, group_width) = (&first.touched, &encoder[0].slabs, codes.width);
-        let images = each(&mut first.groups, |g, group| {
-            let gradient = &gradients[g].gradient[..shared.batch.len()];
-            isa.run(first::Update { group, gradient, members, touched, rates });
+        let (touched, group_width, count) = (&first.touched, codes.width, shared.batch.len());
+        let gradient = |g: usize| &encoder[0].slabs[g].gradient[..count];
+        let images = each(&mut first.slices, |_, slice| {
+            isa.run(first::Update { slice, gradient, members, touched, rates });
+        });
+        let biases = each(&mut first.groups, |g, group| {
+            isa.run(first::Biases { group, gradient: gradient(g), rates });
         });
         let codes = each(&mut codes.groups, |g, group| {
             if shallow {
@@ -438,7 +443,7 @@ impl Fused {
             }
             isa.run(codes::Update { group, input: input(), rows: states, width: group_width, rates, again: true });
         });
-        team.run(&[&images, &codes]);
+        team.run(&[&images, &codes, &biases]);
         decode(team, isa, &self.codes, decoder, states);
         self.fresh = false;
     }
@@ -452,6 +457,7 @@ impl Fused {
     ) -> Result<Option<f64>> {
         let Fused { isa, team, members, first, encoder, rows: pieces, codes, decoder, output, totals, .. } = self;
         let (isa, width, scale) = (*isa, output.units, shared.scale());
+        let (bits, batch) = (shared.bits, shared.batch);
         let (chunks, count) = (lanes(shared.batch.len()), shared.batch.len());
         let stride = chunks * LANES;
         let rows = (self.samples - 1) * stride + count;
@@ -484,10 +490,10 @@ impl Fused {
             .filter(|(r, _)| *r < rows && r % stride < count)
             .for_each(|(_, t)| *t = scale);
         let role = Role::Images { stride, samples: self.samples, scale };
-        let (units, lying) = (|g, c| tile(codes, decoder, g, c), |g, c| transposed(codes, decoder, g, c));
+        let (units, transposed) = (|g, c| tile(codes, decoder, g, c), |g, c| transposed(codes, decoder, g, c));
         let blocks = each(&mut output.blocks, |_, block| {
-            isa.run(output::Forward { block, units: lying, width, rows });
-            isa.run(output::Backward { block, units, width, rows, totals, role: &role, members, rates });
+            isa.run(output::Forward { block, transposed, units, width, rows });
+            isa.run(output::Backward { block, units, width, rows, totals, role: &role, bits, batch, rates });
         });
         match temperature {
             None => backward_encoder(team, isa, (first, encoder, pieces), shared, rates, &blocks),
@@ -510,15 +516,18 @@ impl Fused {
             backward_encoder(team, isa, (first, encoder, pieces), shared, rates, &none);
         }
         first.touch(members);
-        let (touched, gradients, group_width) = (&first.touched, &encoder[0].slabs, codes.width);
-        let images = each(&mut first.groups, |g, group| {
-            let gradient = &gradients[g].gradient[..count];
-            isa.run(first::Update { group, gradient, members, touched, rates });
+        let (touched, group_width) = (&first.touched, codes.width);
+        let gradient = |g: usize| &encoder[0].slabs[g].gradient[..count];
+        let images = each(&mut first.slices, |_, slice| {
+            isa.run(first::Update { slice, gradient, members, touched, rates });
+        });
+        let biases = each(&mut first.groups, |g, group| {
+            isa.run(first::Biases { group, gradient: gradient(g), rates });
         });
         let codes = each(&mut codes.groups, |_, group| {
             isa.run(codes::Update { group, input: input!(pieces), rows, width: group_width, rates, again: false });
         });
-        team.run(&[&images, &codes]);
+        team.run(&[&images, &codes, &biases]);
         Ok(reconstruction)
     }
 

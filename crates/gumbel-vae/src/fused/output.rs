@@ -6,16 +6,11 @@
 //! images are sparse, so the second term touches their ones only. The block then gives its part of the gradient at the
 //! decoder's units and, while its tiles are in the cache, consumes the gradient of its weights in Adam.
 
-use super::bits::Members;
+use super::bits::{BLOCK, Bits};
 use super::dense::{Activation, rows_in};
 use super::first::Part;
 use super::simd::{Kernel, LANES, Lane, Vector, lanes};
-use super::tile::{Rates, Weights, by_rows, columns_by_lanes, rows_by_lanes};
-
-/// Groups of pixels in a block.
-const GROUPS: usize = 4;
-/// Pixels in a block.
-pub const PIXELS: usize = GROUPS * LANES;
+use super::tile::{Rates, Weights, by_rows, columns_by_lanes, rows_by_lanes, rows_by_some_lanes};
 
 pub struct Output {
     pub pixels: usize,
@@ -32,7 +27,7 @@ pub struct Block {
     weights: Weights,
     /// `[pixel groups]`, pixels in the lanes.
     bias: Weights,
-    /// Logits `[pixel groups, chunks of rows, 16 pixels]`, rows in the lanes.
+    /// Logits `[chunks of rows, 64 pixels]`, rows in the lanes.
     logits: Vec<Lane>,
     /// First their sigmoids, then the derivatives.
     derivative: Vec<Lane>,
@@ -45,21 +40,21 @@ pub struct Block {
 impl Output {
     pub fn new(pixels: usize, units: usize, rows: usize) -> Self {
         let block = |b: usize| {
-            let count = PIXELS.min(pixels - b * PIXELS);
+            let count = BLOCK.min(pixels - b * BLOCK);
             let (groups, chunks) = (lanes(count), lanes(rows));
             let zero = |n: usize| vec![Lane::ZERO; n];
             Block {
-                first: b * PIXELS,
+                first: b * BLOCK,
                 pixels: count,
                 weights: Weights::new(groups * lanes(units) * LANES),
                 bias: Weights::new(groups),
-                logits: zero(groups * chunks * LANES),
-                derivative: zero(groups * chunks * LANES),
+                logits: zero(chunks * BLOCK),
+                derivative: zero(chunks * BLOCK),
                 sums: zero(chunks),
                 units: zero(lanes(units) * chunks * LANES),
             }
         };
-        Output { pixels, units, blocks: (0..pixels.div_ceil(PIXELS)).map(block).collect() }
+        Output { pixels, units, blocks: (0..pixels.div_ceil(BLOCK)).map(block).collect() }
     }
 
     /// Visits the parameters with their moments; see [`super::first::First::visit`].
@@ -82,10 +77,27 @@ impl Output {
         }
     }
 
-    /// Logits of a pixel for the rows of a chunk, after a forward pass over `chunks` chunks.
+    /// Sums of the logits at an image's ones for N chunks of rows from the first on.
     #[inline(always)]
-    pub fn logits(&self, pixel: usize, chunk: usize, chunks: usize) -> &Lane {
-        &self.blocks[pixel / PIXELS].logits[(pixel % PIXELS / LANES * chunks + chunk) * LANES + pixel % LANES]
+    pub fn logits_of<W: Vector, const N: usize>(&self, w: W, bits: &Bits, image: usize, first: usize) -> [W::V; N] {
+        // Two sums for each, so that additions need not wait for each other.
+        let mut sums = [[w.zero(); N]; 2];
+        for (b, block) in self.blocks.iter().enumerate() {
+            let logits: &[[Lane; BLOCK]] = block.logits.as_chunks().0;
+            let logits: &[[Lane; BLOCK]; N] = logits[first..].first_chunk().expect("N chunks");
+            let add = |sums: &mut [W::V; N], one: u16| {
+                for (sum, logits) in sums.iter_mut().zip(logits) {
+                    *sum = w.add(*sum, w.load(&logits[one as usize % BLOCK]));
+                }
+            };
+            let (twos, last) = bits.ones(image, b).as_chunks::<2>();
+            for two in twos {
+                add(&mut sums[0], two[0]);
+                add(&mut sums[1], two[1]);
+            }
+            last.iter().for_each(|one| add(&mut sums[0], *one));
+        }
+        std::array::from_fn(|n| w.add(sums[0][n], sums[1][n]))
     }
 }
 
@@ -107,15 +119,20 @@ pub enum Role<'a> {
 }
 
 /// Logits, sums of softplus and sigmoids for rows of units.
-pub struct Forward<'a, H> {
+pub struct Forward<'a, T, H> {
     pub block: &'a mut Block,
     /// Transposed activations: the tile `[16 units, rows in the lanes]` of a group of units and a chunk.
+    pub transposed: T,
+    /// Activations: the tile `[rows, 16 units]`.
     pub units: H,
     pub width: usize,
     pub rows: usize,
 }
 
-impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Forward<'_, H> {
+/// Rows in a chunk up to which units stand in the lanes: fewer would leave most lanes empty.
+const FEW: usize = 4;
+
+impl<'a, T: Fn(usize, usize) -> &'a [Lane], H: Fn(usize, usize) -> &'a [Lane]> Kernel for Forward<'_, T, H> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
         let Block { weights, bias, logits, derivative, sums, pixels, .. } = self.block;
@@ -123,12 +140,30 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Forward<'_, H> {
         sums[..chunks].fill(Lane::ZERO);
         for p in 0..lanes(*pixels) {
             for (c, sums) in sums[..chunks].iter_mut().enumerate() {
-                let tile = (p * chunks + c) * LANES;
+                let tile = c * BLOCK + p * LANES;
                 by_rows!(W, rows_in(*pixels, p), |first, R| {
                     let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(bias.p[p].0[first + q]));
-                    for g in 0..groups {
-                        let weights = &weights.p[(p * groups + g) * LANES + first..];
-                        rows_by_lanes(w, &mut acc, weights, &(self.units)(g, c)[..rows_in(self.width, g)]);
+                    let rows = rows_in(self.rows, c);
+                    if rows <= FEW {
+                        let mut few = [Lane::ZERO; R];
+                        for r in 0..rows {
+                            let mut products = [w.zero(); R];
+                            for g in 0..groups {
+                                let unit = w.load(&(self.units)(g, c)[r]);
+                                let weights: &[Lane; R] =
+                                    weights.p[(p * groups + g) * LANES + first..].first_chunk().expect("R pixels");
+                                for (product, weight) in products.iter_mut().zip(weights) {
+                                    *product = w.fma(w.load(weight), unit, *product);
+                                }
+                            }
+                            few.iter_mut().zip(products).for_each(|(t, product)| t.0[r] = w.sum(product));
+                        }
+                        acc.iter_mut().zip(&few).for_each(|(acc, few)| *acc = w.add(*acc, w.load(few)));
+                    } else {
+                        for g in 0..groups {
+                            let weights = &weights.p[(p * groups + g) * LANES + first..];
+                            rows_by_lanes(w, &mut acc, weights, &(self.transposed)(g, c)[..rows_in(self.width, g)]);
+                        }
                     }
                     let mut sum = w.load(sums);
                     for (q, t) in acc.into_iter().enumerate() {
@@ -147,6 +182,12 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Forward<'_, H> {
     }
 }
 
+/// The rows of a chunk that have a weight.
+#[inline(always)]
+fn used(totals: &Lane) -> u16 {
+    totals.0.iter().enumerate().fold(0, |used, (l, total)| used | ((*total != 0.0) as u16) << l)
+}
+
 /// Derivative at the logits, gradient at the units, gradient of the weights and Adam.
 pub struct Backward<'r, 'a, H> {
     pub block: &'r mut Block,
@@ -157,7 +198,8 @@ pub struct Backward<'r, 'a, H> {
     /// Sum of the weights of the images at each row `[chunks]`.
     pub totals: &'a [Lane],
     pub role: &'a Role<'a>,
-    pub members: &'a Members,
+    pub bits: &'a Bits,
+    pub batch: &'a [u32],
     pub rates: Rates,
 }
 
@@ -166,7 +208,7 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
     fn run<W: Vector>(self, w: W) {
         let block = self.block;
         let (groups, chunks) = (lanes(self.width), lanes(self.rows));
-        block.derive(w, chunks, self.totals, self.role, self.members);
+        block.derive(w, &self.totals[..chunks], self.role, self.bits, self.batch);
         let Block { weights, bias, derivative, units, pixels, .. } = block;
         let tiles = lanes(*pixels);
         for c in 0..chunks {
@@ -176,7 +218,7 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
                     let mut acc = [w.zero(); R];
                     for p in 0..tiles {
                         let n = rows_in(*pixels, p);
-                        let derivative = &derivative[(p * chunks + c) * LANES..][..n];
+                        let derivative = &derivative[c * BLOCK + p * LANES..][..n];
                         columns_by_lanes(w, &mut acc, derivative, first, &weights.p[(p * groups + g) * LANES..][..n]);
                     }
                     for (out, acc) in units[(g * chunks + c) * LANES + first..].iter_mut().zip(acc) {
@@ -187,10 +229,12 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
         }
         for p in 0..tiles {
             let mut sums = Lane::ZERO;
-            for c in 0..chunks {
-                for (sum, d) in sums.0.iter_mut().zip(&derivative[(p * chunks + c) * LANES..]) {
-                    *sum += d.0.iter().sum::<f32>();
+            for (q, sum) in sums.0.iter_mut().enumerate() {
+                let mut total = w.zero();
+                for c in 0..chunks {
+                    total = w.add(total, w.load(&derivative[c * BLOCK + p * LANES + q]));
                 }
+                *sum = w.sum(total);
             }
             let gradient = w.load(&sums);
             bias.adam(w, self.rates, p, gradient);
@@ -198,8 +242,9 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
                 by_rows!(W, rows_in(*pixels, p), |first, R| {
                     let mut acc = [w.zero(); R];
                     for c in 0..chunks {
-                        let derivative = &derivative[(p * chunks + c) * LANES + first..];
-                        rows_by_lanes(w, &mut acc, derivative, &(self.units)(g, c)[..rows_in(self.rows, c)]);
+                        let derivative = &derivative[c * BLOCK + p * LANES + first..];
+                        let units = (self.units)(g, c).first_chunk().expect("a tile of sixteen rows");
+                        rows_by_some_lanes(w, &mut acc, derivative, units, used(&self.totals[c]));
                     }
                     for (q, acc) in acc.into_iter().enumerate() {
                         weights.adam(w, self.rates, (p * groups + g) * LANES + first + q, acc);
@@ -213,40 +258,45 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
 impl Block {
     /// Turns the sigmoids into derivatives at the logits.
     #[inline(always)]
-    fn derive<W: Vector>(&mut self, w: W, chunks: usize, totals: &[Lane], role: &Role<'_>, members: &Members) {
+    fn derive<W: Vector>(&mut self, w: W, totals: &[Lane], role: &Role<'_>, bits: &Bits, batch: &[u32]) {
         let Block { first, pixels, logits, derivative, sums, .. } = self;
-        for p in 0..lanes(*pixels) {
-            for (c, total) in totals[..chunks].iter().enumerate() {
-                let total = w.load(total);
-                for d in &mut derivative[(p * chunks + c) * LANES..][..LANES] {
-                    w.store(d, w.mul(total, w.load(d)));
-                }
+        let logits: &[[Lane; BLOCK]] = logits.as_chunks().0;
+        let derivative: &mut [[Lane; BLOCK]] = derivative.as_chunks_mut().0;
+        for (total, derivative) in totals.iter().zip(&mut *derivative) {
+            let total = w.load(total);
+            for d in &mut derivative[..*pixels] {
+                w.store(d, w.mul(total, w.load(d)));
             }
             // Lanes beyond the last pixel belong to nobody.
-            for c in 0..chunks {
-                derivative[(p * chunks + c) * LANES..][..LANES][rows_in(*pixels, p)..].fill(Lane::ZERO);
-            }
+            derivative[*pixels..].fill(Lane::ZERO);
         }
-        for pixel in 0..*pixels {
-            let lane = |chunk: usize| (pixel / LANES * chunks + chunk) * LANES + pixel % LANES;
-            for place in members.of_pixel(*first + pixel).into_iter().flatten() {
-                match role {
-                    Role::Images { stride, samples, scale } => {
-                        for sample in 0..*samples {
-                            let row = sample * stride + *place as usize;
-                            let (lane, l) = (lane(row / LANES), row % LANES);
-                            derivative[lane].0[l] -= scale;
-                            sums[row / LANES].0[l] -= logits[lane].0[l];
+        for (place, image) in batch.iter().enumerate() {
+            let ones = bits.ones(*image as usize, *first / BLOCK).iter().map(|one| *one as usize % BLOCK);
+            match role {
+                Role::Images { stride, samples, scale } => {
+                    for row in (0..*samples).map(|sample| sample * stride + place) {
+                        let (chunk, l) = (row / LANES, row % LANES);
+                        let mut sum = 0.0;
+                        for one in ones.clone() {
+                            derivative[chunk][one].0[l] -= scale;
+                            sum += logits[chunk][one].0[l];
                         }
+                        sums[chunk].0[l] -= sum;
                     }
-                    Role::Chosen { chosen, scale } => {
-                        let row = chosen[*place as usize] as usize;
-                        derivative[lane(row / LANES)].0[row % LANES] -= scale;
+                }
+                Role::Chosen { chosen, scale } => {
+                    let (chunk, l) = (chosen[place] as usize / LANES, chosen[place] as usize % LANES);
+                    let derivative = &mut derivative[chunk];
+                    for one in ones {
+                        derivative[one].0[l] -= scale;
                     }
-                    Role::Weighted { weights } => {
-                        for (c, weight) in weights(*place as usize).iter().enumerate() {
-                            let d = &mut derivative[lane(c)];
-                            w.store(d, w.sub(w.load(d), w.load(weight)));
+                }
+                Role::Weighted { weights } => {
+                    for (weight, derivative) in weights(place).iter().zip(&mut *derivative) {
+                        let weight = w.load(weight);
+                        for one in ones.clone() {
+                            let d = &mut derivative[one];
+                            w.store(d, w.sub(w.load(d), weight));
                         }
                     }
                 }
@@ -256,12 +306,12 @@ impl Block {
 
     /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image.
     ///
-    /// `units` are tiles `[16 units, rows in the lanes]`, one for each group of units; `ones` are the image's.
+    /// `units` are tiles `[16 units, rows in the lanes]`, one for each group of units; `ones` are the image's in this block.
     #[inline(always)]
     pub fn losses<W: Vector>(&self, w: W, units: &[Lane], width: usize, ones: &[u16]) -> W::V {
         let groups = lanes(width);
         let mut sum = w.zero();
-        let mut next = ones.partition_point(|p| (*p as usize) < self.first);
+        let mut next = 0;
         for p in 0..lanes(self.pixels) {
             let n = rows_in(self.pixels, p);
             by_rows!(W, n, |first, R| {

@@ -103,7 +103,8 @@ impl Rows {
     }
 
     /// Begins a step: how many images there are, and their noise.
-    pub fn begin(&mut self, shared: &Shared<'_>) {
+    #[inline(always)]
+    fn begin(&mut self, shared: &Shared<'_>) {
         let (u, batch) = (shared.structure.unary(), shared.batch.len());
         self.count = batch.saturating_sub(self.chunk * LANES).min(LANES);
         self.outcome = Outcome::default();
@@ -179,6 +180,7 @@ impl Rows {
     }
 
     /// The KL term's gradient.
+    #[inline(always)]
     fn add_kl(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
         if shared.kl_weight != 0.0 {
             let p = shared.structure.potentials();
@@ -207,27 +209,28 @@ impl Rows {
 
     /// Losses of one image at all states of the table: sums of softplus less the logits at its ones.
     #[inline(always)]
-    pub fn table_losses<W: Vector>(&mut self, w: W, output: &Output, states: usize, ones: &[u16]) {
+    pub fn table_losses<W: Vector>(&mut self, w: W, output: &Output, states: usize, bits: &Bits, image: usize) {
         let chunks = lanes(states);
-        for c in 0..chunks {
+        let mut store = |c: usize, ones: W::V| {
             let mut sum = w.zero();
             for block in &output.blocks {
                 sum = w.add(sum, w.load(&block.sums[c]));
             }
-            let mut parts = [w.zero(); 4];
-            let (fours, rest) = ones.as_chunks::<4>();
-            for four in fours {
-                for (part, one) in parts.iter_mut().zip(four) {
-                    *part = w.add(*part, w.load(output.logits(*one as usize, c, chunks)));
-                }
-            }
-            for one in rest {
-                parts[0] = w.add(parts[0], w.load(output.logits(*one as usize, c, chunks)));
-            }
-            let ones = w.add(w.add(parts[0], parts[1]), w.add(parts[2], parts[3]));
             let mut out = Lane::ZERO;
             w.store(&mut out, w.sub(sum, ones));
             self.losses[c * LANES..][..LANES].copy_from_slice(&out.0);
+        };
+        let mut c = 0;
+        while c < chunks {
+            if chunks - c >= 4 {
+                let sums = output.logits_of::<W, 4>(w, bits, image, c);
+                sums.into_iter().enumerate().for_each(|(i, sum)| store(c + i, sum));
+                c += 4;
+            } else {
+                let [sum] = output.logits_of::<W, 1>(w, bits, image, c);
+                store(c, sum);
+                c += 1;
+            }
         }
     }
 
@@ -267,6 +270,19 @@ impl Rows {
     }
 }
 
+/// How many images there are, and their noise.
+pub struct Begin<'r, 'a> {
+    pub rows: &'r mut Rows,
+    pub shared: &'a Shared<'a>,
+}
+
+impl Kernel for Begin<'_, '_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, _: W) {
+        self.rows.begin(self.shared);
+    }
+}
+
 /// Potentials, and the gradient there from the losses at all states of the table.
 pub struct WithTable<'r, 'a, X> {
     pub rows: &'r mut Rows,
@@ -294,7 +310,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithTable<'_, 'a, X> {
             rows.add_kl(shared)?;
             for row in 0..rows.count {
                 let image = shared.batch[rows.chunk * LANES + row] as usize;
-                rows.table_losses(w, output, states, shared.bits.ones(image));
+                rows.table_losses(w, output, states, shared.bits, image);
                 if all {
                     rows.estimate(shared, estimator, (0, row), states, true)?;
                     let chunks = rows.weights.len() / LANES;
@@ -341,7 +357,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Evaluate<'_, 'a, X> {
         potentials.copy_from_slice(rows.potentials(shared.structure));
         for (row, losses) in losses.chunks_exact_mut(states).enumerate() {
             let image = shared.batch[rows.chunk * LANES + row] as usize;
-            rows.table_losses(w, output, states, shared.bits.ones(image));
+            rows.table_losses(w, output, states, shared.bits, image);
             losses.copy_from_slice(rows.losses(states));
         }
     }
@@ -386,8 +402,8 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithNeighbours<'_, 'a, X>
                         decode_changes(w, codes, dense, ones, &changes, &mut rows.changed);
                         let last = rows.changed.last().expect("a decoder has a hidden layer");
                         let mut sum = w.zero();
-                        for block in &output.blocks {
-                            sum = w.add(sum, block.losses(w, last, output.units, shared.bits.ones(image)));
+                        for (b, block) in output.blocks.iter().enumerate() {
+                            sum = w.add(sum, block.losses(w, last, output.units, shared.bits.ones(image, b)));
                         }
                         let mut losses = Lane::ZERO;
                         w.store(&mut losses, sum);

@@ -57,6 +57,19 @@ pub trait Vector: Copy {
     /// `2^n` from the number `n + 1.5 * 2^23`, -126 <= n <= 127.
     fn power(self, shifted: Self::V) -> Self::V;
 
+    /// About 1 / x, with an error of at most 2^-11.
+    fn rough_reciprocal(self, x: Self::V) -> Self::V;
+    /// The sum of the lanes.
+    fn sum(self, a: Self::V) -> f32;
+
+    /// 1 / x for normal x > 0 to about one unit in the last place. A division would wait for the square root before it.
+    #[inline(always)]
+    fn reciprocal(self, x: Self::V) -> Self::V {
+        let y = self.rough_reciprocal(x);
+        let e = self.fma(self.sub(self.zero(), x), y, self.splat(1.0));
+        self.fma(y, e, y)
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::V {
         self.splat(0.0)
@@ -130,7 +143,36 @@ macro_rules! lanewise {
     )+};
 }
 
-impl<S: pulp::Simd, const N: usize> Vector for Wide<S, N> {
+/// An approximate reciprocal with an error of at most 2^-11, in one instruction where there is one.
+pub trait Rough: pulp::Simd {
+    fn rough(self, x: Self::f32s) -> Self::f32s;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Rough for pulp::x86::V4 {
+    #[inline(always)]
+    fn rough(self, x: Self::f32s) -> Self::f32s {
+        bytemuck::cast(self.avx512f._mm512_rcp14_ps(bytemuck::cast(x)))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Rough for pulp::x86::V3 {
+    #[inline(always)]
+    fn rough(self, x: Self::f32s) -> Self::f32s {
+        self.approx_reciprocal_f32x8(x)
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Rough for pulp::aarch64::Neon {
+    #[inline(always)]
+    fn rough(self, x: Self::f32s) -> Self::f32s {
+        pulp::Simd::div_f32s(self, pulp::Simd::splat_f32s(self, 1.0), x)
+    }
+}
+
+impl<S: Rough, const N: usize> Vector for Wide<S, N> {
     type V = [S::f32s; N];
     const ROWS: usize = if N == 1 { 16 } else { 4 };
 
@@ -171,6 +213,23 @@ impl<S: pulp::Simd, const N: usize> Vector for Wide<S, N> {
             #[inline(always)]
             |i| self.0.select_f32s(self.0.greater_than_f32s(x[i], y[i]), a[i], b[i]),
         )
+    }
+
+    #[inline(always)]
+    fn rough_reciprocal(self, x: Self::V) -> Self::V {
+        x.map(
+            #[inline(always)]
+            |x| self.0.rough(x),
+        )
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::V) -> f32 {
+        let mut sum = a[0];
+        for part in &a[1..] {
+            sum = self.0.add_f32s(sum, *part);
+        }
+        self.0.reduce_sum_f32s(sum)
     }
 
     #[inline(always)]
@@ -220,6 +279,17 @@ impl Vector for Plain {
         fma(a, b, c) => a * b + c;
         choose(x, y, a, b) => if x > y { a } else { b };
         power(n) => f32::from_bits((n.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
+    }
+
+    #[inline(always)]
+    fn rough_reciprocal(self, x: Self::V) -> Self::V {
+        self.div([1.0; LANES], x)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::V) -> f32 {
+        let quarters: [f32; 4] = std::array::from_fn(|i| (a[i] + a[i + 4]) + (a[i + 8] + a[i + 12]));
+        (quarters[0] + quarters[1]) + (quarters[2] + quarters[3])
     }
 
     #[inline(always)]
@@ -322,7 +392,7 @@ impl Isa {
 mod tests {
     use super::*;
 
-    struct Functions<'a>(&'a [Lane], &'a mut [Lane], &'a mut [Lane], &'a mut [Lane]);
+    struct Functions<'a>(&'a [Lane], &'a mut [Lane], &'a mut [Lane], &'a mut [Lane], &'a mut [Lane]);
 
     impl Kernel for Functions<'_> {
         #[inline(always)]
@@ -333,6 +403,7 @@ mod tests {
                 w.store(&mut self.1[i], softplus);
                 w.store(&mut self.2[i], sigmoid);
                 w.store(&mut self.3[i], w.exp_of_negative(w.sub(w.zero(), w.abs(t))));
+                w.store(&mut self.4[i], w.reciprocal(w.max(w.abs(t), w.splat(1e-8))));
             }
         }
     }
@@ -343,8 +414,8 @@ mod tests {
         let grid: Vec<f32> = grid.chain([0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, 3e38, -3e38, 1.0, 2.0, 3.0]).collect();
         let x: Vec<Lane> = grid.chunks_exact(LANES).map(|c| Lane(c.try_into().unwrap())).collect();
         for isa in Isa::all() {
-            let [mut a, mut b, mut c] = [const { vec![] }; 3].map(|_: Vec<Lane>| vec![Lane::ZERO; x.len()]);
-            isa.run(Functions(&x, &mut a, &mut b, &mut c));
+            let [mut a, mut b, mut c, mut d] = [const { vec![] }; 4].map(|_: Vec<Lane>| vec![Lane::ZERO; x.len()]);
+            isa.run(Functions(&x, &mut a, &mut b, &mut c, &mut d));
             for (i, t) in flat(&x).iter().enumerate() {
                 let t = *t as f64;
                 let check = |what: &str, found: f32, exact: f64| {
@@ -354,6 +425,9 @@ mod tests {
                 check("softplus", flat(&a)[i], t.max(0.0) + (-t.abs()).exp().ln_1p());
                 check("sigmoid", flat(&b)[i], 1.0 / (1.0 + (-t).exp()));
                 check("exp -|t|", flat(&c)[i], (-t.abs()).exp());
+                if t.abs() < 1e30 {
+                    check("1 / |t|", flat(&d)[i], 1.0 / t.abs().max(1e-8f32 as f64));
+                }
             }
         }
     }

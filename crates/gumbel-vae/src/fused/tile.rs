@@ -73,6 +73,26 @@ pub fn rows_by_lanes<W: Vector, const R: usize>(w: W, acc: &mut [W::V; R], a: &[
     }
 }
 
+/// The same over the rows of `b` that `used` has the bits of.
+#[inline(always)]
+pub fn rows_by_some_lanes<W: Vector, const R: usize>(
+    w: W,
+    acc: &mut [W::V; R],
+    a: &[Lane],
+    b: &[Lane; LANES],
+    mut used: u16,
+) {
+    let a: &[Lane; R] = a.first_chunk().expect("a block has R rows");
+    while used != 0 {
+        let i = used.trailing_zeros() as usize % LANES;
+        used &= used - 1;
+        let row = w.load(&b[i]);
+        for q in 0..R {
+            acc[q] = w.fma(w.splat(a[q].0[i]), row, acc[q]);
+        }
+    }
+}
+
 /// `acc[q] += sum_k a[k][first + q] b[k]` over all rows k: columns of `a` against lanes of `b`.
 #[inline(always)]
 pub fn columns_by_lanes<W: Vector, const R: usize>(w: W, acc: &mut [W::V; R], a: &[Lane], first: usize, b: &[Lane]) {
@@ -142,7 +162,7 @@ pub fn adam<W: Vector>(w: W, rates: Rates, p: &mut Lane, m: &mut Lane, v: &mut L
     w.store(m, mean);
     w.store(v, square);
     let scale = w.fma(w.sqrt(square), w.splat(rates.root), w.splat(EPSILON));
-    let new = w.sub(w.load(p), w.div(w.mul(w.splat(rates.rate), mean), scale));
+    let new = w.fma(w.mul(w.splat(-rates.rate), mean), w.reciprocal(scale), w.load(p));
     w.store(p, new);
     new
 }

@@ -277,7 +277,7 @@ impl Shape {
             }
         }
         let (mut weights, mut moved) = (estimate.weights.as_deref_mut(), estimate.moved.as_deref_mut());
-        let gradients = estimate.gradient.chunks_exact_mut(self.potentials).enumerate();
+        let gradients = estimate.gradient.chunks_exact_mut(self.potentials.max(1)).enumerate();
         let example = |(b, gradient)| Example {
             potentials: row(inputs.potentials, b, self.potentials),
             noise: row(inputs.noise, b, self.noise),
@@ -380,7 +380,8 @@ impl<S: Structure> Solvers<S> {
         while self.examples.len() < batch {
             self.examples.push(Workspace::new(structure, estimator.needs())?);
         }
-        let rows = potentials.chunks_exact(p).zip(noise.chunks_exact(u)).zip(assignment.chunks_exact_mut(n));
+        let rows = potentials.chunks_exact(p.max(1)).zip(noise.chunks_exact(u.max(1)));
+        let rows = rows.zip(assignment.chunks_exact_mut(n.max(1)));
         let mut rows: Vec<_> = rows.zip(&mut self.examples).collect();
         let size = piece(structure, u);
         type Row<'a, S> = (((&'a [f32], &'a [f32]), &'a mut [u32]), &'a mut Workspace<S>);

@@ -1,7 +1,12 @@
 //! One K-way variable, or a product of n independent ones.
 //!
 //! `h(z) = sum_i potentials[i, z_i]`: the potentials are `[n, K]`, all of them unary, the statistics are one-hot rows.
-//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2.
+//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2. `-inf` forbids a
+//! value; each variable needs one that is allowed.
+//!
+//! With a Gumbel variable added to each potential the arg max is an exact sample (Gumbel-Max).
+//!
+//! Reference: Maddison, Tarlow, Minka, "A* sampling", NeurIPS 2014 (Gumbel-Max and its history).
 //!
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
@@ -185,6 +190,7 @@ impl Sums for Categorical {
     }
 
     /// For one variable: `KL = sum_k q_k ln(K q_k)`, gradient `q_k (ln(K q_k) - KL)`.
+    #[inline(always)]
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
         check_numbers("potential", potentials)?;
         let ln_values = (self.values as f64).ln();

@@ -39,7 +39,7 @@ impl Chain {
     /// The largest number of potentials.
     pub const MAX_POTENTIALS: usize = Tree::MAX_POTENTIALS;
 
-    /// `variables` >= 1 variables (the length T) with `values` >= 1 values each (K).
+    /// `variables` variables (the length T) with `values` >= 1 values each (K).
     pub fn new(variables: usize, values: usize) -> Result<Self, Error> {
         if variables > Self::MAX_POTENTIALS {
             return Err(Error::range("variables", variables, format!("at most {}", Self::MAX_POTENTIALS)));
@@ -143,7 +143,7 @@ mod tests {
     fn agrees_with_brute_force() {
         for case in 0..oracle::cases() {
             let random = &mut Random::new(40, case);
-            let length = 1 + random.below(5);
+            let length = random.below(6);
             let chain = Chain::new(length, 1 + random.below(if length > 3 { 3 } else { 5 })).unwrap();
             let values = Values::ALL[random.below(5)];
             let potentials = values.vector(chain.potentials(), random);
@@ -221,7 +221,8 @@ mod tests {
         assert_eq!(message, "example 1 of the batch: potential 0 is NaN: expected a finite number");
         assert!(argmax_batch(&chain, &[f32::NEG_INFINITY; 16], &mut z).is_err());
         assert!(argmax_batch(&chain, &[0.0; 15], &mut z).is_err());
-        for (variables, values) in [(0, 2), (2, 0), (usize::MAX, 2), (1 << 20, 1 << 20), (2, usize::MAX)] {
+        argmax_batch(&Chain::new(0, 2).unwrap(), &[], &mut []).unwrap();
+        for (variables, values) in [(0, 0), (2, 0), (usize::MAX, 2), (1 << 20, 1 << 20), (2, usize::MAX)] {
             assert!(Chain::new(variables, values).is_err());
         }
     }

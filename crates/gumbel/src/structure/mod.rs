@@ -280,6 +280,7 @@ fn solve_batch<S: Structure>(
 pub(crate) fn batch_size(len: usize, width: usize) -> Result<usize, Error> {
     match len.checked_rem(width) {
         Some(0) => Ok(len / width),
+        None if len == 0 => Ok(0),
         rest => Err(Error::Length { what: "potentials", expected: len - rest.unwrap_or(len), found: len }),
     }
 }
@@ -291,6 +292,7 @@ pub(crate) fn add(out: &mut [f32], x: &[f32], scale: f32) {
 }
 
 /// Refuses NaN and `+inf`.
+#[inline(always)]
 pub(crate) fn check_numbers(what: &'static str, x: &[f32]) -> Result<(), Error> {
     // One vectorisable pass decides; the position is looked for only when something is wrong.
     if x.iter().fold(true, |good, v| good & (*v < f32::INFINITY)) {

@@ -61,10 +61,13 @@ impl Subset {
     /// The largest n.
     pub const MAX_ELEMENTS: usize = 1 << 24;
 
-    /// Subsets of `chosen` <= `elements` elements, `elements` >= 1.
+    /// The largest n k for [`Sums`]: their memory is 8 bytes each.
+    pub const MAX_SUMS: usize = 1 << 27;
+
+    /// Subsets of `chosen` <= `elements` elements.
     pub fn new(elements: usize, chosen: usize) -> Result<Self, Error> {
-        if elements == 0 || elements > Self::MAX_ELEMENTS {
-            return Err(Error::range("elements", elements, format!("1 to {}", Self::MAX_ELEMENTS)));
+        if elements > Self::MAX_ELEMENTS {
+            return Err(Error::range("elements", elements, format!("at most {}", Self::MAX_ELEMENTS)));
         }
         if chosen > elements {
             return Err(Error::range("chosen", chosen, format!("at most the number of elements, {elements}")));
@@ -101,6 +104,10 @@ impl Subset {
         }
         if k == 0 {
             return Ok(Forward { allowed, taken: vec![], ln_ratios: 0.0, log_partition: 0.0 });
+        }
+        if allowed.len() > Self::MAX_SUMS / k {
+            let value = format!("{} * {k}", allowed.len());
+            return Err(Error::range("elements * chosen", value, format!("at most {} for sums", Self::MAX_SUMS)));
         }
         let mut sorted: Vec<f64> = allowed.iter().map(|(_, v)| *v).collect();
         let origin = *sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
@@ -327,7 +334,7 @@ mod tests {
     fn agrees_with_brute_force() {
         for case in 0..oracle::cases() {
             let random = &mut Random::new(50, case);
-            let n = 1 + random.below(8);
+            let n = random.below(9);
             let subset = Subset::new(n, random.below(n + 1)).unwrap();
             let values = Values::ALL[random.below(5)];
             let potentials = values.vector(n, random);
@@ -408,7 +415,11 @@ mod tests {
 
     #[test]
     fn bad_input_and_trivial_sizes() {
-        assert!(Subset::new(0, 0).is_err());
+        let half = Subset::new(1 << 20, 1 << 19).unwrap();
+        let (zeros, mut z) = (vec![0.0; 1 << 20], vec![0; 1 << 20]);
+        assert!(half.argmax(&zeros, &mut z, &mut half.scratch()).is_ok());
+        let error = half.log_partition(&zeros).unwrap_err().to_string();
+        assert_eq!(error, "elements * chosen = 1048576 * 524288: expected at most 134217728 for sums");
         assert!(Subset::new(usize::MAX, 2).is_err());
         assert_eq!(
             Subset::new(2, 3).unwrap_err().to_string(),

@@ -404,6 +404,19 @@ mod tests {
     }
 
     #[test]
+    fn sums_agree_with_brute_force() {
+        for case in 0..oracle::cases() {
+            let random = &mut Random::new(7, case);
+            let s = Supermodular::new(random.below(7)).unwrap();
+            let values = Values::ALL[random.below(5)];
+            let h = instance(&s, values, random);
+            oracle::check_sums(&s, &h, &(case, values, s));
+        }
+        let s = Supermodular::new(5).unwrap();
+        oracle::check_samples(&s, &instance(&s, Values::Normal, &mut Random::new(8, 0)), 100_000, 9);
+    }
+
+    #[test]
     fn resolve_agrees_with_brute_force() {
         let (mut cores, mut kept) = (0, 0);
         for case in 0..oracle::cases() / 4 {

@@ -73,17 +73,14 @@ impl Tree {
     /// The largest number of potentials.
     pub const MAX_POTENTIALS: usize = 1 << 28;
 
-    /// `variables` >= 1 variables with `values` >= 1 values each. The edges join two different variables each and form no
+    /// `variables` variables with `values` >= 1 values each. The edges join two different variables each and form no
     /// cycle; they need not connect everything.
     pub fn new(variables: usize, values: usize, edges: &[(usize, usize)]) -> Result<Self, Error> {
-        let expected = || format!("at least 1, and at most {} potentials", Self::MAX_POTENTIALS);
-        if variables == 0 {
-            return Err(Error::range("variables", variables, expected()));
-        }
         let blocks = values.checked_mul(edges.len()).and_then(|k| k.checked_add(variables));
         let potentials = blocks.and_then(|b| b.checked_mul(values));
         if values == 0 || potentials.is_none_or(|p| p > Self::MAX_POTENTIALS) {
-            return Err(Error::range("values", values, expected()));
+            let expected = format!("at least 1, and at most {} potentials", Self::MAX_POTENTIALS);
+            return Err(Error::range("values", values, expected));
         }
         check_edges(variables, edges)?;
         let mut tree = Tree { variables, values, edges: edges.to_vec(), steps: vec![], roots: vec![] };
@@ -617,7 +614,7 @@ mod tests {
 
     /// A random forest: some variables hang from an earlier one in a random order of names.
     fn forest(random: &mut Random) -> Tree {
-        let variables = 1 + random.below(5);
+        let variables = random.below(6);
         let values = 1 + random.below(if variables > 3 { 3 } else { 4 });
         let mut names: Vec<usize> = (0..variables).collect();
         (1..variables).for_each(|i| names.swap(i, random.below(i + 1)));
@@ -681,7 +678,7 @@ mod tests {
 
     #[test]
     fn bad_input_is_an_error() {
-        assert!(Tree::new(0, 2, &[]).is_err());
+        assert!(Tree::new(0, 2, &[(0, 0)]).is_err());
         assert!(Tree::new(2, 0, &[]).is_err());
         assert!(Tree::new(2, usize::MAX, &[(0, 1)]).is_err());
         let message = |edges: &[(usize, usize)]| Tree::new(3, 2, edges).unwrap_err().to_string();
