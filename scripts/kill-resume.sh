@@ -13,7 +13,7 @@ flags=(--dataset glyphs --latent categorical:5 --hidden 32 --epochs 3 --train-li
     --checkpoint-every 3 --quiet --threads 2)
 
 now() { echo "${EPOCHREALTIME/[.,]/}"; }
-stable() { sed -E 's/"seconds":[^,}]*,"step_ms":[^,}]*//' "$1/metrics.jsonl"; }
+stable() { sed -E 's/"train_seconds":[^,}]*,"seconds":[^,}]*,"step_ms":[^,}]*//' "$1/metrics.jsonl"; }
 compare() {
     cmp "$folder/whole/best.safetensors" "$1/best.safetensors"
     diff <(stable "$folder/whole") <(stable "$1")

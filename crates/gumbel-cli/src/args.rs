@@ -3,7 +3,9 @@
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use gumbel_data::{Binarization, DatasetName, Source};
-use gumbel_vae::config::{DeviceName, EngineName, EstimatorName, KlSchedule, Latent, TrainConfig};
+use gumbel_vae::config::{
+    DeviceName, EngineName, EstimatorName, JointName, KlSchedule, Latent, NoiseName, TrainConfig,
+};
 use std::path::PathBuf;
 
 /// Learn models with discrete latent variables through arg max.
@@ -72,6 +74,10 @@ pub enum Command {
     Sample(Sample),
     /// Draw test images beside their reconstructions
     Reconstruct(Reconstruct),
+    /// Show what a model has learned: potentials, couplings, active units, how its arg max moves
+    Inspect(Inspect),
+    /// Draw the curves of several runs over epochs and over time
+    Curves(Curves),
     /// Look at, fetch and verify data sets
     Data {
         /// What to do.
@@ -94,6 +100,7 @@ pub enum Command {
   gumbel train
   gumbel train --dataset fashion-mnist --latent categorical:50 --estimator marginal --epochs 60
   gumbel train --dataset mnist --latent binary:15 --kl off
+  gumbel train --dataset fashion-mnist --latent pairwise:15 --kl off --epochs 30
   gumbel train --config run.toml --seed 1 --out runs/second
   gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
 
@@ -122,7 +129,8 @@ pub struct Settings {
     /// glyphs, mnist, fashion-mnist or omniglot [default: glyphs, generated]
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<DatasetName>,
-    /// categorical:K, categorical:NxK or binary:N [default: categorical:10]
+    /// categorical:K, categorical:NxK, binary:N, pairwise:N, supermodular:N, chain:TxK, tree:NxK, tree:K:PARENTS,
+    /// subset:N,K, permutation:N, spanning-tree:N or arborescence:N [default: categorical:10]
     #[arg(long)]
     pub latent: Option<Latent>,
     /// direct, gumbel-softmax, straight-through, exact, local-expectation or marginal [default: direct]
@@ -146,6 +154,13 @@ pub struct Settings {
     /// Direct: the conditional expectation of the difference instead of a sample
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub rao_blackwell: Option<bool>,
+    /// Direct, loss of the second arg max: off, the separable approximation around the sample; exact, the true one of
+    /// every state (up to 32768); search, a local search with true losses [default: off]
+    #[arg(long, value_name = "NAME")]
+    pub joint: Option<JointName>,
+    /// Direct, what is perturbed: unary potentials, or full, every state, with --joint exact [default: unary]
+    #[arg(long, value_name = "NAME")]
+    pub noise: Option<NoiseName>,
     /// Relaxed estimators: start of the temperature [default: 1.0]
     #[arg(long, allow_negative_numbers = true)]
     pub temperature: Option<f64>,
@@ -225,6 +240,8 @@ impl Settings {
             epsilon_every,
             two_sided,
             rao_blackwell,
+            joint,
+            noise,
             temperature,
             temperature_min,
             temperature_decay,
@@ -289,6 +306,37 @@ pub struct Reconstruct {
     /// PNG file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// `gumbel inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gumbel inspect runs/fashion-mnist-pairwise15-direct-s0 --out couplings.png")]
+pub struct Inspect {
+    /// Run folder
+    pub run: PathBuf,
+    /// PNG file to write: a heat map of the mean couplings of a pairwise model, red positive, blue negative
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Test images to look at; 0: all
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+}
+
+/// `gumbel curves`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gumbel curves runs/fashion-binary15 runs/fashion-pairwise15 --out curves.svg")]
+pub struct Curves {
+    /// Run folders
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// SVG file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// train, valid or test
+    #[arg(long, default_value = "test", value_parser = split)]
+    pub split: gumbel_data::Split,
 }
 
 /// `gumbel solve`.

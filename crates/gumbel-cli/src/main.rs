@@ -58,6 +58,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Evaluate(command) => commands::stored::evaluate(&common, &command),
         Command::Sample(command) => commands::stored::sample(&common, &command),
         Command::Reconstruct(command) => commands::stored::reconstruct(&common, &command),
+        Command::Inspect(command) => commands::stored::inspect(&common, &command),
+        Command::Curves(command) => commands::stored::curves(&common, &command),
         Command::Data { command } => commands::data::run(&common, &command),
         Command::Solve(command) => commands::solve::run(&common, &command),
         Command::Bench { command } => commands::bench::run(&common, &command),

@@ -90,11 +90,12 @@ fn a_run_from_training_to_pictures() {
     }
     assert!(fs::read_to_string(run.join("curves.svg")).unwrap().contains("</svg>"));
 
-    // The stored model gives the same figures again.
+    // The stored model gives the same figures again, up to the rounding of another engine.
     let path = run.to_str().unwrap();
     let again = json(succeeds(&gumbel(&["evaluate", path, "--json"])).trim());
     for key in ["bound", "reconstruction", "kl", "nll", "paper_loss"] {
-        assert_eq!(again[key], summary["test"][key], "{key}");
+        let (a, b) = (again[key].as_f64().unwrap(), summary["test"][key].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-6 * b, "{key}: {a} {b}");
     }
     assert!(succeeds(&gumbel(&["evaluate", path, "--split", "valid", "--samples", "7"])).contains("7 samples"));
     for command in ["sample", "reconstruct"] {
@@ -143,6 +144,92 @@ fn every_estimator_and_latent_trains() {
         assert_eq!(lines[0]["nll"].is_null(), more.contains(&"binary:20"));
         assert_eq!(lines[0]["bound_samples"].is_number(), more.contains(&"binary:20"));
     }
+}
+
+#[test]
+fn every_structure_trains_and_says_what_its_bound_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, (more, kind)) in [
+        (&["--latent", "pairwise:4"][..], "exact"),
+        (&["--latent", "supermodular:4", "--two-sided"], "exact"),
+        (&["--latent", "pairwise:4", "--joint", "exact"], "exact"),
+        (&["--latent", "supermodular:4", "--joint", "exact", "--noise", "full", "--samples", "2"], "exact"),
+        (&["--latent", "pairwise:6", "--joint", "search"], "exact"),
+        (&["--latent", "pairwise:5", "--estimator", "exact"], "exact"),
+        (&["--latent", "chain:4x3"], "exact"),
+        (&["--latent", "tree:3:0,0,1,1", "--kl", "off"], "exact"),
+        (&["--latent", "subset:6,2", "--samples", "2"], "exact"),
+        (&["--latent", "spanning-tree:4"], "exact"),
+        (&["--latent", "arborescence:4", "--estimator", "marginal"], "exact"),
+        (&["--latent", "permutation:4"], "exact"),
+        (&["--latent", "chain:12x3"], "sampled"),
+        (&["--latent", "permutation:9"], "perturb-and-map"),
+        (&["--latent", "pairwise:21"], "perturb-and-map"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = folder.path().join(i.to_string());
+        let out = succeeds(&small(&run, &[more, &["--json"][..]].concat()));
+        let lines: Vec<_> = out.lines().map(json).collect();
+        let bounds: Vec<f64> =
+            lines[..6].iter().filter(|l| l["split"] == "test").map(|l| l["bound"].as_f64().unwrap()).collect();
+        assert!(bounds[1] < bounds[0], "{more:?}: {bounds:?}");
+        let (train, test) = (&lines[3], &lines[5]);
+        assert_eq!(test["bound_kind"], kind, "{more:?}");
+        assert_eq!(test["nll"].is_number(), kind == "exact", "{more:?}");
+        assert_eq!(test["bound_samples"].is_number(), kind != "exact", "{more:?}");
+        if kind == "exact" {
+            assert!(test["nll"].as_f64() < test["bound"].as_f64(), "{more:?}: {test}");
+        }
+        let in_paper = ["pairwise", "supermodular", "chain", "tree"].iter().any(|name| more[1].starts_with(name));
+        assert_eq!(test["paper_loss"].is_number(), in_paper, "{more:?}");
+        let compared = more.contains(&"exact") && more.contains(&"--joint") && !more.contains(&"full");
+        assert_eq!(train["separable_miss_rate"].is_number(), compared, "{more:?}");
+        assert_eq!(train["search_move_rate"].is_number(), more.contains(&"search"), "{more:?}");
+        assert!(run.join("samples.png").exists());
+
+        // Killed or not: the same bits.
+        let again = folder.path().join(format!("{i}-again"));
+        succeeds(&small(&again, &[more, &["--epochs", "1", "--quiet"][..]].concat()));
+        succeeds(&gumbel(&["train", "--resume", "--epochs", "2", "--quiet", "--out", again.to_str().unwrap()]));
+        assert!(fs::read(run.join("best.safetensors")).unwrap() == fs::read(again.join("best.safetensors")).unwrap());
+
+        let inspected = json(&succeeds(&gumbel(&["inspect", run.to_str().unwrap(), "--json", "--limit", "60"])));
+        assert_eq!(inspected["images"], 60);
+        let rate = inspected["zero_gradient_rate"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&rate));
+        assert_eq!(inspected["couplings"].is_array(), more[1].starts_with("pair") || more[1].starts_with("super"));
+    }
+}
+
+#[test]
+fn couplings_and_curves_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    for (name, latent) in [("plain", "binary:4"), ("coupled", "pairwise:4"), ("chosen", "subset:5,2")] {
+        succeeds(&small(&folder.path().join(name), &["--latent", latent, "--quiet"]));
+    }
+    let text = succeeds(&gumbel(&["inspect", &path("coupled"), "--out", &path("c.png"), "--limit", "50"]));
+    for part in ["mean couplings", "active units", "z* = z(eps)", "true loss", "c.png"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    assert!(fs::read(path("c.png")).unwrap().starts_with(b"\x89PNG"));
+    fails(
+        &gumbel(&["inspect", &path("plain"), "--out", &path("p.png"), "--limit", "50"]),
+        2,
+        &["binary:4", "pairwise"],
+    );
+    fails(&gumbel(&["inspect", &path("none")]), 1, &["none"]);
+
+    succeeds(&gumbel(&["curves", &path("plain"), &path("coupled"), &path("chosen"), "--out", &path("all.svg")]));
+    let svg = fs::read_to_string(path("all.svg")).unwrap();
+    for part in ["paper_loss", "-ln p(x)", "seconds of training steps", "coupled", "chosen"] {
+        assert!(svg.contains(part), "{part} is not in the picture");
+    }
+    fails(&gumbel(&["curves", &path("none"), "--out", &path("x.svg")]), 1, &["metrics.jsonl"]);
+    fs::write(path("plain") + "/metrics.jsonl", "{}\n").unwrap();
+    fails(&gumbel(&["curves", &path("plain"), "--out", &path("x.svg")]), 1, &["metrics.jsonl", "line 1"]);
 }
 
 #[test]
@@ -196,6 +283,15 @@ fn bad_settings_are_usage_errors() {
         (&["--estimator", "exact", "--latent", "binary:60"], &["too many to enumerate"]),
         (&["--estimator", "exact", "--two-sided"], &["two-sided"]),
         (&["--resume", "--overwrite"], &["--overwrite"]),
+        (&["--latent", "pairwize:4"], &["did you mean pairwise?"]),
+        (&["--latent", "subset:4,4"], &["subset:4,4", "1 to N - 1"]),
+        (&["--latent", "tree:2:0,5"], &["a parent of variable 2"]),
+        (&["--latent", "pairwise:4", "--estimator", "gumbel-softmax"], &["independent variables"]),
+        (&["--latent", "pairwise:30", "--joint", "exact"], &["too many to enumerate"]),
+        (&["--latent", "pairwise:4", "--noise", "full"], &["noise = full", "--joint exact"]),
+        (&["--latent", "subset:5,2", "--joint", "search"], &["joint = search"]),
+        (&["--latent", "permutation:5", "--joint", "exact"], &["kl = on"]),
+        (&["--latent", "pairwise:4", "--engine", "fused"], &["engine = fused"]),
     ] {
         fails(&gumbel(&[&["train", "--out", "never-written"], args].concat()), 2, parts);
         assert!(!Path::new("never-written").exists());

@@ -1,8 +1,12 @@
 //! The configuration of a run: every key of the TOML file, checked before anything is done.
 
 use crate::{Error, Result};
+use gumbel::estimator::{Perturbation, enumerable};
 use gumbel::schedule::Annealing;
-use gumbel::structure::{Categorical, Structure};
+use gumbel::structure::{
+    AnyStructure, Arborescence, Categorical, Chain, Code, Pairwise, Permutation, SpanningTree, Structure, Subset,
+    Supermodular, Tree,
+};
 use gumbel_data::{Binarization, DatasetName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -183,35 +187,176 @@ impl FromStr for KlSchedule {
 
 as_text!(KlSchedule);
 
-/// The latent variable: its structure, as text.
+/// Which loss direct optimisation perturbs with where a latent has several variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Latent {
-    /// `categorical:K` or `categorical:NxK`: N independent variables with K values each.
-    Categorical {
-        /// N.
-        variables: usize,
-        /// K.
-        values: usize,
-    },
-    /// `binary:N`: N independent variables with two values.
-    Binary {
-        /// N.
-        variables: usize,
-    },
+pub enum JointName {
+    /// The separable approximation around the sample, as in the paper.
+    Off,
+    /// The true loss of every state, by enumeration.
+    Exact,
+    /// The separable approximation, improved by a local search with true losses.
+    Search,
 }
 
+names!(JointName, "joint", "off" => Off, "exact" => Exact, "search" => Search);
+
+/// What direct optimisation adds Gumbel variables to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseName {
+    /// The unary potentials, as in the paper.
+    Unary,
+    /// Every state: an exact sample of the Gibbs distribution.
+    Full,
+}
+
+names!(NoiseName, "noise", "unary" => Unary, "full" => Full);
+
+impl NoiseName {
+    /// The estimator's word for it.
+    pub fn perturbation(self) -> Perturbation {
+        match self {
+            NoiseName::Unary => Perturbation::Unary,
+            NoiseName::Full => Perturbation::Full,
+        }
+    }
+}
+
+/// The latent variable: its structure, as text.
+///
+/// | text | structure |
+/// |---|---|
+/// | `categorical:K`, `categorical:NxK` | N independent variables with K values each |
+/// | `binary:N` | N independent variables with two values |
+/// | `pairwise:N` | N binary variables, a coupling of any sign for every pair |
+/// | `supermodular:N` | the same with couplings of at least 0: the softplus of what the encoder emits |
+/// | `chain:TxK` | T variables with K values in a row |
+/// | `tree:NxK` | N variables with K values on a complete binary tree: the parent of variable i is (i - 1) / 2 |
+/// | `tree:K:P1,P2,...` | the same on any tree: P1, P2, ... are the parents of the variables 1, 2, ..., each before its child |
+/// | `subset:N,K` | K of N elements |
+/// | `permutation:N` | permutations of N elements |
+/// | `spanning-tree:N` | spanning trees of the complete graph with N nodes |
+/// | `arborescence:N` | directed spanning trees of N nodes from node 0 |
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the letters of the table")]
+pub enum Latent {
+    /// `categorical:K` or `categorical:NxK`.
+    Categorical { variables: usize, values: usize },
+    /// `binary:N`.
+    Binary { variables: usize },
+    /// `pairwise:N`.
+    Pairwise { variables: usize },
+    /// `supermodular:N`.
+    Supermodular { variables: usize },
+    /// `chain:TxK`.
+    Chain { variables: usize, values: usize },
+    /// `tree:NxK` or `tree:K:P1,P2,...`.
+    Tree {
+        values: usize,
+        /// Parents of the variables 1, 2, ...
+        parents: Vec<usize>,
+    },
+    /// `subset:N,K`.
+    Subset { elements: usize, chosen: usize },
+    /// `permutation:N`.
+    Permutation { size: usize },
+    /// `spanning-tree:N`.
+    SpanningTree { nodes: usize },
+    /// `arborescence:N`.
+    Arborescence { nodes: usize },
+}
+
+/// Every kind of latent with its forms.
+const LATENTS: &[(&str, &str)] = &[
+    ("categorical", "categorical:K or categorical:NxK"),
+    ("binary", "binary:N"),
+    ("pairwise", "pairwise:N"),
+    ("supermodular", "supermodular:N"),
+    ("chain", "chain:TxK"),
+    ("tree", "tree:NxK or tree:K:P1,P2,... with the parents of the variables 1, 2, ..."),
+    ("subset", "subset:N,K"),
+    ("permutation", "permutation:N"),
+    ("spanning-tree", "spanning-tree:N"),
+    ("arborescence", "arborescence:N"),
+];
+
 impl Latent {
-    /// Largest number of potentials, N * K: the decoder's first layer has as many rows.
+    /// Largest number of potentials: the encoder's last layer has as many columns.
     pub const MAX_POTENTIALS: usize = 1 << 16;
 
     /// The structure that the text describes.
-    pub fn structure(self) -> Categorical {
-        let structure = match self {
-            Latent::Categorical { variables, values } => Categorical::product(variables, values),
-            Latent::Binary { variables } => Categorical::binary(variables),
-        };
-        structure.expect("a parsed latent is within the limits of its structure")
+    pub fn structure(&self) -> AnyStructure {
+        self.build().expect("a parsed latent is within the limits of its structure")
     }
+
+    fn build(&self) -> Result<AnyStructure, gumbel::Error> {
+        Ok(match self {
+            Latent::Categorical { variables, values } => Categorical::product(*variables, *values)?.into(),
+            Latent::Binary { variables } => Categorical::binary(*variables)?.into(),
+            Latent::Pairwise { variables } => Pairwise::new(*variables)?.into(),
+            Latent::Supermodular { variables } => Supermodular::new(*variables)?.into(),
+            Latent::Chain { variables, values } => Chain::new(*variables, *values)?.into(),
+            Latent::Tree { values, parents } => {
+                let edges: Vec<(usize, usize)> = parents.iter().enumerate().map(|(i, p)| (*p, i + 1)).collect();
+                Tree::new(parents.len() + 1, *values, &edges)?.into()
+            }
+            Latent::Subset { elements, chosen } => Subset::new(*elements, *chosen)?.into(),
+            Latent::Permutation { size } => Permutation::new(*size)?.into(),
+            Latent::SpanningTree { nodes } => SpanningTree::complete(*nodes)?.into(),
+            Latent::Arborescence { nodes } => Arborescence::new(*nodes, 0)?.into(),
+        })
+    }
+
+    /// Number of potentials, if it fits into an integer.
+    fn potentials(&self) -> Option<usize> {
+        let pairs = |n: usize| n.checked_mul(n.checked_sub(1)?).map(|p| p / 2);
+        let tables =
+            |n: usize, k: usize| n.checked_mul(k)?.checked_add(n.checked_sub(1)?.checked_mul(k.checked_mul(k)?)?);
+        match *self {
+            Latent::Categorical { variables, values } => variables.checked_mul(values),
+            Latent::Binary { variables } => variables.checked_mul(2),
+            Latent::Pairwise { variables: n } | Latent::Supermodular { variables: n } => pairs(n)?.checked_add(2 * n),
+            Latent::Chain { variables, values } => tables(variables, values),
+            Latent::Tree { values, ref parents } => tables(parents.len() + 1, values),
+            Latent::Subset { elements, .. } => Some(elements),
+            Latent::SpanningTree { nodes } => pairs(nodes),
+            Latent::Permutation { size: n } | Latent::Arborescence { nodes: n } => n.checked_mul(n),
+        }
+    }
+
+    /// What is wrong with the sizes.
+    fn problem(&self) -> Option<String> {
+        let (least, values) = match *self {
+            Latent::Categorical { variables, values } | Latent::Chain { variables, values } => (variables, values),
+            Latent::Tree { values, .. } => (1, values),
+            Latent::Binary { variables: n }
+            | Latent::Pairwise { variables: n }
+            | Latent::Supermodular { variables: n } => (n, 2),
+            _ => (1, 2),
+        };
+        if least == 0 {
+            return Some("at least 1 variable".into());
+        }
+        if values < 2 {
+            return Some(format!("at least 2 values: a variable with {values} carries no information"));
+        }
+        let one_state = |least: usize| Some(format!("at least {least}: fewer have one state only"));
+        match *self {
+            Latent::Subset { elements, chosen } if chosen == 0 || chosen >= elements => {
+                Some("1 to N - 1 of N elements: none or all is one state only".into())
+            }
+            Latent::Permutation { size } if size < 2 => one_state(2),
+            Latent::SpanningTree { nodes } | Latent::Arborescence { nodes } if nodes < 3 => one_state(3),
+            _ if self.potentials().is_none_or(|p| p > Self::MAX_POTENTIALS) => {
+                Some(format!("at most {} potentials", Self::MAX_POTENTIALS))
+            }
+            _ => self.build().err().map(|e| e.to_string()),
+        }
+    }
+}
+
+/// The parents of the variables 1, 2, ... of a complete binary tree with n variables.
+fn binary_tree(n: usize) -> Vec<usize> {
+    (1..n).map(|i| (i - 1) / 2).collect()
 }
 
 impl fmt::Display for Latent {
@@ -220,6 +365,20 @@ impl fmt::Display for Latent {
             Latent::Categorical { variables: 1, values } => write!(f, "categorical:{values}"),
             Latent::Categorical { variables, values } => write!(f, "categorical:{variables}x{values}"),
             Latent::Binary { variables } => write!(f, "binary:{variables}"),
+            Latent::Pairwise { variables } => write!(f, "pairwise:{variables}"),
+            Latent::Supermodular { variables } => write!(f, "supermodular:{variables}"),
+            Latent::Chain { variables, values } => write!(f, "chain:{variables}x{values}"),
+            Latent::Tree { values, parents } if *parents == binary_tree(parents.len() + 1) => {
+                write!(f, "tree:{}x{values}", parents.len() + 1)
+            }
+            Latent::Tree { values, parents } => {
+                let parents: Vec<String> = parents.iter().map(usize::to_string).collect();
+                write!(f, "tree:{values}:{}", parents.join(","))
+            }
+            Latent::Subset { elements, chosen } => write!(f, "subset:{elements},{chosen}"),
+            Latent::Permutation { size } => write!(f, "permutation:{size}"),
+            Latent::SpanningTree { nodes } => write!(f, "spanning-tree:{nodes}"),
+            Latent::Arborescence { nodes } => write!(f, "arborescence:{nodes}"),
         }
     }
 }
@@ -228,35 +387,50 @@ impl FromStr for Latent {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        const FORMS: &str = "categorical:K, categorical:NxK or binary:N";
-        const KINDS: &[&str] = &["categorical", "binary"];
         let bad = |expected: String| Error::setting("latent", format!("{s:?}"), expected);
-        let number = |text: &str| text.parse::<usize>().map_err(|_| bad(format!("{FORMS} with whole numbers")));
-        let Some((kind, size)) = s.split_once(':') else {
-            return Err(if KINDS.contains(&s) { bad(FORMS.into()) } else { unknown("latent", s, KINDS) });
+        let (kind, size) = s.split_once(':').map_or((s, None), |(kind, size)| (kind, Some(size)));
+        let Some((_, forms)) = LATENTS.iter().find(|(name, _)| *name == kind) else {
+            return Err(unknown("latent", kind, &LATENTS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
         };
+        let number = |text: &str| text.parse::<usize>().map_err(|_| bad(format!("{forms} with whole numbers")));
+        let pair = |text: &str, by: char| match text.split_once(by) {
+            Some((a, b)) => Ok((number(a)?, number(b)?)),
+            None => Err(bad(forms.to_string())),
+        };
+        let size = size.ok_or_else(|| bad(forms.to_string()))?;
         let latent = match kind {
-            "categorical" => match size.split_once('x') {
-                Some((n, k)) => Latent::Categorical { variables: number(n)?, values: number(k)? },
-                None => Latent::Categorical { variables: 1, values: number(size)? },
-            },
+            "categorical" if !size.contains('x') => Latent::Categorical { variables: 1, values: number(size)? },
+            "categorical" => pair(size, 'x').map(|(variables, values)| Latent::Categorical { variables, values })?,
             "binary" => Latent::Binary { variables: number(size)? },
-            _ => return Err(unknown("latent", kind, KINDS)),
+            "pairwise" => Latent::Pairwise { variables: number(size)? },
+            "supermodular" => Latent::Supermodular { variables: number(size)? },
+            "chain" => pair(size, 'x').map(|(variables, values)| Latent::Chain { variables, values })?,
+            "tree" => match size.split_once(':') {
+                Some((values, parents)) => {
+                    let parents = parents.split(',').map(number).collect::<Result<Vec<_>>>()?;
+                    if let Some(i) = (0..parents.len()).find(|i| parents[*i] > *i) {
+                        let expected = format!("a parent of variable {} from 0 to {i}, not {}", i + 1, parents[i]);
+                        return Err(bad(expected));
+                    }
+                    Latent::Tree { values: number(values)?, parents }
+                }
+                None => {
+                    let (variables, values) = pair(size, 'x')?;
+                    if variables == 0 || variables > Self::MAX_POTENTIALS {
+                        return Err(bad(format!("1 to {} variables", Self::MAX_POTENTIALS)));
+                    }
+                    Latent::Tree { values, parents: binary_tree(variables) }
+                }
+            },
+            "subset" => pair(size, ',').map(|(elements, chosen)| Latent::Subset { elements, chosen })?,
+            "permutation" => Latent::Permutation { size: number(size)? },
+            "spanning-tree" => Latent::SpanningTree { nodes: number(size)? },
+            _ => Latent::Arborescence { nodes: number(size)? },
         };
-        let (n, k) = match latent {
-            Latent::Categorical { variables, values } => (variables, values),
-            Latent::Binary { variables } => (variables, 2),
-        };
-        if n == 0 {
-            return Err(bad("at least 1 variable".into()));
+        match latent.problem() {
+            Some(expected) => Err(bad(expected)),
+            None => Ok(latent),
         }
-        if k < 2 {
-            return Err(bad(format!("at least 2 values: a variable with {k} carries no information")));
-        }
-        if n.checked_mul(k).is_none_or(|p| p > Self::MAX_POTENTIALS) {
-            return Err(bad(format!("at most {} potentials (variables times values)", Self::MAX_POTENTIALS)));
-        }
-        Ok(latent)
     }
 }
 
@@ -284,6 +458,10 @@ pub struct TrainConfig {
     pub two_sided: bool,
     /// Direct: conditional expectation instead of the sampled difference.
     pub rao_blackwell: bool,
+    /// Direct: the loss of the second arg max.
+    pub joint: JointName,
+    /// Direct: what is perturbed.
+    pub noise: NoiseName,
     /// Relaxed estimators: start of the temperature, > 0.
     pub temperature: f64,
     /// Relaxed estimators: least temperature.
@@ -335,6 +513,8 @@ impl Default for TrainConfig {
             epsilon_every: 1000,
             two_sided: false,
             rao_blackwell: false,
+            joint: JointName::Off,
+            noise: NoiseName::Unary,
             temperature: 1.0,
             temperature_min: 0.1,
             temperature_decay: 1e-5,
@@ -384,7 +564,7 @@ impl TrainConfig {
 
     /// The folder used when none is given: `runs/<dataset>-<latent>-<estimator>-s<seed>`.
     pub fn default_folder(&self) -> String {
-        let latent = self.latent.to_string().replace(':', "");
+        let latent = self.latent.to_string().replace(':', "").replace(',', "-");
         format!("runs/{}-{latent}-{}-s{}", self.dataset, self.estimator, self.seed)
     }
 
@@ -412,31 +592,85 @@ impl TrainConfig {
         if self.hidden.len() > 16 {
             return Err(Error::setting("hidden", format!("{} layers", self.hidden.len()), "at most 16 layers"));
         }
-        if self.estimator != EstimatorName::Direct {
-            for (name, on) in [("two-sided", self.two_sided), ("rao-blackwell", self.rao_blackwell)] {
-                if on {
-                    return Err(Error::setting(name, true, format!("--estimator direct, not {}", self.estimator)));
-                }
-            }
-        }
-        if matches!(self.estimator, EstimatorName::Exact | EstimatorName::Marginal) {
-            gumbel::estimator::enumerable(&self.latent.structure()).map_err(|e| {
-                Error::setting("latent", self.latent, format!("a latent that {} can enumerate: {e}", self.estimator))
-            })?;
-        }
+        self.check_estimator()?;
         self.check_sizes()?;
         self.device.open().map(drop)
+    }
+
+    /// Refuses an estimator, or its options, that the latent variable cannot have.
+    fn check_estimator(&self) -> Result<()> {
+        let structure = self.latent.structure();
+        let direct = self.estimator == EstimatorName::Direct;
+        for (name, on, value) in [
+            ("two-sided", self.two_sided, "true"),
+            ("rao-blackwell", self.rao_blackwell, "true"),
+            ("joint", self.joint != JointName::Off, self.joint.name()),
+            ("noise", self.noise != NoiseName::Unary, self.noise.name()),
+        ] {
+            if on && !direct {
+                return Err(Error::setting(name, value, format!("--estimator direct, not {}", self.estimator)));
+            }
+        }
+        let enumerates = match self.estimator {
+            EstimatorName::Exact | EstimatorName::Marginal => Some(self.estimator.name()),
+            _ if self.noise == NoiseName::Full => Some("full noise"),
+            _ if self.joint == JointName::Exact => Some("the joint loss"),
+            _ => None,
+        };
+        if let Some(what) = enumerates {
+            enumerable(&structure).map_err(|e| {
+                Error::setting("latent", &self.latent, format!("a latent that {what} can enumerate: {e}"))
+            })?;
+        }
+        if structure.block(0).is_none() {
+            let independent = match self.estimator {
+                EstimatorName::GumbelSoftmax | EstimatorName::StraightThrough | EstimatorName::LocalExpectation => {
+                    Some(self.estimator.name())
+                }
+                _ => self.rao_blackwell.then_some("rao-blackwell"),
+            };
+            if let Some(what) = independent {
+                let expected = format!("independent variables for {what}: categorical:NxK or binary:N");
+                return Err(Error::setting("latent", &self.latent, expected));
+            }
+        }
+        match (self.joint, self.noise) {
+            (JointName::Off | JointName::Search, NoiseName::Full) => {
+                return Err(Error::setting("noise", self.noise, "unary, or full with --joint exact"));
+            }
+            (JointName::Off, NoiseName::Unary) => {}
+            _ if self.rao_blackwell => {
+                return Err(Error::setting("joint", self.joint, "off with --rao-blackwell"));
+            }
+            (JointName::Search, _) if self.two_sided => {
+                return Err(Error::setting("joint", self.joint, "off or exact with --two-sided"));
+            }
+            (JointName::Search, _) if structure.code() == Code::Indicators => {
+                let expected =
+                    "off or exact: the search changes one variable at a time, which leaves this latent's states";
+                return Err(Error::setting("joint", self.joint, expected));
+            }
+            _ => {}
+        }
+        // Without sums the KL is in the perturbation of direct, see `Direct::with_kl`.
+        if !structure.has_sums() && self.kl != KlSchedule::Off && self.estimator != EstimatorName::Marginal {
+            let expected = format!("off: the KL of {} is tractable for direct with --joint off only", self.latent);
+            if !direct || self.joint != JointName::Off {
+                return Err(Error::setting("kl", self.kl, expected));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses sizes that are no doubt a mistake, before memory runs out.
     fn check_sizes(&self) -> Result<()> {
         self.check_weights(1)?;
         let structure = self.latent.structure();
-        let (potentials, changes) = (structure.potentials(), structure.variables() * (structure.values() - 1));
+        let (potentials, changes) = (structure.potentials(), structure.code().changes(structure.unary()));
         // The codes of the decoder's table are K one-hot rows.
         if structure.variables() == 1 && potentials * potentials > MAX_NUMBERS {
             let most = MAX_NUMBERS.isqrt();
-            return Err(Error::setting("latent", self.latent, format!("at most {most} values of a single variable")));
+            return Err(Error::setting("latent", &self.latent, format!("at most {most} values of a single variable")));
         }
         // An image is thought of as a kilopixel: its size is not known yet.
         let widest = self.hidden.iter().copied().fold(1024, usize::max);
@@ -445,6 +679,13 @@ impl TrainConfig {
             EstimatorName::Exact | EstimatorName::Marginal => structure.states().unwrap_or(1).div_ceil(widest),
             _ => 1,
         };
+        // Losses of all states, and with full noise a Gumbel variable for each in every sample.
+        let states = match (self.joint, self.noise) {
+            (JointName::Exact, NoiseName::Full) => structure.states().unwrap_or(1).saturating_mul(self.samples),
+            (JointName::Exact, NoiseName::Unary) => structure.states().unwrap_or(1),
+            _ => 1,
+        };
+        let rows = rows.max(states.div_ceil(widest));
         let numbers = self.batch_size.saturating_mul(rows.saturating_mul(widest).max(self.samples * potentials));
         if numbers > MAX_NUMBERS {
             let expected = format!(
@@ -555,7 +796,27 @@ mod tests {
 
     #[test]
     fn latents_parse_and_print() {
-        for text in ["categorical:10", "categorical:3x4", "binary:15"] {
+        for text in [
+            "categorical:10",
+            "categorical:3x4",
+            "binary:15",
+            "pairwise:15",
+            "supermodular:15",
+            "chain:4x3",
+            "tree:7x2",
+            "tree:3:0,0,1,1,1",
+            "tree:2:0",
+            "subset:10,3",
+            "permutation:5",
+            "spanning-tree:6",
+            "arborescence:5",
+        ] {
+            let parsed = text.parse::<Latent>().unwrap();
+            assert_eq!(Some(parsed.structure().potentials()), parsed.potentials(), "{text}");
+            if text == "tree:2:0" {
+                assert_eq!(parsed.to_string(), "tree:2x2");
+                continue;
+            }
             assert_eq!(text.parse::<Latent>().unwrap().to_string(), text);
         }
         for (text, expected) in [
@@ -565,11 +826,30 @@ mod tests {
             ("categorical:ten", "whole numbers"),
             ("categorical", "categorical:K"),
             ("categorial:10", "did you mean categorical?"),
+            ("pairwize:3", "did you mean pairwise?"),
+            ("spaning-tree:3", "did you mean spanning-tree?"),
+            ("pairwise", "pairwise:N"),
+            ("pairwise:0", "at least 1 variable"),
+            ("pairwise:2000", "at most"),
+            ("pairwise:18446744073709551615", "at most"),
+            ("supermodular:3x4", "supermodular:N with whole numbers"),
+            ("chain:5", "chain:TxK"),
+            ("chain:4x1", "at least 2 values"),
+            ("chain:99999999999x99999999999", "at most"),
+            ("tree:0x2", "1 to 65536 variables"),
+            ("tree:2:0,2", "a parent of variable 2 from 0 to 1, not 2"),
+            ("tree:2:", "whole numbers"),
+            ("subset:5", "subset:N,K"),
+            ("subset:5,5", "1 to N - 1"),
+            ("permutation:1", "at least 2"),
+            ("permutation:999999999999", "at most"),
+            ("spanning-tree:2", "at least 3"),
+            ("arborescence:-1", "whole numbers"),
             ("binary:-1", "whole numbers"),
             ("categorical:99999999999", "at most"),
         ] {
             let message = text.parse::<Latent>().unwrap_err().to_string();
-            assert!(message.contains(expected), "{text}: {message}");
+            assert!(message.contains(expected) && !message.contains('\n'), "{text}: {message}");
         }
     }
 
@@ -577,6 +857,18 @@ mod tests {
     fn impossible_settings_are_refused() {
         let default = TrainConfig::default();
         default.check().unwrap();
+        let with = |latent: &str| TrainConfig { latent: latent.parse().unwrap(), ..default.clone() };
+        for good in [
+            TrainConfig { joint: JointName::Search, kl: KlSchedule::Off, ..with("pairwise:40") },
+            TrainConfig { joint: JointName::Search, ..with("chain:30x4") },
+            TrainConfig { joint: JointName::Exact, noise: NoiseName::Full, two_sided: true, ..with("subset:6,2") },
+            TrainConfig { estimator: EstimatorName::Exact, ..with("pairwise:15") },
+            TrainConfig { estimator: EstimatorName::Exact, kl: KlSchedule::Off, ..with("permutation:4") },
+            with("permutation:12"),
+            with("pairwise:40"),
+        ] {
+            good.check().unwrap();
+        }
         let bad = [
             TrainConfig { lr: f64::NAN, ..default.clone() },
             TrainConfig { lr: 0.0, ..default.clone() },
@@ -589,6 +881,17 @@ mod tests {
             TrainConfig { epsilon_every: 0, ..default.clone() },
             TrainConfig { estimator: EstimatorName::Exact, latent: "binary:40".parse().unwrap(), ..default.clone() },
             TrainConfig { estimator: EstimatorName::Exact, two_sided: true, ..default.clone() },
+            TrainConfig { estimator: EstimatorName::Exact, joint: JointName::Exact, ..default.clone() },
+            TrainConfig { estimator: EstimatorName::GumbelSoftmax, ..with("pairwise:3") },
+            TrainConfig { estimator: EstimatorName::LocalExpectation, ..with("subset:4,2") },
+            TrainConfig { rao_blackwell: true, ..with("chain:3x3") },
+            TrainConfig { noise: NoiseName::Full, ..with("pairwise:3") },
+            TrainConfig { noise: NoiseName::Full, joint: JointName::Exact, ..with("pairwise:30") },
+            TrainConfig { joint: JointName::Exact, ..with("chain:30x4") },
+            TrainConfig { joint: JointName::Search, two_sided: true, ..with("pairwise:3") },
+            TrainConfig { joint: JointName::Search, ..with("subset:4,2") },
+            TrainConfig { joint: JointName::Exact, ..with("permutation:4") },
+            TrainConfig { estimator: EstimatorName::Exact, ..with("permutation:4") },
         ];
         for config in bad {
             let error = config.check().unwrap_err();
@@ -605,6 +908,7 @@ mod tests {
             TrainConfig { hidden: vec![1 << 16], ..latent("categorical:65536") },
             TrainConfig { hidden: vec![1 << 16], batch_size: 1 << 16, ..default.clone() },
             TrainConfig { samples: 10_000, ..latent("categorical:65536") },
+            TrainConfig { samples: 1000, joint: JointName::Exact, noise: NoiseName::Full, ..latent("pairwise:15") },
             TrainConfig { batch_size: 1 << 16, estimator: EstimatorName::Exact, ..latent("binary:15") },
             latent("binary:32768"),
             latent("categorical:65536"),

@@ -10,20 +10,34 @@
 //! `loss[b, k] = sum_d softplus(T[k, d]) - <x_b, T_k>`. Where all states are enumerated the same holds for |Z| rows.
 
 use crate::adam::Adam;
-use crate::config::{EstimatorName, TrainConfig};
+use crate::config::{EstimatorName, JointName, TrainConfig};
 use crate::model::{Decoder, Encoder};
+use crate::table::{self, StateTable};
 use crate::{Result, host, likelihood};
 use burn::tensor::{Device, Tensor, activation};
 use gumbel::estimator::{
-    Direct, Estimate, Estimator, Exact, Inputs, LocalExpectation, Marginal, Needs, Sides, enumerable,
+    Direct, DirectJoint, Estimate, Estimator, Exact, Inputs, LocalExpectation, Marginal, Needs, Sides, Solvers,
+    enumerable,
 };
-use gumbel::structure::{Categorical, Structure, Sums, perturbed_argmax};
+use gumbel::structure::{AnyStructure, Code, Structure, Sums, perturbed_argmax};
+use rayon::prelude::*;
 
 /// How the gradient at the potentials comes about in one step.
-pub enum Method {
+pub enum Method<S: Structure = AnyStructure> {
     /// Potentials, noise and losses in, gradient at the potentials out.
-    Seam(Box<dyn Estimator<Categorical>>),
-    /// The decoder reads `softmax((potentials + noise) / temperature)` and is differentiated through.
+    Seam(Box<dyn Estimator<S>>),
+    /// Direct optimisation with the losses of all states.
+    Joint {
+        /// The estimator.
+        estimator: DirectJoint,
+        /// The separable one with the same noise that its second arg max is compared with; `None` with full noise.
+        separable: Option<Direct>,
+    },
+    /// Direct optimisation whose second arg max is improved by a local search with true losses: the best of all
+    /// one-coordinate changes, again and again until none is better. For variables with values, one-sided.
+    Search(Direct),
+    /// The decoder reads `softmax((potentials + noise) / temperature)` and is differentiated through; for independent
+    /// variables.
     Relaxed {
         /// Temperature, > 0.
         temperature: f32,
@@ -32,15 +46,27 @@ pub enum Method {
     },
 }
 
-impl Method {
-    /// The method that a configuration names, at the given epsilon and temperature.
-    pub fn new(config: &TrainConfig, epsilon: f32, temperature: f32) -> Result<Self> {
+impl<S: Structure> Method<S> {
+    /// The method that a configuration names, at the given epsilon and temperature. `kl_weight` is the weight of the KL
+    /// by perturbation ([`Direct::with_kl`]), for latents without sums; else 0.
+    pub fn new(config: &TrainConfig, epsilon: f32, temperature: f32, kl_weight: f32) -> Result<Self> {
         let relaxed = |straight_through| Method::Relaxed { temperature, straight_through };
         Ok(match config.estimator {
             EstimatorName::Direct => {
                 let sides = if config.two_sided { Sides::Two } else { Sides::One };
-                let direct = Direct::new(epsilon)?.sides(sides);
-                Method::Seam(if config.rao_blackwell { Box::new(direct.rao_blackwell()) } else { Box::new(direct) })
+                let separable = Direct::new(epsilon)?;
+                let direct = separable.sides(sides).with_kl(kl_weight);
+                match config.joint {
+                    JointName::Exact => {
+                        let perturbation = config.noise.perturbation();
+                        let unary = perturbation == gumbel::estimator::Perturbation::Unary;
+                        let estimator = DirectJoint::new(direct, perturbation);
+                        Method::Joint { estimator, separable: unary.then_some(separable) }
+                    }
+                    JointName::Search => Method::Search(direct),
+                    JointName::Off if config.rao_blackwell => Method::Seam(Box::new(direct.rao_blackwell())),
+                    JointName::Off => Method::Seam(Box::new(direct)),
+                }
             }
             EstimatorName::Exact => Method::Seam(Box::new(Exact)),
             EstimatorName::Marginal => Method::Seam(Box::new(Marginal)),
@@ -49,15 +75,25 @@ impl Method {
             EstimatorName::StraightThrough => relaxed(true),
         })
     }
+
+    /// Gumbel variables per example and sample.
+    pub fn noise(&self, structure: &S) -> Result<usize> {
+        Ok(match self {
+            Method::Seam(e) => e.noise(structure)?,
+            Method::Joint { estimator, .. } => estimator.noise(structure)?,
+            Method::Search(_) | Method::Relaxed { .. } => structure.unary(),
+        })
+    }
 }
 
 /// What a step needs to know beside the batch.
-pub struct StepOptions<'a> {
+pub struct StepOptions<'a, S: Structure = AnyStructure> {
     /// The gradient at the potentials.
-    pub method: &'a Method,
-    /// Weight of the KL term, 0 to 1.
+    pub method: &'a Method<S>,
+    /// Weight of the KL term, 0 to 1; greater than 0 only where the structure has sums.
     pub kl_weight: f32,
-    /// Gumbel noise `[samples, batch, U]`; the number of samples follows from its length.
+    /// Gumbel noise `[samples, batch, width]` with the width that the method [draws](Method::noise); the number of
+    /// samples follows from its length.
     pub noise: &'a [f32],
 }
 
@@ -66,26 +102,51 @@ pub struct StepOptions<'a> {
 pub struct StepReport {
     /// Examples (times samples) whose gradient was zero because z* = z(eps); `None` where that has no meaning.
     pub unmoved: Option<usize>,
+    /// What the separable approximation missed; `None` where nothing better was looked for.
+    pub missed: Option<Missed>,
     /// Mean loss of the step in nats per image at its samples or states, without the KL term.
     pub reconstruction: f64,
 }
 
+/// How far the arg max under the separable approximation of the loss is from a better one under the true loss.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Missed {
+    /// Examples (times samples) for which a better state was found.
+    pub examples: usize,
+    /// By how much they are better: the sum of `h + gamma - eps loss` of the better state less that of the separable
+    /// one, in nats.
+    pub nats: f64,
+}
+
+impl Missed {
+    fn add(&mut self, nats: f64) {
+        // The rounding of losses, sums of many pixels in f32, is no improvement.
+        if nats > ROUNDING {
+            self.examples += 1;
+            self.nats += nats;
+        }
+    }
+}
+
+/// The rounding of a loss, in nats.
+const ROUNDING: f64 = 1e-3;
+
 /// A model with its optimiser, trained by automatic differentiation.
 #[derive(Debug, Clone)]
-pub struct Autodiff<E, D> {
+pub struct Autodiff<E, D, S = AnyStructure> {
     // Present except inside `step`, where the optimiser owns them and so can update their memory in place.
     encoder: Option<E>,
     decoder: Option<D>,
     /// The latent variable.
-    pub structure: Categorical,
+    pub structure: S,
     /// The optimiser.
     pub adam: Adam,
     device: Device,
 }
 
-impl<E: Encoder, D: Decoder> Autodiff<E, D> {
+impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
     /// A model whose parameters live on the autodiff side of `device`.
-    pub fn new(encoder: E, decoder: D, structure: Categorical, lr: f64, device: &Device) -> Self {
+    pub fn new(encoder: E, decoder: D, structure: S, lr: f64, device: &Device) -> Self {
         let (encoder, decoder) = (Some(encoder), Some(decoder));
         Autodiff { encoder, decoder, structure, adam: Adam::new(lr), device: device.clone() }
     }
@@ -105,7 +166,7 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         Autodiff {
             encoder: Some(self.encoder().valid()),
             decoder: Some(self.decoder().valid()),
-            structure: self.structure,
+            structure: self.structure.clone(),
             adam: self.adam.clone(),
             device: self.device.clone(),
         }
@@ -122,7 +183,7 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
     }
 
     /// One step of the optimiser on a batch of images `[batch, pixels]` with values in [0, 1].
-    pub fn step(&mut self, images: &[f32], pixels: usize, options: &StepOptions<'_>) -> Result<StepReport> {
+    pub fn step(&mut self, images: &[f32], pixels: usize, options: &StepOptions<'_, S>) -> Result<StepReport> {
         let (surrogate, report) = self.surrogate(images, pixels, options)?;
         if !report.reconstruction.is_finite() {
             return Err(gumbel::Error::NotANumber { what: "loss of the batch", index: 0 }.into());
@@ -140,54 +201,79 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         &self,
         images: &[f32],
         pixels: usize,
-        options: &StepOptions<'_>,
+        options: &StepOptions<'_, S>,
     ) -> Result<(Tensor<1>, StepReport)> {
         let batch = images.len() / pixels;
         let x: Tensor<2> = host::tensor(images.to_vec(), [batch, pixels], &self.device);
-        let h = self.encoder().potentials(x.clone().autodiff());
-        let potentials = host::read(h.clone());
+        let raw = self.encoder().potentials(x.clone().autodiff());
+        let potentials = self.to_potentials(host::read(raw.clone()).to_vec());
         let width = self.structure.potentials();
         let mut gradient = vec![0.0; batch * width];
         if options.kl_weight != 0.0 {
             let scale = options.kl_weight / batch as f32;
-            for (h, g) in potentials.chunks_exact(width).zip(gradient.chunks_exact_mut(width)) {
-                self.structure.kl_to_uniform(h, scale, g)?;
-            }
+            let rows = potentials.par_chunks_exact(width).zip(gradient.par_chunks_exact_mut(width));
+            let cheap = if self.structure.block(0).is_some() { batch } else { 1 };
+            let structure = &self.structure;
+            rows.with_min_len(cheap).try_for_each(|(h, g)| structure.kl_to_uniform(h, scale, g).map(drop))?;
         }
-        let step = Step { x, images, pixels, batch, potentials: &potentials, noise: options.noise };
+        let noise_width = options.method.noise(&self.structure)?;
+        let samples = (options.noise.len() / (batch * noise_width)).max(1);
+        let step =
+            Step { x, images, pixels, batch, potentials: &potentials, noise: options.noise, noise_width, samples };
         let (decoder, report) = match options.method {
-            Method::Seam(e) if e.needs() == Needs::States || self.structure.variables() == 1 => {
+            Method::Seam(e) if e.needs() == Needs::States || table::is_single(&self.structure) => {
                 self.with_table(&step, e.as_ref(), &mut gradient)?
             }
             Method::Seam(e) => self.with_neighbours(&step, e.as_ref(), &mut gradient)?,
+            Method::Joint { estimator, separable } => {
+                self.joint(&step, estimator, separable.as_ref(), &mut gradient)?
+            }
+            Method::Search(direct) => self.search(&step, direct, &mut gradient)?,
             Method::Relaxed { temperature, straight_through } => {
-                self.relaxed(&step, h.clone(), *temperature, *straight_through)?
+                self.relaxed(&step, raw.clone(), *temperature, *straight_through)?
             }
         };
+        for (h, g) in potentials.chunks_exact(width).zip(gradient.chunks_exact_mut(width)) {
+            self.structure.to_raw_gradient(h, g);
+        }
         let gradient = host::tensor(gradient, [batch, width], &self.device);
-        Ok(((h * gradient.autodiff()).sum() + decoder, report))
+        Ok(((raw * gradient.autodiff()).sum() + decoder, report))
+    }
+
+    /// Raw outputs of the encoder `[batch, P]` to potentials.
+    pub fn to_potentials(&self, mut raw: Vec<f32>) -> Vec<f32> {
+        raw.chunks_exact_mut(self.structure.potentials()).for_each(|row| self.structure.to_potentials(row));
+        raw
+    }
+
+    /// Potentials `[batch, P]` of images `[batch, pixels]`; nothing is recorded.
+    pub fn potentials(&self, images: Tensor<2>) -> Vec<f32> {
+        self.to_potentials(host::read(self.encoder().valid().potentials(images)).to_vec())
     }
 
     /// Decoder outputs for all states `[states, pixels]`.
     pub fn table(&self, states: usize) -> Tensor<2> {
-        let width = self.structure.unary();
-        let mut codes = vec![0.0; states * width];
-        let mut z = vec![0; self.structure.variables()];
-        for (s, code) in codes.chunks_exact_mut(width).enumerate() {
-            self.structure.state(s, &mut z);
-            self.structure.add_statistics(&z, 1.0, code);
-        }
-        self.decoder().logits(host::tensor(codes, [states, width], &self.device).autodiff())
+        let codes = table::codes(&self.structure, 0..states);
+        let codes: Tensor<2> = host::tensor(codes, [states, self.structure.unary()], &self.device);
+        self.decoder().logits(codes.autodiff())
+    }
+
+    /// Outputs of the decoder for all states, for the losses of many images.
+    pub(crate) fn state_table(&self, states: usize) -> StateTable {
+        StateTable::new(&self.decoder().valid(), &self.structure, states, &self.device)
     }
 
     /// One K-way variable, or all states: the table.
     fn with_table(
         &self,
         step: &Step<'_>,
-        estimator: &dyn Estimator<Categorical>,
+        estimator: &dyn Estimator<S>,
         gradient: &mut [f32],
     ) -> Result<(Tensor<1>, StepReport)> {
-        let states = enumerable_or_single(&self.structure)?;
+        let states = match table::is_single(&self.structure) {
+            true => self.structure.unary(),
+            false => enumerable(&self.structure)?,
+        };
         let table = self.table(states);
         let plain = table.clone().inner();
         let logits = host::read(plain.clone());
@@ -200,13 +286,15 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         // Nothing is random in an estimator that sees all states: one pass stands for all samples.
         let samples = match estimator.needs() {
             Needs::States => 1,
-            Needs::Neighbours => step.samples(&self.structure),
+            Needs::Neighbours => step.samples,
         };
         let scale = 1.0 / (step.batch * samples) as f32;
         let mut unmoved = None;
         let mut assignment = vec![0; step.batch * self.structure.variables()];
-        for noise in step.noise.chunks_exact(step.batch * self.structure.unary()).take(samples) {
-            perturbed_argmax(&self.structure, step.potentials, noise, &mut assignment)?;
+        for noise in step.draws().take(samples) {
+            if estimator.needs() == Needs::Neighbours {
+                perturbed_argmax(&self.structure, step.potentials, noise, &mut assignment)?;
+            }
             let inputs = Inputs { potentials: step.potentials, noise, assignment: &assignment, losses: &losses };
             let mut estimate = match estimator.needs() {
                 Needs::States => Estimate::with_weights(gradient, &mut weights, scale),
@@ -234,50 +322,188 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         let weights: Tensor<2> = host::tensor(weights, [step.batch, states], device);
         let derivative =
             host::tensor(sigmoids, [states, step.pixels], device) - weights.transpose().matmul(step.x.clone());
-        Ok(((table * derivative.autodiff()).sum(), StepReport { unmoved, reconstruction }))
+        Ok(((table * derivative.autodiff()).sum(), StepReport { unmoved, missed: None, reconstruction }))
     }
 
     /// Several variables: z* with gradient, its neighbours without.
     fn with_neighbours(
         &self,
         step: &Step<'_>,
-        estimator: &dyn Estimator<Categorical>,
+        estimator: &dyn Estimator<S>,
         gradient: &mut [f32],
     ) -> Result<(Tensor<1>, StepReport)> {
-        let samples = step.samples(&self.structure);
-        let scale = 1.0 / (step.batch * samples) as f32;
-        let mut surrogate: Option<Tensor<1>> = None;
-        let (mut unmoved, mut reconstruction) = (None, 0.0);
+        let mut total = Total::default();
+        let mut solvers = Solvers::default();
         let mut assignment = vec![0; step.batch * self.structure.variables()];
-        for noise in step.noise.chunks_exact(step.batch * self.structure.unary()) {
-            perturbed_argmax(&self.structure, step.potentials, noise, &mut assignment)?;
-            let logits = self.decoder().logits(self.codes(&assignment).autodiff());
-            let (losses, term) = self.likelihood(step, logits, scale);
-            let neighbours = self.neighbour_losses(&assignment, &losses, step.images, step.pixels);
-            let inputs = Inputs { potentials: step.potentials, noise, assignment: &assignment, losses: &neighbours };
-            let mut estimate = Estimate::new(gradient, scale);
-            estimator.estimate(&self.structure, &inputs, &mut estimate)?;
-            add_count(&mut unmoved, estimate.unmoved);
-            reconstruction += losses.iter().map(|l| *l as f64).sum::<f64>() * scale as f64;
-            surrogate = Some(surrogate.map_or(term.clone(), |s| s + term));
+        for noise in step.draws() {
+            solvers.sample(estimator, &self.structure, step.potentials, noise, &mut assignment)?;
+            let draw = self.draw(step, &assignment, &mut total);
+            let losses = self.neighbour_losses(&draw.codes, &draw.losses, step.images, step.pixels);
+            let inputs = step.inputs(noise, &assignment, &losses);
+            let mut estimate = Estimate::new(gradient, step.scale());
+            solvers.estimate(estimator, &self.structure, &inputs, &mut estimate)?;
+            total.count(estimate.unmoved);
         }
-        let surrogate = surrogate.expect("there is at least one sample");
-        Ok((surrogate, StepReport { unmoved, reconstruction }))
+        Ok(total.end(None))
     }
 
-    /// Losses `[batch, U]` of all one-coordinate changes of an assignment, given its own losses `[batch]`.
-    pub fn neighbour_losses(&self, assignment: &[u32], own: &[f32], images: &[f32], pixels: usize) -> Vec<f32> {
-        let (n, k) = (self.structure.variables(), self.structure.values());
-        let logits = host::read(self.decoder().valid().neighbour_logits(assignment, n, k, &self.device));
-        let mut changed = vec![0.0; logits.len() / pixels];
-        likelihood::losses(&logits, images, pixels, n * (k - 1), &mut changed);
-        let mut out = vec![0.0; own.len() * n * k];
-        let mut changed = changed.into_iter();
-        for (j, z) in assignment.iter().enumerate() {
-            for (value, loss) in out[j * k..(j + 1) * k].iter_mut().enumerate() {
-                let other = if value == *z as usize { None } else { changed.next() };
-                *loss = other.unwrap_or(own[j / n]);
+    /// Direct optimisation with the losses of all states, compared with the separable approximation.
+    fn joint(
+        &self,
+        step: &Step<'_>,
+        estimator: &DirectJoint,
+        separable: Option<&Direct>,
+        gradient: &mut [f32],
+    ) -> Result<(Tensor<1>, StepReport)> {
+        let all = self.state_table(enumerable(&self.structure)?).losses(step.x.clone());
+        let mut total = Total::default();
+        let mut solvers = Solvers::default();
+        let (n, mut missed) = (self.structure.variables(), Missed::default());
+        let mut assignment = vec![0; step.batch * n];
+        let (mut better, mut plain) = (assignment.clone(), assignment.clone());
+        let mut unused = vec![0.0; gradient.len()];
+        for noise in step.draws() {
+            match separable {
+                Some(direct) => solvers.sample(direct, &self.structure, step.potentials, noise, &mut assignment)?,
+                None => {
+                    Solvers::default().sample(estimator, &self.structure, step.potentials, noise, &mut assignment)?
+                }
             }
+            let draw = self.draw(step, &assignment, &mut total);
+            let inputs = step.inputs(noise, &assignment, &all);
+            let mut estimate = Estimate { moved: Some(&mut better), ..Estimate::new(gradient, step.scale()) };
+            estimator.estimate(&self.structure, &inputs, &mut estimate)?;
+            total.count(estimate.unmoved);
+            if let Some(direct) = separable {
+                let losses = self.neighbour_losses(&draw.codes, &draw.losses, step.images, step.pixels);
+                let inputs = step.inputs(noise, &assignment, &losses);
+                let mut estimate = Estimate { moved: Some(&mut plain), ..Estimate::new(&mut unused, 0.0) };
+                solvers.estimate(direct, &self.structure, &inputs, &mut estimate)?;
+                let values = [&better, &plain].map(|z| self.perturbed(step, noise, z, direct.epsilon()));
+                values[0].iter().zip(&values[1]).for_each(|(b, p)| missed.add(b - p));
+            }
+        }
+        Ok(total.end(separable.map(|_| missed)))
+    }
+
+    /// Direct optimisation with a local search from the separable second arg max.
+    fn search(&self, step: &Step<'_>, direct: &Direct, gradient: &mut [f32]) -> Result<(Tensor<1>, StepReport)> {
+        let mut total = Total::default();
+        let mut solvers = Solvers::default();
+        let (n, mut missed) = (self.structure.variables(), Missed::default());
+        let mut assignment = vec![0; step.batch * n];
+        let mut moved = assignment.clone();
+        for noise in step.draws() {
+            solvers.sample(direct, &self.structure, step.potentials, noise, &mut assignment)?;
+            let draw = self.draw(step, &assignment, &mut total);
+            let losses = self.neighbour_losses(&draw.codes, &draw.losses, step.images, step.pixels);
+            let inputs = step.inputs(noise, &assignment, &losses);
+            let mut estimate = Estimate { moved: Some(&mut moved), ..Estimate::new(gradient, step.scale()) };
+            solvers.estimate(direct, &self.structure, &inputs, &mut estimate)?;
+
+            let found = moved.clone();
+            let gains = self.improve(step, noise, direct.epsilon(), &mut moved);
+            let scale = step.scale() / direct.epsilon();
+            let p = self.structure.potentials();
+            let mut unmoved = 0;
+            for (b, gain) in gains.iter().enumerate() {
+                let (old, new, row) = (&found[b * n..][..n], &moved[b * n..][..n], &mut gradient[b * p..][..p]);
+                unmoved += (new == &assignment[b * n..][..n]) as usize;
+                if *gain > 0.0 {
+                    self.structure.add_statistics(old, scale, row);
+                    self.structure.add_statistics(new, -scale, row);
+                }
+                missed.add(*gain);
+            }
+            total.count(Some(unmoved));
+        }
+        Ok(total.end(Some(missed)))
+    }
+
+    /// Moves every assignment of a batch to the best of its one-coordinate changes under `h + gamma - eps loss` until
+    /// none is better; returns the gains in nats, `[batch]`.
+    fn improve(&self, step: &Step<'_>, noise: &[f32], epsilon: f32, assignment: &mut [u32]) -> Vec<f64> {
+        let structure = &self.structure;
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let Code::OneHot { values } = structure.code() else { return vec![0.0; step.batch] };
+        let perturbed: Vec<f32> = step.perturbed(noise, p, u);
+        let score = |b: usize, z: &[u32]| structure.score(&perturbed[b * p..][..p], z);
+        let mut gains = vec![0.0; step.batch];
+        let mut active: Vec<usize> = (0..step.batch).collect();
+        while !active.is_empty() {
+            let images: Vec<f32> =
+                active.iter().flat_map(|b| &step.images[b * step.pixels..][..step.pixels]).copied().collect();
+            let z: Vec<u32> = active.iter().flat_map(|b| &assignment[b * n..][..n]).copied().collect();
+            let codes = self.encode(&z);
+            let own = self.losses(&codes, &images, step.pixels);
+            let losses = self.neighbour_losses(&codes, &own, &images, step.pixels);
+            let mut still = vec![];
+            for ((b, own), losses) in active.into_iter().zip(own).zip(losses.chunks_exact(u)) {
+                let z = &mut assignment[b * n..][..n];
+                let now = score(b, z) - (epsilon * own) as f64;
+                let mut best = (now + ROUNDING, None);
+                for i in 0..n {
+                    let present = z[i];
+                    for k in (0..values as u32).filter(|k| *k != present) {
+                        z[i] = k;
+                        let value = score(b, z) - (epsilon * losses[i * values + k as usize]) as f64;
+                        if value > best.0 {
+                            best = (value, Some((i, k)));
+                        }
+                    }
+                    z[i] = present;
+                }
+                if let (value, Some((i, k))) = best {
+                    z[i] = k;
+                    gains[b] += value - now;
+                    still.push(b);
+                }
+            }
+            active = still;
+        }
+        gains
+    }
+
+    /// `h + gamma - eps loss` of a batch of assignments, with their true losses.
+    fn perturbed(&self, step: &Step<'_>, noise: &[f32], assignment: &[u32], epsilon: f32) -> Vec<f64> {
+        let (p, n) = (self.structure.potentials(), self.structure.variables());
+        let perturbed = step.perturbed(noise, p, self.structure.unary());
+        let losses = self.losses(&self.encode(assignment), step.images, step.pixels);
+        let rows = perturbed.chunks_exact(p).zip(assignment.chunks_exact(n)).zip(losses);
+        rows.map(|((h, z), loss)| self.structure.score(h, z) - epsilon as f64 * loss as f64).collect()
+    }
+
+    /// Decodes a sample with gradient and adds its term to the total.
+    fn draw(&self, step: &Step<'_>, assignment: &[u32], total: &mut Total) -> Draw {
+        let codes = self.encode(assignment);
+        let width = self.structure.unary();
+        let tensor: Tensor<2> = host::tensor(codes.clone(), [step.batch, width], &self.device);
+        let (losses, term) = self.likelihood(step, self.decoder().logits(tensor.autodiff()), step.scale());
+        total.add(&losses, step.scale(), term);
+        Draw { codes, losses }
+    }
+
+    /// Losses `[rows]` of images `[rows, pixels]` at codes `[rows, U]`; nothing is recorded.
+    fn losses(&self, codes: &[f32], images: &[f32], pixels: usize) -> Vec<f32> {
+        let width = self.structure.unary();
+        let mut losses = vec![0.0; codes.len() / width];
+        let tensor: Tensor<2> = host::tensor(codes.to_vec(), [losses.len(), width], &self.device);
+        let logits = host::read(self.decoder().valid().logits(tensor));
+        likelihood::losses(&logits, images, pixels, 1, &mut losses);
+        losses
+    }
+
+    /// Losses `[batch, U]` of the separable approximation around codes `[batch, U]`, given their own losses `[batch]`.
+    pub fn neighbour_losses(&self, codes: &[f32], own: &[f32], images: &[f32], pixels: usize) -> Vec<f32> {
+        let (kind, width) = (self.structure.code(), self.structure.unary());
+        let per_example = kind.changes(width);
+        let logits = host::read(self.decoder().valid().neighbour_logits(codes, width, kind, &self.device));
+        let mut changed = vec![0.0; own.len() * per_example];
+        likelihood::losses(&logits, images, pixels, per_example, &mut changed);
+        let mut out = vec![0.0; codes.len()];
+        let rows = codes.chunks_exact(width).zip(own).zip(changed.chunks_exact(per_example));
+        for (((code, own), changed), losses) in rows.zip(out.chunks_exact_mut(width)) {
+            kind.neighbour_losses(code, *own, changed, losses);
         }
         out
     }
@@ -290,27 +516,26 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         temperature: f32,
         straight_through: bool,
     ) -> Result<(Tensor<1>, StepReport)> {
-        let (n, k) = (self.structure.variables(), self.structure.values());
-        let samples = step.samples(&self.structure);
-        let scale = 1.0 / (step.batch * samples) as f32;
-        let mut surrogate: Option<Tensor<1>> = None;
-        let mut reconstruction = 0.0;
-        for noise in step.noise.chunks_exact(step.batch * self.structure.unary()) {
-            let g: Tensor<2> = host::tensor(noise.to_vec(), [step.batch, n * k], &self.device);
+        let (n, width) = (self.structure.variables(), self.structure.unary());
+        if self.structure.block(0).is_none() {
+            return Err(gumbel::Error::Coupled { estimator: "a relaxed estimator" }.into());
+        }
+        let k = width / n;
+        let mut total = Total::default();
+        for noise in step.draws() {
+            let g: Tensor<2> = host::tensor(noise.to_vec(), [step.batch, width], &self.device);
             let scores = (h.clone() + g.autodiff()).div_scalar(temperature).reshape([step.batch * n, k]);
-            let mut code = activation::softmax(scores, 1).reshape([step.batch, n * k]);
+            let mut code = activation::softmax(scores, 1).reshape([step.batch, width]);
             if straight_through {
                 let mut assignment = vec![0; step.batch * n];
                 perturbed_argmax(&self.structure, step.potentials, noise, &mut assignment)?;
                 let correction = self.codes(&assignment) - code.clone().inner();
                 code = code + correction.autodiff();
             }
-            let (losses, term) = self.likelihood(step, self.decoder().logits(code), scale);
-            reconstruction += losses.iter().map(|l| *l as f64).sum::<f64>() * scale as f64;
-            surrogate = Some(surrogate.map_or(term.clone(), |s| s + term));
+            let (losses, term) = self.likelihood(step, self.decoder().logits(code), step.scale());
+            total.add(&losses, step.scale(), term);
         }
-        let surrogate = surrogate.expect("there is at least one sample");
-        Ok((surrogate, StepReport { unmoved: None, reconstruction }))
+        Ok(total.end(None))
     }
 
     /// Losses of the images at their logits, and a surrogate of `scale` times their sum.
@@ -323,19 +548,21 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         (losses, (logits * derivative.autodiff()).sum())
     }
 
-    /// One-hot codes `[batch, U]` of assignments.
-    pub fn codes(&self, assignment: &[u32]) -> Tensor<2> {
+    /// Codes `[batch, U]` of assignments `[batch, n]`.
+    pub fn encode(&self, assignment: &[u32]) -> Vec<f32> {
         let (n, width) = (self.structure.variables(), self.structure.unary());
-        let batch = assignment.len() / n;
-        let mut codes = vec![0.0; batch * width];
-        for (z, code) in assignment.chunks_exact(n).zip(codes.chunks_exact_mut(width)) {
-            self.structure.add_statistics(z, 1.0, code);
-        }
-        host::tensor(codes, [batch, width], &self.device)
+        let mut codes = vec![0.0; assignment.len() / n * width];
+        let rows = assignment.chunks_exact(n).zip(codes.chunks_exact_mut(width));
+        rows.for_each(|(z, code)| self.structure.encode(z, code));
+        codes
     }
-}
 
-impl<E: Encoder, D: Decoder> Autodiff<E, D> {
+    /// The same as a tensor.
+    pub fn codes(&self, assignment: &[u32]) -> Tensor<2> {
+        let shape = [assignment.len() / self.structure.variables(), self.structure.unary()];
+        host::tensor(self.encode(assignment), shape, &self.device)
+    }
+
     /// Means of the pixels `[rows, pixels]` for assignments `[rows, n]`; nothing is recorded.
     pub fn means(&self, assignment: &[u32]) -> Vec<f32> {
         let logits = host::read(self.decoder().valid().logits(self.codes(assignment)));
@@ -350,28 +577,74 @@ struct Step<'a> {
     pixels: usize,
     batch: usize,
     potentials: &'a [f32],
+    /// `[samples, batch, noise_width]`.
     noise: &'a [f32],
+    noise_width: usize,
+    samples: usize,
 }
 
-impl Step<'_> {
-    fn samples(&self, structure: &Categorical) -> usize {
-        (self.noise.len() / (self.batch * structure.unary())).max(1)
+impl<'a> Step<'a> {
+    /// Weight of one example at one sample.
+    fn scale(&self) -> f32 {
+        1.0 / (self.batch * self.samples) as f32
+    }
+
+    /// The noise of each sample.
+    fn draws(&self) -> impl Iterator<Item = &'a [f32]> {
+        self.noise.chunks_exact(self.batch * self.noise_width)
+    }
+
+    fn inputs<'b>(&'b self, noise: &'b [f32], assignment: &'b [u32], losses: &'b [f32]) -> Inputs<'b> {
+        Inputs { potentials: self.potentials, noise, assignment, losses }
+    }
+
+    /// Potentials with noise on the unary ones, `[batch, P]`.
+    fn perturbed(&self, noise: &[f32], p: usize, u: usize) -> Vec<f32> {
+        let mut out = self.potentials.to_vec();
+        for (h, noise) in out.chunks_exact_mut(p).zip(noise.chunks_exact(u)) {
+            h.iter_mut().zip(noise).for_each(|(h, g)| *h += g);
+        }
+        out
+    }
+}
+
+/// A decoded sample.
+struct Draw {
+    /// `[batch, U]`.
+    codes: Vec<f32>,
+    /// `[batch]`.
+    losses: Vec<f32>,
+}
+
+/// What the samples of a step add up to.
+#[derive(Default)]
+struct Total {
+    surrogate: Option<Tensor<1>>,
+    reconstruction: f64,
+    unmoved: Option<usize>,
+}
+
+impl Total {
+    fn add(&mut self, losses: &[f32], scale: f32, term: Tensor<1>) {
+        self.reconstruction += losses.iter().map(|l| *l as f64).sum::<f64>() * scale as f64;
+        self.surrogate = Some(self.surrogate.take().map_or(term.clone(), |s| s + term));
+    }
+
+    fn count(&mut self, unmoved: Option<usize>) {
+        add_count(&mut self.unmoved, unmoved);
+    }
+
+    fn end(self, missed: Option<Missed>) -> (Tensor<1>, StepReport) {
+        let surrogate = self.surrogate.expect("there is at least one sample");
+        (surrogate, StepReport { unmoved: self.unmoved, missed, reconstruction: self.reconstruction })
     }
 }
 
 /// `losses[b, s] = sums[s] - <x_b, table_s>`, `[batch, states]`, for images x and a table on a plain device.
-pub(crate) fn table_losses(x: &Tensor<2>, table: Tensor<2>, sums: &[f32]) -> Vec<f32> {
-    let products = host::read(x.clone().matmul(table.transpose()));
-    let rows = products.chunks_exact(sums.len());
-    rows.flat_map(|row| row.iter().zip(sums).map(|(p, s)| s - p)).collect()
-}
-
-/// The number of states of a space with a table: one variable of any size, or what can be enumerated.
-pub(crate) fn enumerable_or_single(structure: &Categorical) -> Result<usize> {
-    match structure.variables() {
-        1 => Ok(structure.values()),
-        _ => Ok(enumerable(structure)?),
-    }
+fn table_losses(x: &Tensor<2>, table: Tensor<2>, sums: &[f32]) -> Vec<f32> {
+    let mut losses = host::take(x.clone().matmul(table.transpose()));
+    losses.chunks_exact_mut(sums.len()).for_each(|row| row.iter_mut().zip(sums).for_each(|(p, s)| *p = s - *p));
+    losses
 }
 
 fn add_count(total: &mut Option<usize>, count: Option<usize>) {

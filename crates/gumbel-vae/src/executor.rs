@@ -11,7 +11,7 @@ use crate::model::{Mlp, Named, parameters, with_parameters};
 use crate::store::Model;
 use crate::{Error, Result};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::Structure;
+use gumbel::structure::{AnyStructure, Categorical, Structure};
 use gumbel_data::{Binarization, Dataset, Images, Split};
 
 /// The paper's model under automatic differentiation.
@@ -32,6 +32,12 @@ pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
     Ok(Autodiff::new(encoder, decoder, structure, config.lr, &device))
 }
 
+/// A method for the engine in use.
+enum Either {
+    Autodiff(Method),
+    Fused(Method<Categorical>),
+}
+
 /// A model with the engine that trains it.
 pub struct Executor {
     config: TrainConfig,
@@ -39,8 +45,8 @@ pub struct Executor {
     /// The present parameters, or with a fused engine those of the last [`sync`](Executor::sync).
     plain: MlpEngine,
     fused: Option<Fused>,
-    /// Method of the steps, at the epsilon and temperature of the last.
-    method: (f32, f32, Method),
+    /// Method of the steps, at the epsilon, temperature and weight of the KL by perturbation of the last.
+    method: ([f32; 3], Either),
     /// Training images as lists, for a fused engine: of the epoch, if it matters.
     bits: Option<(u64, Bits)>,
     /// The splits as evaluations see them.
@@ -53,31 +59,39 @@ impl Executor {
     /// The model of a configuration with its initial parameters. Errors: an engine that does not fit the model.
     pub fn new(config: &TrainConfig, pixels: usize) -> Result<Self> {
         let plain = model(config, pixels)?;
-        let (epsilon, temperature) = (config.epsilon_schedule()?.at(0), config.temperature_schedule()?.at(0));
-        let method = Method::new(config, epsilon, temperature)?;
-        let fused = match config.engine {
-            EngineName::Autodiff => None,
-            name => {
-                let model = fused::Model {
-                    pixels,
-                    hidden: &config.hidden,
-                    structure: plain.structure,
-                    method: &method,
-                    batch: config.batch_size,
-                    samples: config.samples,
-                    lr: config.lr,
-                    threads: rayon::current_num_threads(),
-                };
-                match refusal(config, &model) {
-                    None => Some(Fused::new(&model)?),
-                    Some(_) if name == EngineName::Auto => None,
-                    Some(expected) => {
-                        return Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}")));
-                    }
+        let settings = [config.epsilon_schedule()?.at(0), config.temperature_schedule()?.at(0), 0.0];
+        let [epsilon, temperature, kl] = settings;
+        let mut method = Either::Autodiff(Method::new(config, epsilon, temperature, kl)?);
+        let mut fused = None;
+        if config.engine != EngineName::Autodiff {
+            let own = Method::new(config, epsilon, temperature, kl)?;
+            let refused = match &plain.structure {
+                AnyStructure::Categorical(structure) => {
+                    let model = fused::Model {
+                        pixels,
+                        hidden: &config.hidden,
+                        structure: *structure,
+                        method: &own,
+                        batch: config.batch_size,
+                        samples: config.samples,
+                        lr: config.lr,
+                        threads: rayon::current_num_threads(),
+                    };
+                    let refused = refusal(config, &model);
+                    fused = if refused.is_none() { Some(Fused::new(&model)?) } else { None };
+                    refused
+                }
+                _ => Some("independent variables (--latent categorical or binary)".into()),
+            };
+            match refused {
+                None => method = Either::Fused(own),
+                Some(_) if config.engine == EngineName::Auto => {}
+                Some(expected) => {
+                    return Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}")));
                 }
             }
-        };
-        let method = (epsilon, temperature, method);
+        }
+        let method = (settings, method);
         let (images, noise) = (vec![], vec![]);
         let mut executor = Executor {
             config: config.clone(),
@@ -115,27 +129,34 @@ impl Executor {
     /// The same on images that were [prepared](Executor::prepare).
     pub fn step_prepared(&mut self, batch: &[u32], step: u64, steps_per_epoch: u64) -> Result<StepReport> {
         let config = &self.config;
-        let (epsilon, temperature) = (config.epsilon_schedule()?.at(step), config.temperature_schedule()?.at(step));
-        if (self.method.0, self.method.1) != (epsilon, temperature) {
-            self.method = (epsilon, temperature, Method::new(config, epsilon, temperature)?);
-        }
         let kl_weight = match config.estimator {
             // Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
             EstimatorName::Marginal => 0.0,
             _ => config.kl.weight(step, steps_per_epoch),
         };
+        // Where sums are not tractable, the KL is in the perturbation.
+        let (kl_weight, perturbed) = if self.plain.structure.has_sums() { (kl_weight, 0.0) } else { (0.0, kl_weight) };
+        let (epsilon, temperature) = (config.epsilon_schedule()?.at(step), config.temperature_schedule()?.at(step));
+        if self.method.0 != [epsilon, temperature, perturbed] {
+            let method = match self.method.1 {
+                Either::Autodiff(_) => Either::Autodiff(Method::new(config, epsilon, temperature, perturbed)?),
+                Either::Fused(_) => Either::Fused(Method::new(config, epsilon, temperature, perturbed)?),
+            };
+            self.method = ([epsilon, temperature, perturbed], method);
+        }
         let noise = Noise::new(config.seed, Purpose::Noise, step);
-        let method = &self.method.2;
-        match (&mut self.fused, &self.bits) {
-            (Some(fused), Some((_, bits))) => {
+        match (&self.method.1, &mut self.fused, &self.bits) {
+            (Either::Fused(method), Some(fused), Some((_, bits))) => {
                 fused.step(bits, batch, &fused::Options { method, kl_weight, noise: &noise })
             }
-            _ => {
-                self.noise.resize(config.samples * batch.len() * self.plain.structure.unary(), 0.0);
+            (Either::Autodiff(method), ..) => {
+                let width = method.noise(&self.plain.structure)?;
+                self.noise.resize(config.samples * batch.len() * width, 0.0);
                 noise.gumbel(&mut self.noise);
                 let options = StepOptions { method, kl_weight, noise: &self.noise };
                 self.plain.step(&self.images, self.pixels, &options)
             }
+            (Either::Fused(_), ..) => unreachable!("a fused step has its engine and its prepared images"),
         }
     }
 

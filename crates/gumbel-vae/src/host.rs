@@ -19,6 +19,11 @@ pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Host {
     Host(tensor.inner().into_data())
 }
 
+/// Takes a tensor's values out of it, row-major.
+pub(crate) fn take<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().try_into_vec::<f32>().expect("all our tensors hold f32")
+}
+
 /// A tensor from values in row-major order.
 pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)

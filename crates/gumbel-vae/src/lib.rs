@@ -34,10 +34,12 @@ pub mod evaluate;
 pub mod executor;
 pub mod fused;
 mod host;
+pub mod inspect;
 pub mod likelihood;
 pub mod model;
 pub mod picture;
 pub mod store;
+mod table;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 ///
 /// Range reduction to |r| <= ln(2)/2 and a polynomial of degree 6 (Taylor, adjusted at the ends).
 #[inline(always)]
-fn exp_of_negative(x: f32) -> f32 {
+pub(crate) fn exp_of_negative(x: f32) -> f32 {
     let x = x.max(-87.0);
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
     // ln 2 in two parts, so that the remainder keeps its digits.

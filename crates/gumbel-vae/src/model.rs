@@ -4,6 +4,7 @@ use crate::host;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use gumbel::noise::{Noise, Purpose};
+use gumbel::structure::{Change, Code};
 
 /// Emits the potentials of a batch of images.
 pub trait Encoder: Module {
@@ -12,47 +13,59 @@ pub trait Encoder: Module {
 }
 
 /// Reads assignments, emits the logits of the pixels. It never sees the image.
+///
+/// What it reads of an assignment is its [code](gumbel::structure::Structure::encode), `[rows, U]` zeros and ones: one-hot
+/// rows for variables with values; an indicator per element of a subset, edge of a spanning tree, `[row, column]` of a
+/// permutation, `[parent, child]` of an arborescence.
 pub trait Decoder: Module {
-    /// Codes (unary statistics of assignments, one-hot rows) `[rows, U]` to Bernoulli logits `[rows, pixels]`.
+    /// Codes `[rows, U]` to Bernoulli logits `[rows, pixels]`.
     fn logits(&self, codes: Tensor<2>) -> Tensor<2>;
 
-    /// Logits of all one-coordinate changes of a batch of assignments of `variables` variables with `values` values:
-    /// `[batch * variables * (values - 1), pixels]`, in the order of [`changes`].
+    /// Logits of all one-coordinate changes of a batch of codes `[batch, width]`, in the order of [`changes`].
     ///
     /// The default decodes every changed code in full. A decoder whose first layer is linear can do better: a change
-    /// moves that layer by the difference of two rows.
-    fn neighbour_logits(&self, assignment: &[u32], variables: usize, values: usize, device: &Device) -> Tensor<2> {
-        let width = variables * values;
-        let moves = changes(assignment, variables, values);
-        let mut codes = vec![0.0; moves.len() * width];
-        for (change, code) in moves.iter().zip(codes.chunks_exact_mut(width)) {
-            let z = &assignment[change.example * variables..][..variables];
-            z.iter().enumerate().for_each(|(i, z)| code[i * values + *z as usize] = 1.0);
-            code[change.from] = 0.0;
-            code[change.to] = 1.0;
+    /// moves that layer by one row, or by the difference of two.
+    fn neighbour_logits(&self, codes: &[f32], width: usize, kind: Code, device: &Device) -> Tensor<2> {
+        let moves = changes(codes, width, kind);
+        let mut changed = vec![0.0; moves.len() * width];
+        for ((example, change), code) in moves.iter().zip(changed.chunks_exact_mut(width)) {
+            code.copy_from_slice(&codes[example * width..][..width]);
+            change.off.into_iter().for_each(|u| code[u] = 0.0);
+            change.on.into_iter().for_each(|u| code[u] = 1.0);
         }
-        self.logits(host::tensor(codes, [moves.len(), width], device))
+        self.logits(host::tensor(changed, [moves.len(), width], device))
+    }
+
+    /// A decoder that ends in a linear layer may give what goes into it and the layer: losses of many images at all
+    /// states then cost less. The default has none.
+    fn head(&self, _codes: Tensor<2>) -> Option<Head> {
+        None
     }
 }
 
-/// One changed variable of one example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
-    /// Index in the batch.
-    pub example: usize,
-    /// Unary potential of the present value.
-    pub from: usize,
-    /// Unary potential of the new value.
-    pub to: usize,
+/// The last layer of a decoder: `logits = features weight + bias`.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// What goes in, `[rows, features]`.
+    pub features: Tensor<2>,
+    /// `[features, pixels]`.
+    pub weight: Tensor<2>,
+    /// `[pixels]`.
+    pub bias: Tensor<1>,
 }
 
-/// All one-coordinate changes of a batch of assignments `[batch, variables]`: by example, variable, new value.
-pub fn changes(assignment: &[u32], variables: usize, values: usize) -> Vec<Change> {
-    let mut out = Vec::with_capacity(assignment.len() * (values - 1));
-    for (j, z) in assignment.iter().enumerate() {
-        let (example, first) = (j / variables, j % variables * values);
-        let others = (0..values).filter(|k| *k != *z as usize);
-        out.extend(others.map(|k| Change { example, from: first + *z as usize, to: first + k }));
+impl Head {
+    /// `[rows, pixels]`.
+    pub fn logits(&self) -> Tensor<2> {
+        burn::tensor::module::linear(self.features.clone(), self.weight.clone(), Some(self.bias.clone()))
+    }
+}
+
+/// All one-coordinate changes of a batch of codes `[batch, width]`, with the examples that they belong to.
+pub fn changes(codes: &[f32], width: usize, kind: Code) -> Vec<(usize, Change)> {
+    let mut out = Vec::with_capacity(codes.len());
+    for (example, code) in codes.chunks_exact(width).enumerate() {
+        kind.for_each_change(code, |change| out.push((example, change)));
     }
     out
 }
@@ -98,15 +111,16 @@ impl Mlp {
         Mlp { layers: layers.collect() }
     }
 
-    fn after_first(&self, mut x: Tensor<2>) -> Tensor<2> {
-        for layer in &self.layers[1..] {
+    /// The layers from the second to the `last`, exclusive, on the first one's output.
+    fn after_first(&self, mut x: Tensor<2>, last: usize) -> Tensor<2> {
+        for layer in &self.layers[1..last] {
             x = layer.forward(activation::relu(x));
         }
         x
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.after_first(self.layers[0].forward(x))
+        self.after_first(self.layers[0].forward(x), self.layers.len())
     }
 }
 
@@ -121,25 +135,37 @@ impl Decoder for Mlp {
         self.forward(codes)
     }
 
-    /// The first layer is computed once per example and moved by the difference of two of its rows per change.
-    fn neighbour_logits(&self, assignment: &[u32], variables: usize, values: usize, device: &Device) -> Tensor<2> {
-        let (batch, moves) = (assignment.len() / variables, changes(assignment, variables, values));
-        let per_example = variables * (values - 1);
-        let first = &self.layers[0];
-        let [_, width] = first.weight.dims();
-        let mut codes = vec![0.0; batch * variables * values];
-        for (j, z) in assignment.iter().enumerate() {
-            codes[j * values + *z as usize] = 1.0;
-        }
-        let base = first.forward(host::tensor(codes, [batch, variables * values], device));
-        let rows = |f: fn(&Change) -> usize| {
-            let index: Vec<i64> = moves.iter().map(|c| f(c) as i64).collect();
-            let index = Tensor::<1, Int>::from_data(TensorData::new(index, [moves.len()]), device);
-            first.weight.val().select(0, index)
+    /// The first layer is computed once per example and moved by its rows.
+    fn neighbour_logits(&self, codes: &[f32], width: usize, kind: Code, device: &Device) -> Tensor<2> {
+        let (batch, first) = (codes.len() / width, &self.layers[0]);
+        let [_, hidden] = first.weight.dims();
+        let base = first.forward(host::tensor(codes.to_vec(), [batch, width], device)).reshape([batch, 1, hidden]);
+        let moves = match kind {
+            Code::OneHot { .. } => {
+                let moves = changes(codes, width, kind);
+                let rows = |f: fn(&Change) -> Option<usize>| {
+                    let index: Vec<i64> = moves.iter().filter_map(|(_, c)| Some(f(c)? as i64)).collect();
+                    let index = Tensor::<1, Int>::from_data(TensorData::new(index, [moves.len()]), device);
+                    first.weight.val().select(0, index)
+                };
+                (rows(|c| c.on) - rows(|c| c.off)).reshape([batch, kind.changes(width), hidden])
+            }
+            Code::Indicators => {
+                let sign = codes.iter().map(|c| 1.0 - 2.0 * c).collect();
+                let sign: Tensor<3> = host::tensor(sign, [batch, width, 1], device);
+                first.weight.val().reshape([1, width, hidden]) * sign
+            }
         };
-        let moved =
-            (rows(|c| c.to) - rows(|c| c.from)).reshape([batch, per_example, width]) + base.reshape([batch, 1, width]);
-        self.after_first(moved.reshape([batch * per_example, width]))
+        self.after_first((base + moves).reshape([batch * kind.changes(width), hidden]), self.layers.len())
+    }
+
+    fn head(&self, codes: Tensor<2>) -> Option<Head> {
+        let (last, count) = (self.layers.last()?, self.layers.len());
+        let features = match count {
+            1 => codes,
+            _ => activation::relu(self.after_first(self.layers[0].forward(codes), count - 1)),
+        };
+        Some(Head { features, weight: last.weight.val(), bias: last.bias.val() })
     }
 }
 

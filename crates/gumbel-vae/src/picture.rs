@@ -1,4 +1,4 @@
-//! Pictures of a run: grids of images (PNG) and learning curves (SVG).
+//! Pictures of runs: grids of images and heat maps (PNG), learning curves (SVG).
 
 use crate::store::write_atomic;
 use crate::train::Metrics;
@@ -28,16 +28,41 @@ pub fn grid(path: &Path, tiles: &[f32], height: usize, width: usize, columns: us
             }
         }
     }
+    write_png(path, &canvas, line, canvas_height * ZOOM, png::ColorType::Grayscale)
+}
+
+fn write_png(path: &Path, canvas: &[u8], width: usize, height: usize, color: png::ColorType) -> Result<()> {
     let mut bytes = vec![];
-    let mut encoder = png::Encoder::new(&mut bytes, line as u32, (canvas_height * ZOOM) as u32);
-    encoder.set_color(png::ColorType::Grayscale);
+    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    encoder.set_color(color);
     encoder.set_depth(png::BitDepth::Eight);
     let drawn = encoder.write_header().and_then(|mut w| {
-        w.write_image_data(&canvas)?;
+        w.write_image_data(canvas)?;
         w.finish()
     });
     drawn.map_err(|e| Error::Picture { path: path.to_path_buf(), detail: e.to_string() })?;
     write_atomic(path, &bytes)
+}
+
+/// Pixels of a cell of a heat map.
+const CELL: usize = 24;
+
+/// Writes a square matrix `[n, n]` as a heat map: red is positive, blue negative, white zero, the strongest colour the
+/// largest magnitude; grey stands for NaN, "no value".
+pub fn heat_map(path: &Path, matrix: &[f64], n: usize) -> Result<()> {
+    let largest = matrix.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs())).max(f64::MIN_POSITIVE);
+    let side = n * CELL;
+    let mut canvas = vec![0u8; 3 * side * side];
+    for (p, pixel) in canvas.chunks_exact_mut(3).enumerate() {
+        let value = matrix[p / side / CELL * n + p % side / CELL] / largest;
+        let fade = |strength: f64| (255.0 * (1.0 - strength.clamp(0.0, 1.0))).round() as u8;
+        pixel.copy_from_slice(&match value {
+            v if v.is_nan() => [160, 160, 160],
+            v if v >= 0.0 => [255, fade(v), fade(v)],
+            v => [fade(-v), fade(-v), 255],
+        });
+    }
+    write_png(path, &canvas, side, side, png::ColorType::Rgb)
 }
 
 /// Name, colour and points of a line.
@@ -56,34 +81,99 @@ pub fn curves(path: &Path, title: &str, metrics: &[Metrics]) -> Result<()> {
     series.push(("-ln p(x), test".into(), RGBColor(44, 160, 44), nll.collect()));
     series.retain(|s| !s.2.is_empty());
 
-    let values = || series.iter().flat_map(|s| s.2.iter().map(|p| p.1)).filter(|v| v.is_finite());
-    let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    if low > high {
-        return Ok(()); // nothing to draw yet
-    }
-    let margin = ((high - low) * 0.05).max(0.5);
-    let last = metrics.iter().map(|m| m.epoch).max().unwrap_or(1).max(2) as f64;
-
     let mut svg = String::new();
-    let draw = |svg: &mut String| -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let draw = |svg: &mut String| -> Drawn {
         let root = SVGBackend::with_string(svg, (800, 500)).into_drawing_area();
         root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
-            .caption(title, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(40)
-            .y_label_area_size(60)
-            .build_cartesian_2d(1.0..last, low - margin..high + margin)?;
-        chart.configure_mesh().x_desc("epoch").y_desc("nats per image").light_line_style(WHITE).draw()?;
-        for (name, colour, points) in &series {
-            let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-            let colour = *colour;
-            line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+        chart(&root, title, ["epoch", "nats per image"], &series)?;
         root.present()?;
         Ok(())
     };
     draw(&mut svg).map_err(|e| Error::Picture { path: path.to_path_buf(), detail: e.to_string() })?;
     write_atomic(path, svg.as_bytes())
+}
+
+/// Colours of runs, in turn.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(255, 127, 14),
+    RGBColor(148, 103, 189),
+    RGBColor(140, 86, 75),
+    RGBColor(227, 119, 194),
+    RGBColor(23, 190, 207),
+];
+
+/// Writes the curves of several runs, each with its name and metrics: `paper_loss`, `bound` and -ln p(x) of one split, one
+/// below the other, over epochs on the left and over the time of the training steps, without evaluation, on the right.
+/// What no run has is left out.
+pub fn comparison(path: &Path, split: &str, runs: &[(String, Vec<Metrics>)]) -> Result<()> {
+    type Field = fn(&Metrics) -> Option<f64>;
+    let fields: [(&str, Field); 3] =
+        [("paper_loss", |m| m.paper_loss), ("bound", |m| Some(m.bound)), ("-ln p(x)", |m| m.nll)];
+    type Axis = fn(&Metrics) -> f64;
+    let axes: [(&str, Axis); 2] = [("epoch", |m| m.epoch as f64), ("seconds of training steps", |m| m.train_seconds)];
+    let panel = |field: Field, axis: Axis| -> Vec<Series> {
+        let lines = runs.iter().zip(COLOURS.iter().cycle()).map(|((name, metrics), colour)| {
+            let points = metrics.iter().filter(|m| m.split == split).filter_map(|m| Some((axis(m), field(m)?)));
+            (name.clone(), *colour, points.collect::<Vec<_>>())
+        });
+        lines.filter(|s| !s.2.is_empty()).collect()
+    };
+    let rows: Vec<_> = fields.into_iter().filter(|(_, field)| !panel(*field, axes[0].1).is_empty()).collect();
+    if rows.is_empty() {
+        let detail = format!("the runs have no metrics of the split {split}");
+        return Err(Error::Picture { path: path.to_path_buf(), detail });
+    }
+    let mut svg = String::new();
+    let draw = |svg: &mut String| -> Drawn {
+        let root = SVGBackend::with_string(svg, (1200, 400 * rows.len() as u32)).into_drawing_area();
+        root.fill(&WHITE)?;
+        for ((name, field), areas) in rows.iter().zip(root.split_evenly((rows.len(), 2)).chunks(2)) {
+            for ((axis_name, axis), area) in axes.iter().zip(areas) {
+                let title = format!("{name}, {split}");
+                chart(area, &title, [axis_name, "nats per image"], &panel(*field, *axis))?;
+            }
+        }
+        root.present()?;
+        Ok(())
+    };
+    draw(&mut svg).map_err(|e| Error::Picture { path: path.to_path_buf(), detail: e.to_string() })?;
+    write_atomic(path, svg.as_bytes())
+}
+
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+/// Draws lines with axes and names; nothing if there are no points.
+fn chart(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    title: &str,
+    [x_name, y_name]: [&str; 2],
+    series: &[Series],
+) -> Drawn {
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let values = series.iter().flat_map(|s| s.2.iter().map(of)).filter(|v| v.is_finite());
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
+    };
+    let ((left, right), (low, high)) = (range(|p| p.0), range(|p| p.1));
+    if low > high {
+        return Ok(()); // nothing to draw yet
+    }
+    let margin = ((high - low) * 0.05).max(0.5);
+    let right = if right > left { right } else { left + 1.0 };
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(left..right, low - margin..high + margin)?;
+    chart.configure_mesh().x_desc(x_name).y_desc(y_name).light_line_style(WHITE).draw()?;
+    for (name, colour, points) in series {
+        let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+        let colour = *colour;
+        line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    Ok(())
 }

@@ -8,15 +8,14 @@
 //! images is a permutation keyed by the epoch, the noise is keyed by the step. So a run that continues from a
 //! checkpoint ends with the same bits as one that was never interrupted.
 
-use crate::config::TrainConfig;
-use crate::evaluate::{Evaluation, Protocol};
+use crate::config::{JointName, TrainConfig};
+use crate::engine::Missed;
+use crate::evaluate::{BoundKind, Evaluation, Protocol};
 use crate::executor::{Executor, MlpEngine, load, snapshot};
-use crate::model::Encoder;
 use crate::store::{self, Checkpoint, write_atomic};
-use crate::{Error, Result, host, picture};
-use burn::module::Module;
+use crate::{Error, Result, host, picture, table};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Structure, perturbed_argmax};
+use gumbel::structure::{Structure, Sums, perturbed_argmax};
 use gumbel_data::{Dataset, Split};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -36,6 +35,9 @@ pub struct Metrics {
     pub images: usize,
     /// reconstruction + kl.
     pub bound: f64,
+    /// What `bound` is: the bound itself or an estimate.
+    #[serde(default)]
+    pub bound_kind: BoundKind,
     /// Samples of z per image if `bound` is an estimate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bound_samples: Option<usize>,
@@ -45,7 +47,8 @@ pub struct Metrics {
     pub kl: f64,
     /// Exact -ln p(x).
     pub nll: Option<f64>,
-    /// Reconstruction at sampled z + KL, the authors' figure.
+    /// Reconstruction at sampled z + KL, the authors' figure: with couplings, the KL of the unary terms only. Absent for
+    /// structures that are not in the paper.
     pub paper_loss: Option<f64>,
     /// Samples behind `paper_loss`; absent: the exact expectation.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -58,6 +61,22 @@ pub struct Metrics {
     pub temperature: f64,
     /// Training only: share of draws with z* = z(eps).
     pub zero_gradient_rate: Option<f64>,
+    /// Training with `joint = exact`: share of draws for which the separable approximation finds another z(eps) than the
+    /// true loss.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub separable_miss_rate: Option<f64>,
+    /// By how much its z(eps) is worse there: mean of `h + gamma - eps loss` over these draws, in nats.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub separable_gap: Option<f64>,
+    /// Training with `joint = search`: share of draws whose separable z(eps) the search improved.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub search_move_rate: Option<f64>,
+    /// By how much, in nats as `separable_gap`, of which it is no upper bound.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub search_gain: Option<f64>,
+    /// Time of all training steps so far, without evaluation.
+    #[serde(default)]
+    pub train_seconds: f64,
     /// Wall-clock since the start, without the gaps between interruption and resumption.
     pub seconds: f64,
     /// Mean time of a training step in this epoch.
@@ -156,7 +175,14 @@ struct State {
     /// Draws without gradient in the running epoch, if the estimator counts them, and all draws.
     unmoved: Option<u64>,
     draws: u64,
+    /// Draws for which something better than the separable approximation was found, and by how much in nats, if it was
+    /// looked for.
+    #[serde(default)]
+    missed: Option<(u64, f64)>,
     seconds: f64,
+    /// Time of the steps of the epochs before.
+    #[serde(default)]
+    train_seconds: f64,
     /// Time of the steps of the running epoch.
     step_seconds: f64,
     best_epoch: usize,
@@ -371,6 +397,10 @@ impl Run<'_> {
         if let Some(unmoved) = report.unmoved {
             *self.state.unmoved.get_or_insert(0) += unmoved as u64;
         }
+        if let Some(Missed { examples, nats }) = report.missed {
+            let (all, sum) = self.state.missed.get_or_insert_default();
+            (*all, *sum) = (*all + examples as u64, *sum + nats);
+        }
         self.state.draws += (batch.len() * config.samples) as u64;
         self.state.step_seconds += began.elapsed().as_secs_f64();
         Ok(())
@@ -384,6 +414,11 @@ impl Run<'_> {
         let (epsilon, temperature) = (config.epsilon_schedule()?.at(last), config.temperature_schedule()?.at(last));
         let step_ms = self.state.step_seconds * 1e3 / self.steps_per_epoch() as f64;
         let rate = self.state.unmoved.map(|u| u as f64 / self.state.draws as f64);
+        let missed = self
+            .state
+            .missed
+            .map(|(missed, nats)| (missed as f64 / self.state.draws as f64, nats / missed.max(1) as f64));
+        self.state.train_seconds += self.state.step_seconds;
         let mut lines = vec![];
         for (split, limit) in [
             (Split::Train, TRAIN_EVALUATION.min(self.count)),
@@ -397,7 +432,16 @@ impl Run<'_> {
             }
             let seconds = self.seconds();
             let rate = rate.filter(|_| split == Split::Train);
-            lines.push(line(&e, epoch, self.step, split, (epsilon, temperature), rate, (seconds, step_ms)));
+            let mut line = line(&e, epoch, self.step, split, (epsilon, temperature), rate, (seconds, step_ms));
+            line.train_seconds = self.state.train_seconds;
+            if let (Some((share, nats)), Split::Train) = (missed, split) {
+                let (rate, gap) = match config.joint {
+                    JointName::Search => (&mut line.search_move_rate, &mut line.search_gain),
+                    _ => (&mut line.separable_miss_rate, &mut line.separable_gap),
+                };
+                (*rate, *gap) = (Some(share), Some(nats));
+            }
+            lines.push(line);
         }
         let valid = lines[1].bound;
         let best =
@@ -412,6 +456,7 @@ impl Run<'_> {
         lines.iter().for_each(|l| observer.metrics(l));
         self.state.metrics.extend(lines);
         (self.state.unmoved, self.state.draws, self.state.step_seconds) = (None, 0, 0.0);
+        self.state.missed = None;
         self.write_metrics()?;
         self.save()
     }
@@ -511,16 +556,22 @@ pub fn line(
         split: split.to_string(),
         images: e.images,
         bound: e.bound,
+        bound_kind: e.bound_kind,
         bound_samples: e.bound_samples,
         reconstruction: e.reconstruction,
         kl: e.kl,
         nll: e.nll,
-        paper_loss: Some(e.paper_loss),
+        paper_loss: e.paper_loss,
         paper_samples: e.paper_samples,
         accuracy: None,
         epsilon: epsilon as f64,
         temperature: temperature as f64,
         zero_gradient_rate,
+        separable_miss_rate: None,
+        separable_gap: None,
+        search_move_rate: None,
+        search_gain: None,
+        train_seconds: 0.0,
         seconds,
         step_ms,
     }
@@ -552,6 +603,20 @@ pub fn open(folder: &Path) -> Result<(TrainConfig, Executor, ModelCard)> {
     Ok((config, executor, card))
 }
 
+/// The metrics of a stored run.
+pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
+    let path = Files::new(folder).metrics();
+    let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    let line = |(i, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| Error::Foreign {
+            path: path.clone(),
+            expected: "lines of metrics".into(),
+            found: format!("line {}: {e}", i + 1),
+        })
+    };
+    text.lines().enumerate().map(line).collect()
+}
+
 /// The configuration of a stored run.
 pub fn open_config(folder: &Path) -> Result<TrainConfig> {
     let path = Files::new(folder).config();
@@ -578,15 +643,21 @@ pub fn samples(
     const COLUMNS: usize = 10;
     let structure = &engine.structure;
     let n = structure.variables();
-    let z = if n == 1 {
-        let states = structure.values();
+    let z = if table::is_single(structure) {
+        let states = structure.unary();
         (0..rows.map_or(states, |r| states.min(r.saturating_mul(COLUMNS))) as u32).collect()
     } else {
         let count = rows.unwrap_or(10) * COLUMNS;
-        let mut noise = vec![0.0; count * structure.unary()];
-        Noise::new(seed, Purpose::Picture, 0).gumbel(&mut noise);
+        let (noise, potentials) = (Noise::new(seed, Purpose::Picture, 0), vec![0.0; structure.potentials()]);
         let mut z = vec![0; count * n];
-        perturbed_argmax(structure, &vec![0.0; count * structure.potentials()], &noise, &mut z)?;
+        if structure.has_sums() && structure.block(0).is_none() {
+            structure.samples(&potentials, &mut noise.generator_at(0), &mut z)?;
+        } else {
+            // Uniform too: all values are alike, and so are all permutations.
+            let mut gamma = vec![0.0; count * structure.unary()];
+            noise.gumbel(&mut gamma);
+            perturbed_argmax(structure, &potentials.repeat(count), &gamma, &mut z)?;
+        }
         z
     };
     picture::grid(path, &engine.means(&z), height, width, COLUMNS)
@@ -601,7 +672,7 @@ pub fn reconstructions(engine: &MlpEngine, config: &TrainConfig, data: &Dataset,
     let binarization = config.binarization.with_seed(config.seed);
     binarization.fill(&data.test, Split::Test, 0, &(0..count).collect::<Vec<_>>(), &mut x)?;
     let tensor = host::tensor(x.clone(), [count, pixels], engine.device());
-    let potentials = host::read(engine.encoder().valid().potentials(tensor));
+    let potentials = engine.potentials(tensor);
     let mut z = vec![0; count * engine.structure.variables()];
     gumbel::structure::argmax_batch(&engine.structure, &potentials, &mut z)?;
     let means = engine.means(&z);

@@ -56,7 +56,7 @@ impl Case {
         uniform(self.batch * self.pixels, seed).iter().map(|u| (*u < self.density) as u8 as f32).collect()
     }
 
-    fn autodiff(&self, seed: u64) -> Autodiff<Mlp, Mlp> {
+    fn autodiff(&self, seed: u64) -> Autodiff<Mlp, Mlp, Categorical> {
         let device = Device::flex();
         let mut widths = vec![self.pixels];
         widths.extend(&self.hidden);
@@ -67,7 +67,7 @@ impl Case {
         Autodiff::new(encoder, decoder, self.structure, 1e-3, &device)
     }
 
-    fn fused(&self, method: &Method, threads: usize) -> Fused {
+    fn fused(&self, method: &Method<Categorical>, threads: usize) -> Fused {
         let model = Model {
             pixels: self.pixels,
             hidden: &self.hidden,
@@ -82,11 +82,11 @@ impl Case {
     }
 }
 
-fn all(engine: &Autodiff<Mlp, Mlp>) -> Vec<Named> {
+fn all(engine: &Autodiff<Mlp, Mlp, Categorical>) -> Vec<Named> {
     [parameters(engine.encoder()), parameters(engine.decoder())].concat()
 }
 
-fn methods(structure: &Categorical) -> Vec<(&'static str, Method)> {
+fn methods(structure: &Categorical) -> Vec<(&'static str, Method<Categorical>)> {
     let direct = Direct::new(0.7).unwrap();
     let mut all = vec![
         ("direct", Method::Seam(Box::new(direct))),
@@ -158,7 +158,7 @@ fn gradients_equal_those_of_automatic_differentiation() {
 }
 
 /// A run of some steps on changing batches, the last one smaller.
-fn train(case: &Case, method: &Method, threads: usize, steps: u64) -> (Vec<Named>, Vec<Moments>) {
+fn train(case: &Case, method: &Method<Categorical>, threads: usize, steps: u64) -> (Vec<Named>, Vec<Moments>) {
     let images = case.images(77);
     let bits = Bits::new(&images, case.pixels).unwrap();
     let start = all(&case.autodiff(5));

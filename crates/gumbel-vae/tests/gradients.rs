@@ -2,11 +2,14 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData, activation};
-use gumbel::estimator::{Direct, Exact, LocalExpectation, Marginal};
+use gumbel::estimator::{Direct, DirectJoint, Exact, LocalExpectation, Marginal, Perturbation, Sides};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Categorical, Structure, perturbed_argmax};
+use gumbel::structure::{
+    AnyStructure, Categorical, Chain, Code, Pairwise, Permutation, Structure, Subset, Sums, Supermodular, Tree,
+    perturbed_argmax,
+};
 use gumbel_vae::engine::{Autodiff, Method, StepOptions};
-use gumbel_vae::model::{Decoder, Encoder, Mlp, changes};
+use gumbel_vae::model::{Decoder, Encoder, Mlp};
 
 const PIXELS: usize = 23;
 const BATCH: usize = 7;
@@ -27,7 +30,7 @@ fn images() -> Vec<f32> {
     uniform(BATCH * PIXELS, 1).iter().map(|u| (*u < 0.3) as u8 as f32).collect()
 }
 
-fn engine(structure: Categorical, hidden: &[usize]) -> Autodiff<Mlp, Mlp> {
+fn engine<S: Sums + Clone>(structure: S, hidden: &[usize]) -> Autodiff<Mlp, Mlp, S> {
     let device = Device::flex();
     let encoder = Mlp::new(&[&[PIXELS], hidden, &[structure.potentials()]].concat(), 3, 0, &device);
     let decoder = Mlp::new(&[&[structure.unary()], hidden, &[PIXELS]].concat(), 3, 1, &device);
@@ -43,7 +46,7 @@ fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
 }
 
 /// Gradients of all parameters of both modules.
-fn gradients(engine: &Autodiff<Mlp, Mlp>, loss: Tensor<1>) -> Vec<Vec<f32>> {
+fn gradients<S: Sums + Clone>(engine: &Autodiff<Mlp, Mlp, S>, loss: Tensor<1>) -> Vec<Vec<f32>> {
     struct Reader<'a>(&'a Gradients, Vec<Vec<f32>>);
     impl ModuleVisitor for Reader<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -79,7 +82,7 @@ fn plain_losses(logits: Tensor<2>, x: Tensor<2>) -> Tensor<1> {
 }
 
 /// Losses of every example at every state, by decoding batch * states rows: `[batch, states]`.
-fn plain_table(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
+fn plain_table<S: Sums + Clone>(engine: &Autodiff<Mlp, Mlp, S>, x: &[f32]) -> Tensor<2> {
     let states = engine.structure.states().unwrap();
     let mut z = vec![0; engine.structure.variables()];
     let mut all = vec![];
@@ -96,7 +99,7 @@ fn plain_table(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
 }
 
 /// ln q of every state: `[batch, states]`.
-fn plain_log_q(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
+fn plain_log_q(engine: &Autodiff<Mlp, Mlp, Categorical>, x: &[f32]) -> Tensor<2> {
     let (n, k, states) = (engine.structure.variables(), engine.structure.values(), engine.structure.states().unwrap());
     let h = engine.encoder().potentials(tensor(x.to_vec(), [BATCH, PIXELS]));
     let log_q = activation::log_softmax(h.reshape([BATCH * n, k]), 1).reshape([BATCH, n * k]);
@@ -109,7 +112,13 @@ fn plain_log_q(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
     log_q.matmul(tensor(statistics, [states, n * k]).transpose())
 }
 
-fn surrogate(engine: &Autodiff<Mlp, Mlp>, x: &[f32], method: &Method, kl_weight: f32, noise: &[f32]) -> Tensor<1> {
+fn surrogate<S: Sums + Clone>(
+    engine: &Autodiff<Mlp, Mlp, S>,
+    x: &[f32],
+    method: &Method<S>,
+    kl_weight: f32,
+    noise: &[f32],
+) -> Tensor<1> {
     engine.surrogate(x, PIXELS, &StepOptions { method, kl_weight, noise }).unwrap().0
 }
 
@@ -213,19 +222,27 @@ impl Decoder for Plain {
 
 #[test]
 fn the_shared_first_layer_gives_the_same_neighbours() {
-    for (structure, hidden) in [(3, 2), (2, 4), (15, 2)].into_iter().zip([&[11][..], &[9, 8], &[]]) {
-        let structure = Categorical::product(structure.0, structure.1).unwrap();
-        let (n, k) = (structure.variables(), structure.values());
+    let structures: [AnyStructure; 5] = [
+        Categorical::product(3, 2).unwrap().into(),
+        Categorical::product(2, 4).unwrap().into(),
+        Pairwise::new(15).unwrap().into(),
+        Subset::new(6, 2).unwrap().into(),
+        Permutation::new(3).unwrap().into(),
+    ];
+    for (structure, hidden) in structures.into_iter().zip([&[11][..], &[9, 8], &[], &[11], &[9, 8]]) {
         let engine = engine(structure, hidden);
+        let structure = &engine.structure;
+        let (n, p, u) = (structure.variables(), structure.potentials(), structure.unary());
         let mut z = vec![0; BATCH * n];
-        perturbed_argmax(&structure, &vec![0.0; BATCH * n * k], &gumbel(BATCH * n * k, 8), &mut z).unwrap();
+        perturbed_argmax(structure, &vec![0.0; BATCH * p], &gumbel(BATCH * u, 8), &mut z).unwrap();
+        let (codes, kind) = (engine.encode(&z), structure.code());
         let fast = engine.decoder().valid();
         let plain = Plain { inner: fast.clone() };
         let (a, b) = (
-            values(fast.neighbour_logits(&z, n, k, engine.device())),
-            values(plain.neighbour_logits(&z, n, k, engine.device())),
+            values(fast.neighbour_logits(&codes, u, kind, engine.device())),
+            values(plain.neighbour_logits(&codes, u, kind, engine.device())),
         );
-        assert_eq!((a.len(), changes(&z, n, k).len()), (b.len(), BATCH * n * (k - 1)));
+        assert_eq!((a.len(), b.len()), (b.len(), BATCH * kind.changes(u) * PIXELS));
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5));
     }
 }
@@ -302,4 +319,258 @@ fn steps_do_not_depend_on_threads() {
     };
     let one = train(1);
     assert!(one == train(2) && one == train(3));
+}
+
+/// Latents with couplings, and codes of both kinds.
+fn structured() -> Vec<AnyStructure> {
+    vec![
+        Pairwise::new(4).unwrap().into(),
+        Supermodular::new(4).unwrap().into(),
+        Chain::new(3, 3).unwrap().into(),
+        Tree::new(4, 2, &[(0, 1), (0, 2), (2, 3)]).unwrap().into(),
+        Subset::new(5, 2).unwrap().into(),
+    ]
+}
+
+/// Potentials by operations of Burn: softplus on the pairs of a super-modular model.
+fn plain_potentials(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
+    let raw = engine.encoder().potentials(tensor(x.to_vec(), [BATCH, PIXELS]));
+    if !matches!(engine.structure, AnyStructure::Supermodular(_)) {
+        return raw;
+    }
+    let (u, p) = (engine.structure.unary(), engine.structure.potentials());
+    let pairs = raw.clone().slice([0..BATCH, u..p]);
+    Tensor::cat(vec![raw.slice([0..BATCH, 0..u]), pairs.exp().add_scalar(1.0).log()], 1)
+}
+
+/// Scores of all states, `[batch, states]`.
+fn plain_scores(structure: &AnyStructure, h: Tensor<2>) -> Tensor<2> {
+    let (p, states) = (structure.potentials(), structure.states().unwrap());
+    let mut statistics = vec![0.0; states * p];
+    let mut z = vec![0; structure.variables()];
+    for (s, row) in statistics.chunks_exact_mut(p).enumerate() {
+        structure.state(s, &mut z);
+        structure.add_statistics(&z, 1.0, row);
+    }
+    h.matmul(tensor(statistics, [states, p]).transpose())
+}
+
+#[test]
+fn exact_with_couplings_equals_autodiff_through_the_gibbs_distribution() {
+    for structure in structured() {
+        for kl_weight in [0.0, 0.7] {
+            let (engine, x) = (engine(structure.clone(), &[11]), images());
+            let noise = gumbel(BATCH * structure.unary(), 2);
+            let fast = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Exact)), kl_weight, &noise));
+            let log_q = activation::log_softmax(plain_scores(&structure, plain_potentials(&engine, &x)), 1);
+            let q = log_q.clone().exp();
+            let kl = (q.clone() * (log_q + structure.ln_states() as f32)).sum();
+            let plain = ((q * plain_table(&engine, &x)).sum() + kl.mul_scalar(kl_weight)).div_scalar(BATCH as f32);
+            assert_close(&format!("{structure:?}, KL {kl_weight}"), &fast, &gradients(&engine, plain), 1e-5);
+        }
+    }
+}
+
+/// What the second arg max of a definition is, from the perturbed scores of all states and their losses.
+type Second<'a> = &'a dyn Fn(&[f64], &[f32], usize, f32) -> usize;
+
+/// Compares a method that takes the difference of two arg maxima with its definition by enumeration: `second` says
+/// which state the second one is.
+fn check_difference(structure: &AnyStructure, method: &Method, sides: Sides, epsilon: f32, second: Second<'_>) {
+    let (engine, x, samples) = (engine(structure.clone(), &[11]), images(), 2);
+    let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+    let states = structure.states().unwrap();
+    let width = method.noise(structure).unwrap();
+    let noise = gumbel(samples * BATCH * width, 5);
+    let fast = gradients(&engine, surrogate(&engine, &x, method, 0.0, &noise));
+
+    let h = plain_potentials(&engine, &x);
+    let (scores, potentials) = (values(plain_scores(structure, h.clone())), values(h.clone()));
+    let table = plain_table(&engine, &x);
+    let losses = values(table.clone());
+    let (mut at_potentials, mut at_table) = (vec![0.0; BATCH * p], vec![0.0; BATCH * states]);
+    let scale = 1.0 / (BATCH * samples) as f32;
+    let (mut z, mut code) = (vec![0; n], vec![0.0; u]);
+    for (noise, b) in noise.chunks(BATCH * width).flat_map(|noise| (0..BATCH).map(move |b| (noise, b))) {
+        let gamma = &noise[b * width..][..width];
+        let perturbed: Vec<f64> = (0..states)
+            .map(|s| {
+                structure.state(s, &mut z);
+                structure.encode(&z, &mut code);
+                let unary: f64 = code.iter().zip(gamma).map(|(c, g)| (c * g) as f64).sum();
+                let noise = if width == states { gamma[s] as f64 } else { unary };
+                assert!((structure.score(&potentials[b * p..][..p], &z) - scores[b * states + s] as f64).abs() < 1e-4);
+                scores[b * states + s] as f64 + noise
+            })
+            .collect();
+        let row = &losses[b * states..][..states];
+        let star = (0..states).max_by(|a, b| perturbed[*a].total_cmp(&perturbed[*b])).unwrap();
+        at_table[b * states + star] += scale;
+        let (from, span) = match sides {
+            Sides::One => (star, epsilon),
+            Sides::Two => (second(&perturbed, row, star, epsilon), 2.0 * epsilon),
+        };
+        for (s, sign) in [(from, 1.0), (second(&perturbed, row, star, -epsilon), -1.0)] {
+            structure.state(s, &mut z);
+            structure.add_statistics(&z, sign * scale / span, &mut at_potentials[b * p..][..p]);
+        }
+    }
+    let plain = (h * tensor(at_potentials, [BATCH, p])).sum() + (table * tensor(at_table, [BATCH, states])).sum();
+    assert_close(&format!("{structure:?}"), &fast, &gradients(&engine, plain), 1e-5);
+}
+
+fn best(states: usize, value: impl Fn(usize) -> f64) -> usize {
+    (0..states).max_by(|a, b| value(*a).total_cmp(&value(*b))).unwrap()
+}
+
+/// The indices of the states that differ from state s in one variable.
+fn one_change(structure: &AnyStructure, s: usize) -> Vec<usize> {
+    let n = structure.variables();
+    let (mut a, mut b) = (vec![0; n], vec![0; n]);
+    structure.state(s, &mut a);
+    (0..structure.states().unwrap())
+        .filter(|t| {
+            structure.state(*t, &mut b);
+            a.iter().zip(&b).filter(|(a, b)| a != b).count() == 1
+        })
+        .collect()
+}
+
+#[test]
+fn direct_with_couplings_follows_its_definition() {
+    let epsilon = 0.8;
+    for structure in structured() {
+        if structure.code() == Code::Indicators {
+            continue; // its changes are no states: see `direct_reads_codes_that_are_no_states`
+        }
+        let (n, states) = (structure.variables(), structure.states().unwrap());
+        let separable = |perturbed: &[f64], losses: &[f32], star: usize, shift: f32| {
+            let (mut a, mut b) = (vec![0; n], vec![0; n]);
+            structure.state(star, &mut a);
+            // loss(z*) + the sum of the losses of single changes less loss(z*).
+            let mut of_change = std::collections::HashMap::new();
+            for t in one_change(&structure, star) {
+                structure.state(t, &mut b);
+                let i = (0..n).find(|i| a[*i] != b[*i]).unwrap();
+                of_change.insert((i, b[i]), (losses[t] - losses[star]) as f64);
+            }
+            best(states, |s| {
+                let mut z = vec![0; n];
+                structure.state(s, &mut z);
+                let changes = (0..n).filter(|i| z[*i] != a[*i]).map(|i| of_change[&(i, z[i])]);
+                perturbed[s] + shift as f64 * changes.sum::<f64>()
+            })
+        };
+        for sides in [Sides::One, Sides::Two] {
+            let direct = Direct::new(epsilon).unwrap().sides(sides);
+            check_difference(&structure, &Method::Seam(Box::new(direct)), sides, epsilon, &separable);
+        }
+    }
+}
+
+#[test]
+fn joint_losses_and_full_noise_follow_their_definition() {
+    let epsilon = 0.8;
+    for structure in structured() {
+        let states = structure.states().unwrap();
+        let joint = |perturbed: &[f64], losses: &[f32], _: usize, shift: f32| {
+            best(states, |s| perturbed[s] + (shift * losses[s]) as f64)
+        };
+        for sides in [Sides::One, Sides::Two] {
+            for perturbation in [Perturbation::Unary, Perturbation::Full] {
+                let direct = Direct::new(epsilon).unwrap();
+                let separable = (perturbation == Perturbation::Unary).then_some(direct);
+                let method =
+                    Method::Joint { estimator: DirectJoint::new(direct.sides(sides), perturbation), separable };
+                check_difference(&structure, &method, sides, epsilon, &joint);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_search_goes_to_the_best_neighbour_until_none_is_better() {
+    let epsilon = 3.0; // large, so that there is something to improve
+    let mut moved = 0;
+    for structure in structured() {
+        if structure.code() == Code::Indicators {
+            continue;
+        }
+        let n = structure.variables();
+        let count = std::cell::Cell::new(0);
+        let searched = |perturbed: &[f64], losses: &[f32], star: usize, shift: f32| {
+            let value = |s: usize| perturbed[s] + (shift * losses[s]) as f64;
+            let (mut a, mut b) = (vec![0; n], vec![0; n]);
+            structure.state(star, &mut a);
+            let near = one_change(&structure, star);
+            let separable = |s: usize| {
+                let mut z = vec![0; n];
+                structure.state(s, &mut z);
+                let mut sum = perturbed[s];
+                for t in &near {
+                    structure.state(*t, &mut b);
+                    let i = (0..n).find(|i| a[*i] != b[*i]).unwrap();
+                    sum += if z[i] == b[i] { (shift * (losses[*t] - losses[star])) as f64 } else { 0.0 };
+                }
+                sum
+            };
+            let mut values: Vec<f64> = vec![];
+            let mut separable = separable;
+            (0..perturbed.len()).for_each(|s| values.push(separable(s)));
+            let mut s = best(values.len(), |s| values[s]);
+            loop {
+                let near = one_change(&structure, s);
+                let next = near[best(near.len(), |i| value(near[i]))];
+                if value(next) <= value(s) + 1e-3 {
+                    return s;
+                }
+                count.set(count.get() + 1);
+                s = next;
+            }
+        };
+        let method = Method::Search(Direct::new(epsilon).unwrap());
+        check_difference(&structure, &method, Sides::One, epsilon, &searched);
+        moved += count.get();
+    }
+    assert!(moved > 0, "nothing was improved");
+}
+
+/// For a subset the changes of one indicator lead to codes with one element too many or too few.
+#[test]
+fn direct_reads_codes_that_are_no_states() {
+    let epsilon = 0.8;
+    let structure: AnyStructure = Subset::new(5, 2).unwrap().into();
+    let (engine, x) = (engine(structure.clone(), &[11]), images());
+    let noise = gumbel(BATCH * 5, 5);
+    let method = Method::Seam(Box::new(Direct::new(epsilon).unwrap()));
+    let fast = gradients(&engine, surrogate(&engine, &x, &method, 0.0, &noise));
+    let h = plain_potentials(&engine, &x);
+    let potentials = values(h.clone());
+    let two_largest = |scores: &[f32]| {
+        let mut order: Vec<usize> = (0..5).collect();
+        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        (0..5).map(|i| order[..2].contains(&i) as u8 as f32).collect::<Vec<_>>()
+    };
+    let mut at_potentials = vec![];
+    let mut codes = vec![];
+    for b in 0..BATCH {
+        let perturbed: Vec<f32> = (0..5).map(|i| potentials[5 * b + i] + noise[5 * b + i]).collect();
+        let star = two_largest(&perturbed);
+        let image = tensor(x[b * PIXELS..][..PIXELS].to_vec(), [1, PIXELS]);
+        let loss =
+            |code: Vec<f32>| values(plain_losses(engine.decoder().logits(tensor(code, [1, 5])), image.clone()))[0];
+        let moved: Vec<f32> = (0..5)
+            .map(|i| {
+                let (mut on, mut off) = (star.clone(), star.clone());
+                (on[i], off[i]) = (1.0, 0.0);
+                perturbed[i] - epsilon * (loss(on) - loss(off))
+            })
+            .collect();
+        let scale = 1.0 / (BATCH as f32 * epsilon);
+        at_potentials.extend(star.iter().zip(two_largest(&moved)).map(|(a, b)| scale * (a - b)));
+        codes.extend(star);
+    }
+    let losses = plain_losses(engine.decoder().logits(tensor(codes, [BATCH, 5])), tensor(x, [BATCH, PIXELS]));
+    let plain = (h * tensor(at_potentials, [BATCH, 5])).sum() + losses.mean();
+    assert_close("subset", &fast, &gradients(&engine, plain), 1e-5);
 }

@@ -62,6 +62,20 @@ pub enum Error {
         /// The stated limit.
         limit: usize,
     },
+    /// A sum over Z was asked of a structure that has none.
+    #[error("sums over {structure} are not tractable: {reason}")]
+    NoSums {
+        /// The structure, in words.
+        structure: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// An estimator for independent variables met coupled ones.
+    #[error("{estimator} needs variables that are independent of each other")]
+    Coupled {
+        /// The estimator.
+        estimator: &'static str,
+    },
     /// An error in one example of a batch.
     #[error("example {example} of the batch: {source}")]
     Example {

@@ -3,9 +3,16 @@
 //! A mean over N draws is compared with its expectation in every coordinate within four standard errors; the
 //! standard error comes from the draws themselves. With fixed seeds the tests are deterministic.
 
-use gumbel::estimator::{Direct, Estimate, Estimator, Exact, Inputs, LocalExpectation, Marginal, Needs, Sides};
-use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Categorical, Structure, Sums, perturbed_argmax};
+use gumbel::Error;
+use gumbel::estimator::{
+    Direct, DirectJoint, Estimate, Estimator, Exact, Inputs, LocalExpectation, Marginal, Needs, Perturbation, Sides,
+    Solvers,
+};
+use gumbel::noise::{EULER_GAMMA, Noise, Purpose};
+use gumbel::structure::{
+    AnyStructure, Arborescence, Categorical, Chain, Pairwise, Permutation, SpanningTree, Structure, Subset, Sums,
+    Supermodular, Tree, perturbed_argmax,
+};
 
 /// Draws per chunk.
 const CHUNK: usize = 2000;
@@ -351,4 +358,333 @@ fn collapsed_distributions_keep_the_digits_of_every_coordinate() {
     check("exact", &Exact, &exact);
     check("local-expectation", &LocalExpectation, &exact);
     check("direct, Rao-Blackwellised", &Direct::new(0.125).unwrap().rao_blackwell(), &direct);
+}
+
+/// Structures with couplings, small enough to enumerate.
+fn structured() -> Vec<AnyStructure> {
+    vec![
+        Pairwise::new(4).unwrap().into(),
+        Supermodular::new(4).unwrap().into(),
+        Chain::new(3, 3).unwrap().into(),
+        Tree::new(4, 2, &[(0, 1), (0, 2), (2, 3)]).unwrap().into(),
+        Subset::new(5, 2).unwrap().into(),
+        Permutation::new(3).unwrap().into(),
+        SpanningTree::complete(4).unwrap().into(),
+        Arborescence::new(3, 0).unwrap().into(),
+        Categorical::product(2, 3).unwrap().into(),
+    ]
+}
+
+fn potentials(structure: &AnyStructure, seed: u64) -> Vec<f32> {
+    let mut h = random(structure.potentials(), 0.8, seed);
+    structure.to_potentials(&mut h);
+    h
+}
+
+/// A loss of codes that is not a sum over their entries, as a decoder's: `<a, c> + curvature (sum_u b_u c_u)^2`.
+struct Loss {
+    linear: Vec<f32>,
+    square: Vec<f32>,
+    curvature: f32,
+}
+
+impl Loss {
+    fn new(structure: &AnyStructure, curvature: f32, seed: u64) -> Self {
+        let u = structure.unary();
+        Loss { linear: random(u, 1.0, seed), square: random(u, 1.0, seed + 1), curvature }
+    }
+
+    fn of(&self, code: &[f32]) -> f32 {
+        let dot = |w: &[f32]| code.iter().zip(w).map(|(c, w)| c * w).sum::<f32>();
+        dot(&self.linear) + self.curvature * dot(&self.square).powi(2)
+    }
+
+    fn at(&self, structure: &AnyStructure, z: &[u32]) -> f32 {
+        let mut code = vec![0.0; structure.unary()];
+        structure.encode(z, &mut code);
+        self.of(&code)
+    }
+
+    fn table(&self, structure: &AnyStructure) -> Vec<f32> {
+        let mut z = vec![0; structure.variables()];
+        let at = |s| {
+            structure.state(s, &mut z);
+            self.at(structure, &z)
+        };
+        (0..structure.states().unwrap()).map(at).collect()
+    }
+
+    fn neighbours(&self, structure: &AnyStructure, z: &[u32]) -> Vec<f32> {
+        let mut code = vec![0.0; structure.unary()];
+        structure.encode(z, &mut code);
+        let mut changed = vec![];
+        structure.code().for_each_change(&code, |change| {
+            let mut next = code.clone();
+            change.off.into_iter().for_each(|u| next[u] = 0.0);
+            change.on.into_iter().for_each(|u| next[u] = 1.0);
+            changed.push(self.of(&next));
+        });
+        let mut losses = vec![0.0; code.len()];
+        structure.code().neighbour_losses(&code, self.of(&code), &changed, &mut losses);
+        losses
+    }
+}
+
+/// Mean and standard error of an estimator of all states over `draws` estimates.
+fn mean_of_joint(
+    estimator: &DirectJoint,
+    structure: &AnyStructure,
+    h: &[f32],
+    table: &[f32],
+    draws: usize,
+    seed: u64,
+) -> (Vec<f64>, Vec<f64>) {
+    let (p, n, width) = (h.len(), structure.variables(), estimator.noise(structure).unwrap());
+    let (batch, losses) = (h.repeat(CHUNK), table.repeat(CHUNK));
+    let (mut sum, mut squares) = (vec![0.0f64; p], vec![0.0f64; p]);
+    let mut noise = vec![0.0; CHUNK * width];
+    let mut z = vec![0; CHUNK * n];
+    let mut solvers = Solvers::default();
+    for chunk in 0..draws / CHUNK {
+        Noise::new(seed, Purpose::Noise, chunk as u64).gumbel(&mut noise);
+        solvers.sample(estimator, structure, &batch, &noise, &mut z).unwrap();
+        let mut gradient = vec![0.0; CHUNK * p];
+        let inputs = Inputs { potentials: &batch, noise: &noise, assignment: &z, losses: &losses };
+        estimator.estimate(structure, &inputs, &mut Estimate::new(&mut gradient, 1.0)).unwrap();
+        for row in gradient.chunks(p) {
+            for (i, g) in row.iter().enumerate() {
+                sum[i] += *g as f64;
+                squares[i] += (*g as f64).powi(2);
+            }
+        }
+    }
+    let n = draws as f64;
+    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
+    let error = squares.iter().zip(&mean).map(|(q, m)| ((q / n - m * m).max(0.0) / n).sqrt()).collect();
+    (mean, error)
+}
+
+/// Marginals of the distribution proportional to `exp(h(z) + shift loss(z))`, by enumeration in f64.
+fn marginals(structure: &AnyStructure, h: &[f32], table: &[f32], shift: f64) -> Vec<f64> {
+    let mut z = vec![0; structure.variables()];
+    let scores: Vec<f64> = (0..table.len())
+        .map(|s| {
+            structure.state(s, &mut z);
+            structure.score(h, &z) + shift * table[s] as f64
+        })
+        .collect();
+    let mut out = vec![0.0; h.len()];
+    for (s, q) in softmax64(scores.into_iter()).into_iter().enumerate() {
+        let mut statistics = vec![0.0; h.len()];
+        structure.state(s, &mut z);
+        structure.add_statistics(&z, 1.0, &mut statistics);
+        out.iter_mut().zip(&statistics).for_each(|(o, s)| *o += q * *s as f64);
+    }
+    out
+}
+
+#[test]
+fn with_full_noise_the_mean_of_direct_is_a_difference_of_marginals() {
+    let epsilon = 0.6;
+    for (i, structure) in structured().iter().enumerate() {
+        let h = potentials(structure, 500 + i as u64);
+        let table = Loss::new(structure, 0.5, 600 + 2 * i as u64).table(structure);
+        let marginals = |shift| marginals(structure, &h, &table, shift);
+        for (sides, back) in [(Sides::One, 0.0), (Sides::Two, epsilon)] {
+            let direct = Direct::new(epsilon as f32).unwrap().sides(sides);
+            let joint = DirectJoint::new(direct, Perturbation::Full);
+            let (mean, error) = mean_of_joint(&joint, structure, &h, &table, 100_000, 720 + i as u64);
+            let ends = marginals(back).into_iter().zip(marginals(-epsilon));
+            let expected: Vec<f64> = ends.map(|(a, b)| (a - b) / (back + epsilon)).collect();
+            assert!(expected.iter().any(|e| e.abs() > 0.02), "{structure:?}: nothing to compare");
+            assert_within_four_standard_errors(&format!("{structure:?}, {sides:?}"), &mean, &error, &expected);
+        }
+    }
+}
+
+/// As epsilon vanishes, the difference of marginals is the derivative of the expected loss.
+#[test]
+fn exact_is_the_limit_of_the_difference_of_marginals() {
+    for (i, structure) in structured().iter().enumerate() {
+        let h = potentials(structure, 520 + i as u64);
+        let table = Loss::new(structure, 0.5, 620 + 2 * i as u64).table(structure);
+        let mut gradient = vec![0.0; h.len()];
+        let inputs = Inputs {
+            potentials: &h,
+            noise: &vec![0.0; structure.unary()],
+            assignment: &vec![0; structure.variables()],
+            losses: &table,
+        };
+        let mut weights = vec![0.0; table.len()];
+        Exact.estimate(structure, &inputs, &mut Estimate::with_weights(&mut gradient, &mut weights, 1.0)).unwrap();
+        let step = 1e-4;
+        let ends = marginals(structure, &h, &table, step).into_iter().zip(marginals(structure, &h, &table, -step));
+        for (g, (a, b)) in gradient.iter().zip(ends) {
+            assert!((*g as f64 - (a - b) / (2.0 * step)).abs() < 1e-4, "{structure:?}: {g} {}", (a - b) / (2.0 * step));
+        }
+        assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+
+        // Marginal: the encoder's gradient is a difference of marginals, the posterior's is that of the losses alone.
+        let mut gradient = vec![0.0; h.len()];
+        Marginal.estimate(structure, &inputs, &mut Estimate::new(&mut gradient, 1.0)).unwrap();
+        let q = marginals(structure, &h, &table, 0.0);
+        let posterior = marginals(structure, &vec![0.0; h.len()], &table, -1.0);
+        for ((g, q), p) in gradient.iter().zip(q).zip(posterior) {
+            assert!((*g as f64 - (q - p)).abs() < 1e-5, "{structure:?}: {g} {}", q - p);
+        }
+    }
+}
+
+/// The largest of `score(z)` over all states.
+fn enumerated_argmax(structure: &AnyStructure, score: impl Fn(&[u32]) -> f64) -> (Vec<u32>, f64) {
+    let mut z = vec![0; structure.variables()];
+    let mut best = (z.clone(), f64::NEG_INFINITY);
+    for s in 0..structure.states().unwrap() {
+        structure.state(s, &mut z);
+        let value = score(&z);
+        if value > best.1 {
+            best = (z.clone(), value);
+        }
+    }
+    best
+}
+
+/// Every draw of direct with unary noise follows its definition, from a solver that starts at z* or from scratch; with
+/// the joint loss likewise. For linear losses both are the same.
+#[test]
+fn with_unary_noise_every_draw_is_the_definition() {
+    const BATCH: usize = 150;
+    let epsilon = 0.7;
+    for (i, structure) in structured().iter().enumerate() {
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        for (sides, curvature) in [(Sides::One, 0.5), (Sides::Two, 0.5), (Sides::One, 0.0)] {
+            let direct = Direct::new(epsilon).unwrap().sides(sides);
+            let loss = Loss::new(structure, curvature, 800 + i as u64);
+            let h: Vec<f32> = (0..BATCH).flat_map(|b| potentials(structure, (1000 * i + b) as u64)).collect();
+            let mut noise = vec![0.0; BATCH * u];
+            Noise::new(3, Purpose::Noise, i as u64).gumbel(&mut noise);
+            let mut z = vec![0; BATCH * n];
+            let mut solvers = Solvers::default();
+            solvers.sample(&direct, structure, &h, &noise, &mut z).unwrap();
+            let losses: Vec<f32> = z.chunks(n).flat_map(|z| loss.neighbours(structure, z)).collect();
+            let inputs = Inputs { potentials: &h, noise: &noise, assignment: &z, losses: &losses };
+            let run = |estimate: &mut dyn FnMut(&mut Estimate<'_>)| {
+                let (mut gradient, mut moved) = (vec![0.0; BATCH * p], vec![0; BATCH * n]);
+                let mut answer = Estimate { moved: Some(&mut moved), ..Estimate::new(&mut gradient, 1.0) };
+                estimate(&mut answer);
+                let unmoved = answer.unmoved.unwrap();
+                (gradient, moved, unmoved)
+            };
+            let warm = run(&mut |e| solvers.estimate(&direct, structure, &inputs, e).unwrap());
+            let cold = run(&mut |e| direct.estimate(structure, &inputs, e).unwrap());
+            assert_eq!(warm, cold, "{structure:?}");
+
+            let table = loss.table(structure).repeat(BATCH);
+            let joint = DirectJoint::new(direct, Perturbation::Unary);
+            let joint = run(&mut |e| joint.estimate(structure, &Inputs { losses: &table, ..inputs }, e).unwrap());
+            let mut differ = 0;
+            for b in 0..BATCH {
+                let row = |x: &[f32], width: usize| x[b * width..(b + 1) * width].to_vec();
+                let (star, h, gamma, losses) = (&z[b * n..(b + 1) * n], row(&h, p), row(&noise, u), row(&losses, u));
+                let perturbed = |z: &[u32]| {
+                    let mut code = vec![0.0; u];
+                    structure.encode(z, &mut code);
+                    structure.score(&h, z) + code.iter().zip(&gamma).map(|(c, g)| (c * g) as f64).sum::<f64>()
+                };
+                let separable = |z: &[u32]| {
+                    let mut code = vec![0.0; u];
+                    structure.encode(z, &mut code);
+                    code.iter().zip(&losses).map(|(c, l)| (c * l) as f64).sum::<f64>()
+                };
+                assert!(perturbed(star) > enumerated_argmax(structure, perturbed).1 - 1e-5);
+                let at = |shift: f32| enumerated_argmax(structure, |z| perturbed(z) + shift as f64 * separable(z)).0;
+                let span = if sides == Sides::One { epsilon } else { 2.0 * epsilon };
+                let from = if sides == Sides::One { star.to_vec() } else { at(epsilon) };
+                let to = at(-epsilon);
+                let mut expected = vec![0.0; p];
+                structure.add_statistics(&from, 1.0 / span, &mut expected);
+                structure.add_statistics(&to, -1.0 / span, &mut expected);
+                assert!(row(&warm.0, p).iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{structure:?} {b}");
+                assert_eq!(warm.1[b * n..(b + 1) * n], to, "{structure:?} {b}");
+
+                let full = |z: &[u32]| perturbed(z) - (epsilon * loss.at(structure, z)) as f64;
+                let best = enumerated_argmax(structure, full).1;
+                assert!(full(&joint.1[b * n..(b + 1) * n]) > best - 1e-4);
+                differ += (joint.1[b * n..(b + 1) * n] != to) as usize;
+            }
+            match curvature {
+                0.0 => assert_eq!(differ, 0, "{structure:?}"),
+                _ => assert!(differ > 0, "{structure:?}: the approximation is never wrong"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_kl_by_perturbation_has_its_closed_form_for_one_variable() {
+    let (k, epsilon, weight) = (5, 0.5f64, 0.8f64);
+    let structure = Categorical::new(k).unwrap();
+    let (h, loss) = (random(k, 1.0, 41), random(k, 1.5, 42));
+    let direct = Direct::new(epsilon as f32).unwrap().with_kl(weight as f32);
+    let (mean, error, _) = mean_of(&direct, &structure, &h, &loss, 200_000, 43);
+    let moved = |shift: f64| {
+        softmax64(h.iter().zip(&loss).map(move |(h, l)| (1.0 - shift * weight) * *h as f64 - shift * *l as f64))
+    };
+    let expected: Vec<f64> = moved(0.0).iter().zip(moved(epsilon)).map(|(a, b)| (a - b) / epsilon).collect();
+    assert_within_four_standard_errors("with KL", &mean, &error, &expected);
+    // As epsilon vanishes this is the derivative of the expected loss and the KL.
+    let step = 1e-5;
+    let limit: Vec<f64> = moved(-step).iter().zip(moved(step)).map(|(a, b)| (a - b) / (2.0 * step)).collect();
+    let mut exact = exact(&structure, &h, &loss);
+    structure.kl_to_uniform(&h, weight as f32, &mut exact).unwrap();
+    assert!(distance(&limit, &exact) < 1e-4, "{limit:?} {exact:?}");
+}
+
+/// The entropy of a perturbed arg max is at most the mean of the noise that it collects, where every value of every
+/// variable has noise; for independent variables it is equal (Maji, Hazan, Jaakkola 2014). Not so for indicators without
+/// noise on "off".
+#[test]
+fn the_noise_at_the_sample_bounds_its_entropy() {
+    let draws = 200_000;
+    let values = |s: &AnyStructure| !matches!(s, AnyStructure::Subset(_) | AnyStructure::SpanningTree(_));
+    for (i, structure) in structured().iter().filter(|s| values(s)).enumerate() {
+        let (u, n) = (structure.unary(), structure.variables());
+        let h = potentials(structure, 900 + i as u64);
+        let mut noise = vec![0.0; draws * u];
+        Noise::new(5, Purpose::Noise, i as u64).gumbel(&mut noise);
+        let mut z = vec![0; draws * n];
+        perturbed_argmax(structure, &h.repeat(draws), &noise, &mut z).unwrap();
+        let mut counts = std::collections::HashMap::new();
+        let (mut mean, mut square) = (0.0, 0.0);
+        for (z, gamma) in z.chunks(n).zip(noise.chunks(u)) {
+            *counts.entry(z).or_insert(0usize) += 1;
+            let mut code = vec![0.0; u];
+            structure.encode(z, &mut code);
+            let collected: f64 = code.iter().zip(gamma).map(|(c, g)| (c * (g - EULER_GAMMA)) as f64).sum();
+            mean += collected / draws as f64;
+            square += collected * collected / draws as f64;
+        }
+        let q = counts.values().map(|c| *c as f64 / draws as f64);
+        let entropy: f64 = q.map(|q| -q * q.ln()).sum();
+        let error = ((square - mean * mean) / draws as f64).sqrt();
+        assert!(entropy < mean + 4.0 * error, "{structure:?}: entropy {entropy}, noise {mean} ± {error}");
+        if let AnyStructure::Categorical(_) = structure {
+            assert!((entropy - mean).abs() < 4.0 * error + 1e-3, "entropy {entropy}, noise {mean} ± {error}");
+        }
+    }
+}
+
+#[test]
+fn estimators_of_independent_variables_refuse_coupled_ones() {
+    let structure: AnyStructure = Pairwise::new(2).unwrap().into();
+    let inputs = Inputs { potentials: &[0.0; 5], noise: &[0.0; 4], assignment: &[0; 2], losses: &[0.0; 4] };
+    let refused =
+        |e: &dyn Estimator<AnyStructure>| e.estimate(&structure, &inputs, &mut Estimate::new(&mut [0.0; 5], 1.0));
+    let local = refused(&LocalExpectation).unwrap_err();
+    assert!(matches!(&local, Error::Example { source, .. } if matches!(**source, Error::Coupled { .. })), "{local}");
+    assert!(refused(&Direct::new(1.0).unwrap().rao_blackwell()).is_err());
+    refused(&Direct::new(1.0).unwrap()).unwrap();
+    let large: AnyStructure = Pairwise::new(30).unwrap().into();
+    let full = DirectJoint::new(Direct::new(1.0).unwrap(), Perturbation::Full);
+    assert!(full.noise(&large).unwrap_err().to_string().contains("too many to enumerate"));
 }

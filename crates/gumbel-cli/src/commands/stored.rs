@@ -1,12 +1,13 @@
-//! Commands on a stored run: `evaluate`, `sample`, `reconstruct`.
+//! Commands on stored runs: `evaluate`, `sample`, `reconstruct`, `inspect`, `curves`.
 
 use super::load;
-use crate::args::{Common, Evaluate, Reconstruct, Sample};
+use crate::args::{Common, Curves, Evaluate, Inspect, Reconstruct, Sample};
 use crate::output::{self, Failure};
 use gumbel_data::{Dataset, Split};
 use gumbel_vae::config::TrainConfig;
-use gumbel_vae::evaluate::Protocol;
+use gumbel_vae::evaluate::{BoundKind, Protocol};
 use gumbel_vae::train::{self, ModelCard};
+use gumbel_vae::{inspect, picture};
 use std::path::Path;
 use std::time::Instant;
 
@@ -26,26 +27,36 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     if common.json {
         return output::json(&line);
     }
-    let kind =
-        |samples: Option<usize>| samples.map_or("exact".into(), |m| format!("estimate, {m} samples of z per image"));
+    let samples =
+        |samples: Option<usize>| samples.map_or("exact expectation".into(), |m| format!("{m} samples of z per image"));
+    let kind = match e.bound_kind {
+        BoundKind::Exact => "exact".to_string(),
+        BoundKind::Sampled => format!("estimate, {}", samples(e.bound_samples)),
+        BoundKind::PerturbAndMap => {
+            format!("estimate for the perturbed arg max, KL from below, {}", samples(e.bound_samples))
+        }
+    };
+    let paper = match e.paper_loss {
+        Some(loss) => format!("{loss:10.4}   ({})", samples(e.paper_samples)),
+        None => "  none: this latent is not in the paper".into(),
+    };
     output::line(&format!(
         "{} images of {}, {}, epoch {}, nats per image
 bound          {:10.4}   ({})
 reconstruction {:10.4}
 KL             {:10.4}
 -ln p(x)       {}
-paper_loss     {:10.4}   ({})",
+paper_loss     {}",
         e.images,
         config.dataset,
         command.split,
         card.epoch,
         e.bound,
-        kind(e.bound_samples),
+        kind,
         e.reconstruction,
         e.kl,
         e.nll.map_or("  too many states to enumerate".into(), |n| format!("{n:10.4}   (exact)")),
-        e.paper_loss,
-        kind(e.paper_samples),
+        paper,
     ))
 }
 
@@ -61,6 +72,74 @@ pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure
     let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
     train::reconstructions(model.model(), &config, &data, &command.out)?;
+    written(common, &command.out)
+}
+
+/// Shows what a model has learned.
+pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
+    let (config, mut model, card) = train::open(&command.run)?;
+    let data = matching(common, &config, &card, &command.run)?;
+    let found = inspect::inspect(model.model(), &config, &data, card.step, command.limit)?;
+    if let Some(out) = &command.out {
+        let Some(couplings) = &found.couplings else {
+            return Err(Failure::Usage(format!(
+                "--out: expected a run with a pairwise or supermodular latent, found {}, which has no matrix of couplings",
+                config.latent
+            )));
+        };
+        let matrix: Vec<f64> = couplings.iter().flatten().map(|w| w.unwrap_or(f64::NAN)).collect();
+        picture::heat_map(out, &matrix, couplings.len())?;
+    }
+    if common.json {
+        return output::json(&found);
+    }
+    let list = |values: &mut dyn Iterator<Item = f64>| values.map(|v| format!("{v:8.3}")).collect::<String>();
+    let marginals = found.marginal_samples.map_or("exact posterior means".into(), |m| {
+        format!("posterior means over {m} samples of the perturbed arg max")
+    });
+    let mut text = format!(
+        "{}, {}, epoch {}, {} test images
+mean unary potentials  {}
+variance of units      {}
+active units           {} of {} (variance over 0.01, {marginals})
+z* = z(eps)            {:.1}% at epsilon {}",
+        config.dataset,
+        config.latent,
+        card.epoch,
+        found.images,
+        list(&mut found.unary.iter().copied()),
+        list(&mut found.variance.iter().copied()),
+        found.active_units,
+        found.units,
+        100.0 * found.zero_gradient_rate,
+        found.epsilon,
+    );
+    if let (Some(rate), Some(gap), Some(images)) = (found.separable_miss_rate, found.separable_gap, found.joint_images)
+    {
+        text += &format!(
+            "\nseparable z(eps)       not that of the true loss for {:.1}% of {images} images, {gap:.2} nats worse there",
+            100.0 * rate
+        );
+    }
+    for (i, row) in found.couplings.iter().flatten().enumerate() {
+        let name = if i == 0 { "mean couplings" } else { "" };
+        text += &format!("\n{name:<23}{}", list(&mut row.iter().map(|w| w.unwrap_or(f64::NAN))).replace("NaN", "  -"));
+    }
+    output::line(&text)?;
+    match &command.out {
+        Some(out) => written(common, out),
+        None => Ok(()),
+    }
+}
+
+/// Draws the curves of several runs.
+pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
+    let mut runs = vec![];
+    for run in &command.runs {
+        let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned();
+        runs.push((name, train::read_metrics(run)?));
+    }
+    picture::comparison(&command.out, &command.split.to_string(), &runs)?;
     written(common, &command.out)
 }
 

@@ -1,12 +1,12 @@
 //! The fused engine: one training step of a multi-layer perceptron on binary images, written out by hand for the CPU.
 //!
 //! It does what the [autodiff engine](crate::engine) does with a [`Mlp`](crate::model::Mlp) on both sides, and is tested
-//! against it. What makes it fast: images are [lists of their ones](bits), so the first layer adds rows instead of
+//! against it. What makes it fast: images are [lists of their ones](Bits), so the first layer adds rows instead of
 //! multiplying; a K-way latent needs the decoder's K rows, the [table](crate::engine), not one per image; the gradient of a
 //! weight is reduced in registers and consumed by Adam at once, it never stands in memory; nothing is allocated in a
 //! step. See docs/performance.md for the arithmetic.
 //!
-//! A step is a few phases, each a list of pieces that a [`Team`] of threads shares; every piece owns what it
+//! A step is a few phases, each a list of pieces that a team of threads shares; every piece owns what it
 //! writes, so that results do not depend on the number of threads:
 //!
 //! ```text
@@ -89,7 +89,7 @@ pub struct Fused {
 /// What a step needs to know beside the batch.
 pub struct Options<'a> {
     /// The gradient at the potentials; of the kind that the engine was made for.
-    pub method: &'a Method,
+    pub method: &'a Method<Categorical>,
     /// Weight of the KL term, 0 to 1.
     pub kl_weight: f32,
     /// The stream of Gumbel noise `[samples, batch, U]`.
@@ -105,7 +105,7 @@ pub struct Model<'a> {
     /// The latent variable.
     pub structure: Categorical,
     /// The gradient at the potentials.
-    pub method: &'a Method,
+    pub method: &'a Method<Categorical>,
     /// Most images in a step.
     pub batch: usize,
     /// Gumbel draws per image.
@@ -125,6 +125,9 @@ impl Model<'_> {
     /// Why this engine cannot run the model, if it cannot.
     pub fn refusal(&self) -> Option<String> {
         let chunks = lanes(self.batch) * LANES;
+        if matches!(self.method, Method::Joint { .. } | Method::Search(_)) {
+            return Some("--joint off".into());
+        }
         if self.hidden.is_empty() {
             return Some("a hidden layer (--hidden)".into());
         }
@@ -161,7 +164,7 @@ impl Fused {
         let Model { pixels, hidden, structure, batch, samples, .. } = *model;
         let needs = match model.method {
             Method::Seam(estimator) => estimator.needs(),
-            Method::Relaxed { .. } => Needs::Neighbours,
+            _ => Needs::Neighbours,
         };
         // Nothing is random in an estimator that sees all states: one pass stands for all samples.
         let samples = if needs == Needs::States { 1 } else { samples };
@@ -342,7 +345,7 @@ impl Fused {
     }
 
     /// Phase 2.
-    fn seam(&mut self, shared: &Shared<'_>, method: &Method) {
+    fn seam(&mut self, shared: &Shared<'_>, method: &Method<Categorical>) {
         let isa = self.isa;
         let (last, before) = self.encoder.split_last().expect("the potentials have a layer");
         let (first, codes, decoder, output) = (&self.first, &self.codes, &self.decoder, &self.output);
@@ -372,11 +375,12 @@ impl Fused {
             Method::Relaxed { temperature, .. } => self.team.run(&[&each(&mut self.rows, |_, rows| {
                 isa.run(rows::Relax { rows, shared, layer: last, x, temperature: *temperature });
             })]),
+            Method::Joint { .. } | Method::Search(_) => unreachable!("refused when the engine was made"),
         }
     }
 
-    fn report(&mut self, method: &Method) -> Result<StepReport> {
-        let mut report = StepReport { unmoved: None, reconstruction: 0.0 };
+    fn report(&mut self, method: &Method<Categorical>) -> Result<StepReport> {
+        let mut report = StepReport { unmoved: None, missed: None, reconstruction: 0.0 };
         for rows in &mut self.rows {
             if let Some(error) = rows.outcome.error.take() {
                 return Err(error.into());
@@ -465,7 +469,12 @@ impl Fused {
     }
 
     /// What follows the seam where the decoder's rows are images.
-    fn backward_images(&mut self, shared: &Shared<'_>, method: &Method, rates: Rates) -> Result<Option<f64>> {
+    fn backward_images(
+        &mut self,
+        shared: &Shared<'_>,
+        method: &Method<Categorical>,
+        rates: Rates,
+    ) -> Result<Option<f64>> {
         let Fused { isa, team, members, first, encoder, rows: pieces, codes, decoder, output, totals, .. } = self;
         let (isa, width, scale) = (*isa, output.units, shared.scale());
         let (bits, batch) = (shared.bits, shared.batch);
@@ -475,7 +484,7 @@ impl Fused {
         let structure = shared.structure;
         let (temperature, soft) = match method {
             Method::Relaxed { temperature, straight_through } => (Some(*temperature), !straight_through),
-            Method::Seam(_) => (None, false),
+            _ => (None, false),
         };
         macro_rules! input {
             ($pieces:expr) => {

@@ -260,6 +260,7 @@ impl Rows {
             losses: &self.losses[..width],
             gradient: &mut self.g[row * p..][..p],
             weights,
+            moved: &mut [],
         };
         let same = estimator.example(structure, example, shared.scale(), &mut self.work);
         let same = same.map_err(|e| e.in_example(self.chunk * LANES + row))?;

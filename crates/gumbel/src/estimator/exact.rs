@@ -37,13 +37,12 @@ impl<S: Structure> Estimator<S> for Exact {
     ) -> Result<Option<bool>, Error> {
         check_numbers("potential", example.potentials)?;
         check_numbers("loss", example.losses)?;
-        let (q, z) = (&mut work.first[..example.losses.len()], &mut work.towards);
+        let states = example.losses.len();
+        let (q, terms) = (&mut work.first[..states], &mut work.second[..states]);
         probabilities(structure, example.potentials, q);
         add(example.weights, q, scale);
-        centred(q, example.losses, |s, g| {
-            structure.state(s, z);
-            structure.add_statistics(z, scale * g, example.gradient);
-        });
+        centred(q, example.losses, |s, g| terms[s] = scale * g);
+        structure.add_weighted_statistics(terms, example.gradient, &mut work.towards, &mut work.solver);
         Ok(None)
     }
 }

@@ -10,18 +10,18 @@
 //! It is the limit epsilon -> 0 of the Rao-Blackwellised direct estimate, and needs just its decoder evaluations.
 //!
 //! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
-//! - Unbiased for a factorised encoder; for one variable it is the exact gradient.
+//! - Unbiased for independent variables, and defined for them only; for one variable it is the exact gradient.
 
 use super::{Estimator, Example, Needs, Workspace, centred};
 use crate::Error;
 use crate::math::softmax;
-use crate::structure::{Factorised, check_numbers};
+use crate::structure::{Structure, check_numbers};
 
 /// Exact in each coordinate given the sampled others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LocalExpectation;
 
-impl<S: Factorised> Estimator<S> for LocalExpectation {
+impl<S: Structure> Estimator<S> for LocalExpectation {
     fn needs(&self) -> Needs {
         Needs::Neighbours
     }
@@ -36,7 +36,7 @@ impl<S: Factorised> Estimator<S> for LocalExpectation {
         check_numbers("potential", example.potentials)?;
         check_numbers("loss", example.losses)?;
         for i in 0..structure.variables() {
-            let block = structure.block(i);
+            let block = structure.block(i).ok_or(Error::Coupled { estimator: "local-expectation" })?;
             let (q, losses) = (&mut work.first[block.clone()], &example.losses[block.clone()]);
             softmax(&example.potentials[block.clone()], q);
             let gradient = &mut example.gradient[block];

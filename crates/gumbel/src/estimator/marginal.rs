@@ -33,15 +33,14 @@ impl<S: Structure> Estimator<S> for Marginal {
         check_numbers("potential", example.potentials)?;
         check_numbers("loss", example.losses)?;
         let states = example.losses.len();
-        let (q, posterior, z) = (&mut work.first[..states], &mut work.second[..states], &mut work.towards);
+        let (q, posterior) = (&mut work.first[..states], &mut work.second[..states]);
         probabilities(structure, example.potentials, q);
         posterior.iter_mut().zip(example.losses).for_each(|(p, l)| *p = -l);
         softmax_in_place(posterior);
         add(example.weights, posterior, scale);
-        difference(q, posterior, |s, d| {
-            structure.state(s, z);
-            structure.add_statistics(z, scale * d, example.gradient);
-        });
+        difference(q, posterior);
+        q.iter_mut().for_each(|d| *d *= scale);
+        structure.add_weighted_statistics(q, example.gradient, &mut work.towards, &mut work.solver);
         Ok(None)
     }
 }

@@ -22,7 +22,7 @@
 //! prediction models via the matrix-tree theorem", 2007.
 
 use super::matrix_tree::{self, Arc};
-use super::{Maximum, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 
@@ -219,6 +219,10 @@ impl Structure for Arborescence {
             left[parent] -= 1;
             assignment[label(leaf)] = label(parent) as u32;
         }
+    }
+
+    fn code(&self) -> Code {
+        Code::Indicators
     }
 
     fn scratch(&self) -> ArborescenceScratch {

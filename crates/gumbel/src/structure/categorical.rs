@@ -10,7 +10,7 @@
 //!
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
-use super::{Factorised, Maximum, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math;
 use rand_chacha::rand_core::Rng;
@@ -64,9 +64,14 @@ impl Categorical {
         self.values
     }
 
+    /// The potentials of a variable.
+    fn range(&self, variable: usize) -> Range<usize> {
+        variable * self.values..(variable + 1) * self.values
+    }
+
     /// The softmax of one variable's potentials, in f64; returns its log-partition.
     fn softmax(&self, potentials: &[f32], variable: usize, mut each: impl FnMut(usize, f64)) -> Result<f64, Error> {
-        let block = &potentials[self.block(variable)];
+        let block = &potentials[self.range(variable)];
         let max = block.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
         if max == f64::NEG_INFINITY {
             return Err(forbidden(variable));
@@ -111,6 +116,14 @@ impl Structure for Categorical {
         }
     }
 
+    fn code(&self) -> Code {
+        Code::OneHot { values: self.values }
+    }
+
+    fn block(&self, variable: usize) -> Option<Range<usize>> {
+        Some(self.range(variable))
+    }
+
     fn scratch(&self) {}
 
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], _: &mut ()) -> Result<Maximum, Error> {
@@ -130,6 +143,16 @@ impl Structure for Categorical {
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         for (block, z) in out.chunks_exact_mut(self.values).zip(assignment) {
             block[*z as usize] += scale;
+        }
+    }
+
+    fn add_weighted_statistics(&self, weights: &[f32], out: &mut [f32], assignment: &mut [u32], _: &mut ()) {
+        if self.variables == 1 {
+            return add(out, weights, 1.0);
+        }
+        for (index, weight) in weights.iter().enumerate() {
+            self.state(index, assignment);
+            self.add_statistics(assignment, *weight, out);
         }
     }
 
@@ -160,7 +183,7 @@ impl Sums for Categorical {
         check_numbers("potential", potentials)?;
         let mut total = 0.0;
         for i in 0..self.variables {
-            let start = self.block(i).start;
+            let start = self.range(i).start;
             total += self.softmax(potentials, i, |k, q| marginals[start + k] = q as f32)?;
         }
         Ok(total)
@@ -173,7 +196,7 @@ impl Sums for Categorical {
         let ln_values = (self.values as f64).ln();
         let mut total = 0.0;
         for i in 0..self.variables {
-            let block = &potentials[self.block(i)];
+            let block = &potentials[self.range(i)];
             let max = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             if max == f32::NEG_INFINITY {
                 return Err(forbidden(i));
@@ -196,7 +219,7 @@ impl Sums for Categorical {
             let mean = means.iter().sum::<f64>() / sum;
             if scale != 0.0 {
                 let (scale, mean) = (scale / sum as f32, mean as f32);
-                for (g, h) in gradient[self.block(i)].iter_mut().zip(block) {
+                for (g, h) in gradient[self.range(i)].iter_mut().zip(block) {
                     *g += scale * math::exp_nonpositive(x(*h)) * (x(*h) - mean);
                 }
             }
@@ -220,12 +243,6 @@ impl Sums for Categorical {
             *z = chosen.ok_or_else(|| forbidden(i))?;
         }
         Ok(())
-    }
-}
-
-impl Factorised for Categorical {
-    fn block(&self, variable: usize) -> Range<usize> {
-        variable * self.values..(variable + 1) * self.values
     }
 }
 

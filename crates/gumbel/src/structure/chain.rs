@@ -12,9 +12,10 @@
 //!
 //! Reference: Rabiner, "A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition", 1989.
 
-use super::{Maximum, Structure, Sums, Tree};
+use super::{Code, Maximum, Structure, Sums, Tree};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
+use std::ops::Range;
 
 /// `T` variables of `K` values in a row.
 ///
@@ -80,6 +81,14 @@ impl Structure for Chain {
         self.tree.state(index, assignment);
     }
 
+    fn code(&self) -> Code {
+        self.tree.code()
+    }
+
+    fn block(&self, variable: usize) -> Option<Range<usize>> {
+        self.tree.block(variable)
+    }
+
     fn scratch(&self) -> Self::Scratch {
         self.tree.scratch()
     }
@@ -95,6 +104,10 @@ impl Structure for Chain {
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         self.tree.add_statistics(assignment, scale, out);
+    }
+
+    fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        self.tree.scores(potentials, scores);
     }
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {

@@ -3,6 +3,7 @@
 //! A [`Structure`] is a finite set Z of assignments `z = (z_1, ..., z_n)` with scores that are linear in the
 //! *potentials*: `h(z) = <potentials, s(z)>`, where `s(z)` are the *sufficient statistics*. Its arg max is exact. Where
 //! sums over Z are tractable too, the structure also implements [`Sums`]; where they are not, it does not.
+//! [`AnyStructure`] is one of them chosen at run time.
 //!
 //! Conventions:
 //!
@@ -10,11 +11,14 @@
 //! - the first [`unary`](Structure::unary) potentials belong to choices of single variables: perturbations and the
 //!   losses of one-coordinate changes are added there, and nowhere else ("low-dimensional perturbation", paper
 //!   Section 4.1);
+//! - the unary statistics of an assignment are its [`Code`]: what a decoder reads;
 //! - `-inf` forbids a choice; `+inf` and NaN are errors.
 
+mod any;
 mod arborescence;
 mod categorical;
 mod chain;
+mod code;
 mod matrix_tree;
 #[cfg(test)]
 pub(crate) mod oracle;
@@ -30,9 +34,11 @@ use crate::error::check_len;
 use rayon::prelude::*;
 use std::ops::Range;
 
+pub use any::{AnyScratch, AnyStructure};
 pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use chain::Chain;
+pub use code::{Change, Code};
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
 pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
@@ -63,6 +69,34 @@ pub trait Structure: Sync {
     /// Writes the assignment with the given index (`< |Z|`) in the enumeration order of the structure.
     fn state(&self, index: usize, assignment: &mut [u32]);
 
+    /// What the unary statistics look like.
+    fn code(&self) -> Code;
+
+    /// Writes the unary statistics of an assignment, its code (U values).
+    fn encode(&self, assignment: &[u32], code: &mut [f32]) {
+        code.fill(0.0);
+        match self.code() {
+            Code::OneHot { values } => {
+                assignment.iter().enumerate().for_each(|(i, z)| code[i * values + *z as usize] = 1.0)
+            }
+            Code::Indicators => self.add_statistics(assignment, 1.0, code),
+        }
+    }
+
+    /// The potentials of a variable that is independent of all others whatever the potentials are: a softmax of their
+    /// own. `None` where variables are coupled.
+    fn block(&self, _variable: usize) -> Option<Range<usize>> {
+        None
+    }
+
+    /// Maps any real numbers, such as the raw outputs of an encoder (P values), to potentials of this structure, in
+    /// place. Where every number is a potential this does nothing.
+    fn to_potentials(&self, _raw: &mut [f32]) {}
+
+    /// Turns a gradient at the potentials into the one at the raw numbers that
+    /// [`to_potentials`](Structure::to_potentials) made them from, in place: the chain rule.
+    fn to_raw_gradient(&self, _potentials: &[f32], _gradient: &mut [f32]) {}
+
     /// Working memory for [`argmax`](Structure::argmax).
     fn scratch(&self) -> Self::Scratch;
 
@@ -88,6 +122,21 @@ pub trait Structure: Sync {
 
     /// Adds `scale * s(assignment)` to `out` (P values).
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]);
+
+    /// Adds `sum_z weights[z] s(z)` over all states to `out` (P values); `weights` has |Z| values in enumeration order,
+    /// `assignment` (n values) is working memory.
+    fn add_weighted_statistics(
+        &self,
+        weights: &[f32],
+        out: &mut [f32],
+        assignment: &mut [u32],
+        _scratch: &mut Self::Scratch,
+    ) {
+        for (index, weight) in weights.iter().enumerate() {
+            self.state(index, assignment);
+            self.add_statistics(assignment, *weight, out);
+        }
+    }
 
     /// Writes the scores of all states in enumeration order; `scores` has |Z| values.
     fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
@@ -157,19 +206,22 @@ pub trait Sums: Structure {
         generator: &mut R,
         assignment: &mut [u32],
     ) -> Result<(), Error>;
-}
 
-/// A product of independent blocks: the unary potentials of each variable are a softmax of their own.
-///
-/// For these the conditional expectation of an estimate given all other coordinates has a closed form.
-pub trait Factorised: Sums {
-    /// The range of potentials that belongs to a variable.
-    fn block(&self, variable: usize) -> Range<usize>;
+    /// Draws independent samples of q, `[samples, n]`: what does not depend on the sample is done once.
+    fn samples<R: rand_chacha::rand_core::Rng>(
+        &self,
+        potentials: &[f32],
+        generator: &mut R,
+        assignments: &mut [u32],
+    ) -> Result<(), Error> {
+        let mut rows = assignments.chunks_exact_mut(self.variables().max(1));
+        rows.try_for_each(|z| self.sample(potentials, generator, z))
+    }
 }
 
 /// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every example
 /// is solved for itself, so that the answers cannot depend on it.
-fn examples_per_piece(potentials: usize) -> usize {
+pub(crate) fn examples_per_piece(potentials: usize) -> usize {
     (512 / potentials.max(1)).clamp(1, 32)
 }
 

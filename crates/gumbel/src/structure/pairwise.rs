@@ -19,7 +19,8 @@
 //!
 //! Time per instance: O(n^2) plus the search; memory O(n^2).
 //!
-//! [`Sums`] enumerate 2^n states, for n up to [`Pairwise::MAX_SUMS`].
+//! [`Sums`] enumerate 2^n states, for n up to [`Pairwise::MAX_SUMS`], in O(2^n) for all marginals together.
+//! Enumeration order: the last variable changes fastest.
 //!
 //! References: Hammer, Hansen, Simeone 1984 (persistency, roof duality); Poljak, Rendl 1995 and Helmberg, Rendl 1998
 //! (semidefinite bounds in branch and bound); Billionnet, Elloumi 2007 (convexification by the diagonal); Buchheim,
@@ -29,10 +30,11 @@ mod bound;
 mod search;
 mod sums;
 
-use super::{Maximum, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use search::{Buffers, Component};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use sums::Gibbs;
 
@@ -97,6 +99,22 @@ impl Pairwise {
         scratch.run(self, potentials, assignment, true, false)
     }
 
+    /// Adds the weighted sum of the statistics of all states to `out`.
+    pub(super) fn fold_statistics(&self, weights: &[f32], out: &mut [f32], work: &mut Vec<f32>) {
+        let unary = 2 * self.variables;
+        let total = sums::total(weights, |w| *w as f64) as f32;
+        work.clear();
+        work.extend_from_slice(weights);
+        work.resize(weights.len() + weights.len() / 2, 0.0);
+        let (weights, given) = work.split_at_mut(weights.len());
+        sums::fold_moments(self.variables, weights, given, |index, value| {
+            out[index] += value;
+            if index < unary {
+                out[index - 1] += total - value;
+            }
+        });
+    }
+
     /// `h(z)` in f64; `-inf` if `z` is forbidden.
     fn value(&self, potentials: &[f32], z: &[u32]) -> f64 {
         let (unary, mut pairs) = potentials.split_at(2 * self.variables);
@@ -148,6 +166,14 @@ impl Structure for Pairwise {
         }
     }
 
+    fn code(&self) -> Code {
+        Code::OneHot { values: 2 }
+    }
+
+    fn block(&self, variable: usize) -> Option<Range<usize>> {
+        (self.variables == 1).then_some(2 * variable..2 * variable + 2)
+    }
+
     fn scratch(&self) -> PairwiseScratch {
         PairwiseScratch::default()
     }
@@ -186,6 +212,16 @@ impl Structure for Pairwise {
         }
     }
 
+    /// By folding, O(2^n).
+    fn add_weighted_statistics(&self, weights: &[f32], out: &mut [f32], _: &mut [u32], scratch: &mut PairwiseScratch) {
+        self.fold_statistics(weights, out, &mut scratch.weights);
+    }
+
+    /// By doubling, O(2^n).
+    fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        sums::fill_scores(self.variables, potentials, scores);
+    }
+
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
         self.value(potentials, assignment)
     }
@@ -208,6 +244,12 @@ impl Sums for Pairwise {
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         Gibbs::new(self.variables, potentials)?.sample(generator, assignment);
+        Ok(())
+    }
+
+    fn samples<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignments: &mut [u32]) -> Result<(), Error> {
+        let gibbs = Gibbs::new(self.variables, potentials)?;
+        assignments.chunks_exact_mut(self.variables.max(1)).for_each(|z| gibbs.sample(generator, z));
         Ok(())
     }
 }
@@ -251,6 +293,8 @@ pub struct PairwiseScratch {
     /// Number of `components` in use.
     used: usize,
     start: Vec<u32>,
+    /// Weights of all states, and as many again by half.
+    weights: Vec<f32>,
     /// Whether the last call came to its end.
     solved: bool,
     buffers: Buffers,

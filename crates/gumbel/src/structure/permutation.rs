@@ -21,7 +21,7 @@
 //! Reference: R. Jonker, A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
 //! problems", Computing 38, 1987.
 
-use super::{Maximum, Structure, check_numbers};
+use super::{Code, Maximum, Structure, check_numbers};
 use crate::Error;
 
 /// Permutations of `n` elements.
@@ -382,6 +382,10 @@ impl Structure for Permutation {
             assignment[i] = digit;
             assignment[i + 1..].iter_mut().filter(|z| **z >= digit).for_each(|z| *z += 1);
         }
+    }
+
+    fn code(&self) -> Code {
+        Code::Indicators
     }
 
     fn scratch(&self) -> PermutationScratch {

@@ -20,7 +20,7 @@
 //! R. C. Prim, "Shortest connection networks and some generalizations", 1957; the sums: see `matrix_tree.rs`.
 
 use super::matrix_tree::{self, Arc};
-use super::{Maximum, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 
@@ -264,6 +264,10 @@ impl Structure for SpanningTree {
                 join(&mut parent, *i, *j);
             }
         }
+    }
+
+    fn code(&self) -> Code {
+        Code::Indicators
     }
 
     fn scratch(&self) -> SpanningTreeScratch {

@@ -29,7 +29,7 @@
 //!
 //! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
 
-use super::{Maximum, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use crate::noise::uniform_f64;
 use rand_chacha::rand_core::Rng;
@@ -205,6 +205,10 @@ impl Structure for Subset {
             }
             left -= 1;
         }
+    }
+
+    fn code(&self) -> Code {
+        Code::Indicators
     }
 
     fn scratch(&self) -> Vec<u64> {

@@ -26,11 +26,12 @@ mod closure;
 mod flow;
 
 use super::pairwise::{Pairwise, pair_index};
-use super::{Maximum, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use closure::{Closure, Fate};
 use flow::Flow;
 use rand_chacha::rand_core::Rng;
+use std::ops::Range;
 
 /// The pairwise binary model with weights that are not negative; the arg max is a minimum cut.
 ///
@@ -167,6 +168,8 @@ pub struct SupermodularScratch {
     mask: Vec<f32>,
     next: Vec<u32>,
     changed: Vec<u32>,
+    // Weights of all states.
+    weights: Vec<f32>,
 }
 
 /// After this many changes of single variables the sum of the weights is computed anew.
@@ -238,6 +241,11 @@ impl Sums for Supermodular {
         self.split(potentials)?;
         self.model.sample(potentials, generator, assignment)
     }
+
+    fn samples<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignments: &mut [u32]) -> Result<(), Error> {
+        self.split(potentials)?;
+        self.model.samples(potentials, generator, assignments)
+    }
 }
 
 impl Structure for Supermodular {
@@ -265,6 +273,25 @@ impl Structure for Supermodular {
 
     fn state(&self, index: usize, assignment: &mut [u32]) {
         self.model.state(index, assignment);
+    }
+
+    fn code(&self) -> Code {
+        self.model.code()
+    }
+
+    fn block(&self, variable: usize) -> Option<Range<usize>> {
+        self.model.block(variable)
+    }
+
+    /// The weights of pairs are the softplus of the raw numbers; unary potentials stay.
+    fn to_potentials(&self, raw: &mut [f32]) {
+        raw[self.unary()..].iter_mut().for_each(|w| *w = w.max(0.0) + (-w.abs()).exp().ln_1p());
+    }
+
+    /// The derivative of `w = softplus(r)` is `sigmoid(r) = 1 - exp(-w)`.
+    fn to_raw_gradient(&self, potentials: &[f32], gradient: &mut [f32]) {
+        let pairs = self.unary()..;
+        gradient[pairs.clone()].iter_mut().zip(&potentials[pairs]).for_each(|(g, w)| *g *= -(-w).exp_m1());
     }
 
     fn scratch(&self) -> SupermodularScratch {
@@ -309,6 +336,20 @@ impl Structure for Supermodular {
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         self.model.add_statistics(assignment, scale, out);
+    }
+
+    fn add_weighted_statistics(
+        &self,
+        weights: &[f32],
+        out: &mut [f32],
+        _: &mut [u32],
+        scratch: &mut SupermodularScratch,
+    ) {
+        self.model.fold_statistics(weights, out, &mut scratch.weights);
+    }
+
+    fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        self.model.scores(potentials, scores);
     }
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {

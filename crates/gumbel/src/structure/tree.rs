@@ -28,11 +28,12 @@
 //! Reference: Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988; the derivative recursion: Li and Eisner,
 //! "First- and Second-Order Expectation Semirings", EMNLP 2009.
 
-use super::{Maximum, Structure, Sums, add, check_numbers};
+use super::{Code, Maximum, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math::exp_nonpositive;
 use crate::noise::uniform_f64;
 use rand_chacha::rand_core::Rng;
+use std::ops::Range;
 
 /// `n` variables of `K` values on the edges of a tree or a forest.
 ///
@@ -385,6 +386,16 @@ impl Structure for Tree {
         }
     }
 
+    fn code(&self) -> Code {
+        Code::OneHot { values: self.values }
+    }
+
+    /// Independent where no edge meets it.
+    fn block(&self, variable: usize) -> Option<Range<usize>> {
+        let alone = self.edges.iter().all(|(i, j)| *i != variable && *j != variable);
+        alone.then_some(variable * self.values..(variable + 1) * self.values)
+    }
+
     fn scratch(&self) -> Vec<f64> {
         vec![0.0; (self.variables + 1) * self.values]
     }
@@ -424,6 +435,29 @@ impl Structure for Tree {
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         self.used(assignment, |index| out[index] += scale);
+    }
+
+    /// One variable after the other, each with its edges to those before it: O(|Z|) in all but the tables' strides.
+    fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        let k = self.values;
+        let mut filled = 1;
+        scores[0] = 0.0;
+        for (v, unary) in potentials[..self.unary()].chunks_exact(k).enumerate() {
+            let edges = self.edges.iter().enumerate().filter(|(_, (i, j))| *i.max(j) == v);
+            // From the back, so that no score is overwritten before it has been read.
+            for s in (0..filled).rev() {
+                let score = scores[s];
+                let row = &mut scores[s * k..][..k];
+                row.iter_mut().zip(unary).for_each(|(r, h)| *r = score + h);
+                for (e, &(i, j)) in edges.clone() {
+                    let digit = s / k.pow((v - 1 - i.min(j)) as u32) % k;
+                    let (start, stride) = if i < j { (digit * k, 1) } else { (digit, k) };
+                    let table = potentials[self.table(e) + start..].iter().step_by(stride);
+                    row.iter_mut().zip(table).for_each(|(r, h)| *r += h);
+                }
+            }
+            filled *= k;
+        }
     }
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {

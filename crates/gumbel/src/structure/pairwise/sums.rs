@@ -1,51 +1,68 @@
 //! Exact sums of a pairwise binary model by enumeration of its 2^n states, O(2^n) in time and memory.
 //!
-//! Bit i of an index is `z_i`. Scores are built by doubling: the states with `z_i = 1` are those without, plus the
-//! unary potential, plus a table of `sum_j w_ij z_j` that is itself built by doubling. Marginals are found by folding:
-//! the upper half of the weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums
-//! `z_i` out.
+//! The states stand in the order of enumeration: the last variable is bit 0 of an index. Scores are built by doubling:
+//! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is itself
+//! built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half of the
+//! weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
+//!
+//! Weights `exp(h)` are built like scores, by products instead of sums, where no product can leave the range of f64.
 
 use super::pair_index;
 use crate::Error;
+use crate::math::exp_nonpositive;
 use rand_chacha::rand_core::Rng;
+use std::ops::{Add, AddAssign};
 
 /// The largest number of variables for sums.
 pub(super) const MAX_VARIABLES: usize = 20;
 
+/// Products of weights stay between `exp(-SAFE)` and `exp(SAFE)`, where f64 is normal.
+const SAFE: f64 = 600.0;
+
 /// Probabilities of all states.
-pub(super) struct Gibbs {
+pub(super) struct Gibbs<'a> {
     variables: usize,
-    /// `h(z)`.
-    scores: Vec<f64>,
+    potentials: &'a [f32],
     /// `q(z)`.
     probabilities: Vec<f64>,
     /// `ln sum_z exp(h(z))`.
     pub(super) log_partition: f64,
 }
 
-impl Gibbs {
+impl<'a> Gibbs<'a> {
     /// Enumerates the model with `n` variables and potentials `[n, 2]` followed by the pairs.
-    pub(super) fn new(n: usize, potentials: &[f32]) -> Result<Self, Error> {
+    pub(super) fn new(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
         if n > MAX_VARIABLES {
             return Err(Error::TooManyStates { states: format!("2^{n}"), limit: 1 << MAX_VARIABLES });
         }
         crate::structure::check_numbers("potential", potentials)?;
-        let scores = scores(n, potentials);
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if max == f64::NEG_INFINITY {
-            return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
-        }
-        let mut probabilities: Vec<f64> = scores.iter().map(|h| (h - max).exp()).collect();
-        let sum: f64 = probabilities.iter().sum();
+        let mut probabilities = vec![0.0; 1 << n];
+        let (unary, pairs) = potentials.split_at(2 * n);
+        let spread = unary.chunks_exact(2).map(|h| (h[1] as f64 - h[0] as f64).abs()).sum::<f64>();
+        let origin = if spread + pairs.iter().map(|w| w.abs() as f64).sum::<f64>() <= SAFE {
+            fill_weights(n, potentials, &mut probabilities);
+            unary.chunks_exact(2).map(|h| h[0] as f64).sum()
+        } else {
+            fill_scores(n, potentials, &mut probabilities);
+            let max = maximum(&probabilities);
+            if max == f64::NEG_INFINITY {
+                return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
+            }
+            probabilities.iter_mut().for_each(|h| *h = exp_nonpositive((*h - max) as f32) as f64);
+            max
+        };
+        let sum = total(&probabilities, |q| *q);
         let scale = 1.0 / sum;
         probabilities.iter_mut().for_each(|q| *q *= scale);
-        Ok(Gibbs { variables: n, scores, probabilities, log_partition: max + sum.ln() })
+        Ok(Gibbs { variables: n, potentials, probabilities, log_partition: origin + sum.ln() })
     }
 
     /// Writes `E_q[s(z)]`.
     pub(super) fn marginals(&self, marginals: &mut [f32]) {
         let n = self.variables;
-        moments(n, &mut self.probabilities.clone(), |index, value| marginals[index] = value.clamp(0.0, 1.0) as f32);
+        fold_moments(n, &mut self.probabilities.clone(), &mut vec![0.0; 1 << n >> 1], |index, value: f64| {
+            marginals[index] = value.clamp(0.0, 1.0) as f32
+        });
         for i in 0..n {
             marginals[2 * i] = 1.0 - marginals[2 * i + 1];
         }
@@ -58,7 +75,7 @@ impl Gibbs {
         }
         for i in 0..n {
             for value in 0..2 {
-                if possible[value] >> i & 1 == 0 {
+                if possible[value] >> (n - 1 - i) & 1 == 0 {
                     (marginals[2 * i + value], marginals[2 * i + 1 - value]) = (0.0, 1.0);
                 }
             }
@@ -66,16 +83,19 @@ impl Gibbs {
     }
 
     /// `KL(q || uniform)`; adds `scale` times its gradient, the covariance of the statistics with the score.
-    pub(super) fn kl_to_uniform(&self, scale: f32, gradient: &mut [f32]) -> f64 {
+    pub(super) fn kl_to_uniform(mut self, scale: f32, gradient: &mut [f32]) -> f64 {
         let n = self.variables;
-        let weighted = |mean: f64| {
-            let terms = self.probabilities.iter().zip(&self.scores);
-            terms.map(move |(q, h)| if *q > 0.0 { q * (h - mean) } else { 0.0 })
-        };
-        let mean: f64 = weighted(0.0).sum();
+        let terms = &mut vec![0.0; 1 << n];
+        fill_scores(n, self.potentials, terms);
+        // ln q is the score less the log-partition.
+        let pairs = terms.iter_mut().zip(&self.probabilities);
+        pairs.for_each(|(h, q)| *h = if *q > 0.0 { q * (*h - self.log_partition) } else { 0.0 });
+        let ln_q = total(terms, |term| *term);
         if scale != 0.0 {
-            let mut weights: Vec<f64> = weighted(mean).collect();
-            moments(n, &mut weights, |index, value| {
+            // Centred: q (ln q - E[ln q]).
+            terms.iter_mut().zip(&self.probabilities).for_each(|(t, q)| *t -= q * ln_q);
+            // The probabilities are not needed any more.
+            fold_moments(n, terms, &mut self.probabilities[..1 << n >> 1], |index, value| {
                 let value = scale * value as f32;
                 gradient[index] += value;
                 if index < 2 * n {
@@ -83,7 +103,7 @@ impl Gibbs {
                 }
             });
         }
-        (n as f64 * std::f64::consts::LN_2 + mean - self.log_partition).max(0.0)
+        (n as f64 * std::f64::consts::LN_2 + ln_q).max(0.0)
     }
 
     /// Draws a state.
@@ -98,43 +118,83 @@ impl Gibbs {
                 break;
             }
         }
-        assignment.iter_mut().enumerate().for_each(|(i, z)| *z = (state >> i & 1) as u32);
+        assignment.iter_mut().rev().enumerate().for_each(|(b, z)| *z = (state >> b & 1) as u32);
     }
 }
 
-/// Scores of all states.
-fn scores(n: usize, potentials: &[f32]) -> Vec<f64> {
+/// The largest of the scores, in a loop that vectorises.
+fn maximum(scores: &[f64]) -> f64 {
+    let mut lanes = [f64::NEG_INFINITY; 8];
+    for chunk in scores.chunks(8) {
+        lanes.iter_mut().zip(chunk).for_each(|(l, s)| *l = if *s > *l { *s } else { *l });
+    }
+    lanes.into_iter().fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// The sum of `of(x)`, in a loop that vectorises.
+pub(super) fn total<T>(x: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    let mut lanes = [0.0; 8];
+    for chunk in x.chunks(8) {
+        lanes.iter_mut().zip(chunk).for_each(|(l, x)| *l += of(x));
+    }
+    lanes.iter().sum()
+}
+
+/// Writes the scores of all states.
+pub(super) fn fill_scores<T>(n: usize, potentials: &[f32], scores: &mut [T])
+where
+    T: Copy + Default + From<f32> + Add<Output = T> + AddAssign,
+{
     let (unary, pairs) = potentials.split_at(2 * n);
-    let mut scores = vec![0.0; 1 << n];
-    let mut linear = vec![0.0; 1 << n.saturating_sub(1)];
-    for i in 0..n {
-        linear[0] = 0.0;
-        for j in 0..i {
-            let w = pairs[pair_index(n, j, i)] as f64;
-            let (from, to) = linear[..2 << j].split_at_mut(1 << j);
+    scores[0] = T::default();
+    for b in 0..n {
+        let i = n - 1 - b;
+        let (without, with) = scores[..2 << b].split_at_mut(1 << b);
+        with[0] = T::from(unary[2 * i + 1]);
+        for j in 0..b {
+            let w = T::from(pairs[pair_index(n, i, n - 1 - j)]);
+            let (from, to) = with[..2 << j].split_at_mut(1 << j);
             to.iter_mut().zip(from).for_each(|(t, f)| *t = *f + w);
         }
-        let (h0, h1) = (unary[2 * i] as f64, unary[2 * i + 1] as f64);
-        let (without, with) = scores[..2 << i].split_at_mut(1 << i);
-        for ((a, b), l) in without.iter_mut().zip(with).zip(&linear) {
-            *b = *a + (h1 + l);
+        let h0 = T::from(unary[2 * i]);
+        for (a, b) in without.iter_mut().zip(with) {
+            *b += *a;
             *a += h0;
         }
     }
-    scores
+}
+
+/// Writes `exp(h(z) - h(0))` for all states, by products.
+fn fill_weights(n: usize, potentials: &[f32], weights: &mut [f64]) {
+    let (unary, pairs) = potentials.split_at(2 * n);
+    weights[0] = 1.0;
+    for b in 0..n {
+        let i = n - 1 - b;
+        let (without, with) = weights[..2 << b].split_at_mut(1 << b);
+        with[0] = (unary[2 * i + 1] as f64 - unary[2 * i] as f64).exp();
+        for j in 0..b {
+            let w = (pairs[pair_index(n, i, n - 1 - j)] as f64).exp();
+            let (from, to) = with[..2 << j].split_at_mut(1 << j);
+            to.iter_mut().zip(from).for_each(|(t, f)| *t = *f * w);
+        }
+        with.iter_mut().zip(without).for_each(|(b, a)| *b *= *a);
+    }
 }
 
 /// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials of
-/// value 1 and for the pairs. Destroys the weights.
-fn moments(n: usize, weights: &mut [f64], mut each: impl FnMut(usize, f64)) {
-    let mut given = vec![0.0; weights.len() / 2];
-    for i in (0..n).rev() {
-        let (rest, upper) = weights[..2 << i].split_at_mut(1 << i);
-        let given = &mut given[..1 << i];
+/// value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
+pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], mut each: impl FnMut(usize, T))
+where
+    T: Copy + Default + Add<Output = T> + AddAssign,
+{
+    for b in (0..n).rev() {
+        let i = n - 1 - b;
+        let (rest, upper) = weights[..2 << b].split_at_mut(1 << b);
+        let given = &mut given[..1 << b];
         given.copy_from_slice(upper);
-        for j in (0..i).rev() {
+        for j in (0..b).rev() {
             let (lower, upper) = given[..2 << j].split_at_mut(1 << j);
-            each(2 * n + pair_index(n, j, i), fold(lower, upper));
+            each(2 * n + pair_index(n, i, n - 1 - j), fold(lower, upper));
         }
         each(2 * i + 1, given[0]);
         rest.iter_mut().zip(upper).for_each(|(a, b)| *a += *b);
@@ -143,20 +203,21 @@ fn moments(n: usize, weights: &mut [f64], mut each: impl FnMut(usize, f64)) {
 
 /// Adds the upper half to the lower; returns the sum of the upper.
 #[inline]
-fn fold(lower: &mut [f64], upper: &[f64]) -> f64 {
-    let mut sum = [0.0; 4];
-    let (l, u) = (lower.chunks_exact_mut(4), upper.chunks_exact(4));
+fn fold<T: Copy + Default + Add<Output = T> + AddAssign>(lower: &mut [T], upper: &[T]) -> T {
+    const LANES: usize = 8;
+    let mut sum = [T::default(); LANES];
+    let (l, u) = (lower.chunks_exact_mut(LANES), upper.chunks_exact(LANES));
     for (a, b) in l.zip(u) {
-        for lane in 0..4 {
+        for lane in 0..LANES {
             a[lane] += b[lane];
             sum[lane] += b[lane];
         }
     }
-    let tail = lower.len() / 4 * 4;
-    let mut rest = 0.0;
-    for (a, b) in lower[tail..].iter_mut().zip(&upper[tail..]) {
-        *a += b;
-        rest += b;
+    let tail = lower.len() / LANES * LANES;
+    for (lane, (a, b)) in lower[tail..].iter_mut().zip(&upper[tail..]).enumerate() {
+        *a += *b;
+        sum[lane] += *b;
     }
-    (sum[0] + sum[1]) + (sum[2] + sum[3]) + rest
+    let [a, b, c, d, e, f, g, h] = sum;
+    ((a + e) + (b + f)) + ((c + g) + (d + h))
 }
