@@ -1,7 +1,8 @@
 //! A team of threads that share many short pieces of work.
 //!
 //! A training step takes a quarter of a millisecond and has four phases: too short for threads that sleep between them.
-//! The helpers of a team spin for a moment before they sleep. Pieces are claimed one by one, so that a helper that comes
+//! The helpers of a team spin for a moment before they sleep. Every thread has its share of the pieces, the same in every
+//! step, so that what they own stays in the cache of its core; who has finished takes from the others. A helper that comes
 //! late, or not at all because another program holds its core, costs nothing but its help; if one is interrupted inside
 //! a piece, the others wait for it, and the team works without helpers for a while.
 //!
@@ -13,7 +14,7 @@
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -102,8 +103,9 @@ unsafe impl<T: Send, U: Send, F: Fn(usize, &mut T, &mut [U]) + Sync> Work for Ea
 type Job = [&'static dyn Work];
 
 struct Shared {
-    /// Generation in the high half, pieces not yet claimed in the low half.
-    ticket: AtomicU64,
+    /// The pieces of each thread that nobody has claimed: see [`claim`]. Each on cache lines of its own.
+    ranges: Vec<Range>,
+    generation: AtomicU32,
     /// The job of the generation: valid while one of its claimed pieces is not done.
     job: AtomicUsize,
     job_len: AtomicUsize,
@@ -111,6 +113,10 @@ struct Shared {
     failed: AtomicBool,
     stop: AtomicBool,
 }
+
+/// Generation in the high half, then the first unclaimed piece, then the one behind the last.
+#[repr(align(128))]
+struct Range(AtomicU64);
 
 struct Helper {
     asleep: Arc<AtomicBool>,
@@ -136,18 +142,20 @@ impl Team {
     /// A team of `threads` >= 1 threads: the caller and its helpers.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
-            ticket: AtomicU64::new(0),
+            ranges: (0..threads).map(|_| Range(AtomicU64::new(0))).collect(),
+            generation: AtomicU32::new(0),
             job: AtomicUsize::new(0),
             job_len: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let helpers = (1..threads).filter_map(|_| {
+        let helpers = (1..threads).filter_map(|thread| {
             let (shared, asleep) = (shared.clone(), Arc::new(AtomicBool::new(false)));
             let flag = asleep.clone();
-            // A system that gives no more threads gives a smaller team.
-            let handle = thread::Builder::new().name("gumbel-team".into()).spawn(move || help(&shared, &flag)).ok()?;
+            let builder = thread::Builder::new().name("gumbel-team".into());
+            // A system that gives no more threads gives a smaller team: the others take its pieces.
+            let handle = builder.spawn(move || help(&shared, thread, &flag)).ok()?;
             Some(Helper { asleep, handle: Some(handle) })
         });
         let helpers = helpers.collect();
@@ -165,12 +173,17 @@ impl Team {
             return;
         }
         let shared = &*self.shared;
-        let generation = (shared.ticket.load(Relaxed) >> 32).wrapping_add(1);
+        let generation = shared.generation.load(Relaxed).wrapping_add(1);
         shared.done.store(0, Relaxed);
         shared.job.store(work.as_ptr() as usize, Relaxed);
         shared.job_len.store(work.len(), Relaxed);
-        assert!(total < 1 << 31, "too many pieces of work");
-        shared.ticket.store(generation << 32 | total as u64, SeqCst);
+        let threads = shared.ranges.len();
+        for (thread, range) in shared.ranges.iter().enumerate() {
+            let count: usize = work.iter().map(|w| share(w.pieces(), thread, threads).len()).sum();
+            assert!(count < 1 << 16, "too many pieces of work");
+            range.0.store((generation as u64) << 32 | count as u64, Release);
+        }
+        shared.generation.store(generation, SeqCst);
         for helper in &self.helpers {
             if helper.asleep.load(SeqCst)
                 && let Some(handle) = &helper.handle
@@ -179,7 +192,7 @@ impl Team {
             }
         }
         let began = Instant::now();
-        while step(shared) {}
+        take_part(shared, 0, generation);
         let busy = began.elapsed();
         let mut spins = 0u32;
         let mut lost = None;
@@ -227,46 +240,63 @@ impl Drop for Team {
     }
 }
 
-/// Claims one piece and runs it; false if there is none.
-fn step(shared: &Shared) -> bool {
-    let mut ticket = shared.ticket.load(SeqCst);
-    loop {
-        let left = ticket as u32;
-        if left == 0 {
-            return false;
-        }
-        match shared.ticket.compare_exchange_weak(ticket, ticket - 1, AcqRel, Acquire) {
-            Ok(_) => break,
-            Err(now) => ticket = now,
-        }
-    }
-    let (job, len) = (shared.job.load(Relaxed), shared.job_len.load(Relaxed));
-    // SAFETY: the claimed piece belongs to the generation that stored this slice before its ticket, and `Team::run`, which
-    // borrows the slice and all work in it, does not return before this piece is counted as done.
-    let job: &Job = unsafe { std::slice::from_raw_parts(job as *const &'static dyn Work, len) };
-    let total: usize = job.iter().map(|w| w.pieces()).sum();
-    let mut piece = total - (ticket as u32) as usize;
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        for w in job {
-            if piece < w.pieces() {
-                // SAFETY: the ticket was counted down by one: nobody else has this piece.
-                unsafe { w.run(piece) };
-                return;
-            }
-            piece -= w.pieces();
-        }
-    }));
-    if outcome.is_err() {
-        shared.failed.store(true, Release);
-    }
-    shared.done.fetch_add(1, AcqRel);
-    true
+/// The pieces of one kind of work that belong to a thread: always the same, so that what they own stays in its cache.
+fn share(pieces: usize, thread: usize, threads: usize) -> std::ops::Range<usize> {
+    pieces * thread / threads..pieces * (thread + 1) / threads
 }
 
-fn help(shared: &Shared, asleep: &AtomicBool) {
-    let mut idle = 0u32;
+/// Claims a piece of a thread's range in a generation: the first for the thread itself, the last for the others.
+fn claim(range: &Range, generation: u32, own: bool) -> Option<usize> {
+    let mut now = range.0.load(Acquire);
+    loop {
+        let (of, first, end) = ((now >> 32) as u32, now >> 16 & 0xffff, now & 0xffff);
+        if of != generation || first == end {
+            return None;
+        }
+        let (next, piece) = if own { (now + (1 << 16), first) } else { (now - 1, end - 1) };
+        match range.0.compare_exchange_weak(now, next, AcqRel, Acquire) {
+            Ok(_) => return Some(piece as usize),
+            Err(other) => now = other,
+        }
+    }
+}
+
+/// Does pieces of a generation until none is left: first the thread's own, then those of others.
+fn take_part(shared: &Shared, thread: usize, generation: u32) {
+    let threads = shared.ranges.len();
+    for owner in (0..threads).map(|i| (thread + i) % threads) {
+        while let Some(piece) = claim(&shared.ranges[owner], generation, owner == thread) {
+            let (job, len) = (shared.job.load(Relaxed), shared.job_len.load(Relaxed));
+            // SAFETY: the claimed piece belongs to the generation that stored this slice before its ranges, and `Team::run`,
+            // which borrows the slice and all work in it, does not return before this piece is counted as done.
+            let job: &Job = unsafe { std::slice::from_raw_parts(job as *const &'static dyn Work, len) };
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let mut left = piece;
+                for work in job {
+                    let share = share(work.pieces(), owner, threads);
+                    if left < share.len() {
+                        // SAFETY: shares do not overlap, and the piece was claimed by this thread alone.
+                        unsafe { work.run(share.start + left) };
+                        return;
+                    }
+                    left -= share.len();
+                }
+            }));
+            if outcome.is_err() {
+                shared.failed.store(true, Release);
+            }
+            shared.done.fetch_add(1, AcqRel);
+        }
+    }
+}
+
+fn help(shared: &Shared, thread: usize, asleep: &AtomicBool) {
+    let (mut seen, mut idle) = (0, 0u32);
     while !shared.stop.load(Relaxed) {
-        if step(shared) {
+        let generation = shared.generation.load(SeqCst);
+        if generation != seen {
+            seen = generation;
+            take_part(shared, thread, generation);
             idle = 0;
             continue;
         }
@@ -276,7 +306,7 @@ fn help(shared: &Shared, asleep: &AtomicBool) {
         } else {
             asleep.store(true, SeqCst);
             // Work that came between the last look and the flag would not wake anyone.
-            if shared.ticket.load(SeqCst) as u32 == 0 && !shared.stop.load(SeqCst) {
+            if shared.generation.load(SeqCst) == seen && !shared.stop.load(SeqCst) {
                 thread::park();
             }
             asleep.store(false, SeqCst);
