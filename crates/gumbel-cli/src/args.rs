@@ -416,7 +416,8 @@ pub enum Data {
 pub enum Bench {
     /// Time of a training step
     #[command(after_help = "Example:
-  gumbel bench step --dataset mnist --latent categorical:50 --threads 2 --json")]
+  gumbel bench step --dataset mnist --latent categorical:50 --threads 2 --json
+  GUMBEL_SIMD=avx2 gumbel bench step           the fused engine with less than the machine can do: avx2 or portable")]
     Step(Box<BenchStep>),
 }
 
