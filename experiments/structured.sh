@@ -36,6 +36,11 @@ done
 for latent in binary supermodular pairwise; do
     train fashion-${latent}15-30-kl --dataset fashion-mnist --latent $latent:15 --kl on --epochs 30
 done
+# The second arg max under the true loss instead of the separable approximation: by local search, and by enumeration.
+for latent in binary supermodular pairwise; do
+    train fashion-${latent}15-30-search --dataset fashion-mnist --latent $latent:15 --kl off --joint search --epochs 30
+done
+train fashion-pairwise15-10-joint --dataset fashion-mnist --latent pairwise:15 --kl off --joint exact --epochs 10
 # Larger models: the bound is an estimate for the perturbed arg max, or over samples for independent variables.
 for n in 25 40; do
     for latent in binary pairwise; do
@@ -44,6 +49,7 @@ for n in 25 40; do
 done
 
 "$gumbel" curves "$out"/fashion-{binary,supermodular,pairwise}15-30 --out "$out/fashion.svg"
+"$gumbel" curves "$out"/fashion-{binary,pairwise}15-30 "$out"/fashion-{binary,supermodular,pairwise}15-30-search --out "$out/search.svg"
 "$gumbel" curves "$out"/mnist-{binary,supermodular}15-25 --out "$out/mnist.svg"
 "$gumbel" curves "$out"/fashion-{supermodular,pairwise}15-85 --out "$out/fashion-85.svg"
 for latent in supermodular pairwise; do
