@@ -116,11 +116,6 @@ impl Bits {
         self.pixels
     }
 
-    /// Mean share of ones.
-    pub fn density(&self) -> f64 {
-        self.ones.len() as f64 / (self.count() * self.pixels).max(1) as f64
-    }
-
     /// The ones of an image among the pixels `64 block..64 (block + 1)`, in ascending order.
     #[inline(always)]
     pub fn ones(&self, image: usize, block: usize) -> &[u16] {
