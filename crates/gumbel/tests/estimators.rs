@@ -493,7 +493,7 @@ fn with_full_noise_the_mean_of_direct_is_a_difference_of_marginals() {
         for (sides, back) in [(Sides::One, 0.0), (Sides::Two, epsilon)] {
             let direct = Direct::new(epsilon as f32).unwrap().sides(sides);
             let joint = DirectJoint::new(direct, Perturbation::Full);
-            let (mean, error) = mean_of_joint(&joint, structure, &h, &table, 100_000, 720 + i as u64);
+            let (mean, error) = mean_of_joint(&joint, structure, &h, &table, 800_000, 700 + i as u64);
             let ends = marginals(back).into_iter().zip(marginals(-epsilon));
             let expected: Vec<f64> = ends.map(|(a, b)| (a - b) / (back + epsilon)).collect();
             assert!(expected.iter().any(|e| e.abs() > 0.02), "{structure:?}: nothing to compare");
