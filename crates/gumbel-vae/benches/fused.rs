@@ -117,7 +117,16 @@ fn steps(c: &mut Criterion) {
     ] {
         let structure = structure.expect("a small structure");
         let (hidden, method) = (&[HIDDEN][..], &method);
-        let model = Model { pixels: PIXELS, hidden, structure, method, batch: BATCH, samples: 1, lr: 1e-3, threads: 1 };
+        let model = Model {
+            pixels: PIXELS,
+            hidden,
+            structure: structure.into(),
+            method,
+            batch: BATCH,
+            samples: 1,
+            lr: 1e-3,
+            threads: 1,
+        };
         let mut fused = Fused::new(&model).expect("the engine fits");
         let mut step = 0;
         c.bench_function(&format!("step: {name}"), |b| {

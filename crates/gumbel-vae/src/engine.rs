@@ -119,7 +119,7 @@ pub struct Missed {
 }
 
 impl Missed {
-    fn add(&mut self, nats: f64) {
+    pub(crate) fn add(&mut self, nats: f64) {
         // The rounding of losses, sums of many pixels in f32, is no improvement.
         if nats > ROUNDING {
             self.examples += 1;
@@ -425,9 +425,7 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
     fn improve(&self, step: &Step<'_>, noise: &[f32], epsilon: f32, assignment: &mut [u32]) -> Vec<f64> {
         let structure = &self.structure;
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
-        let Code::OneHot { values } = structure.code() else { return vec![0.0; step.batch] };
         let perturbed: Vec<f32> = step.perturbed(noise, p, u);
-        let score = |b: usize, z: &[u32]| structure.score(&perturbed[b * p..][..p], z);
         let mut gains = vec![0.0; step.batch];
         let mut active: Vec<usize> = (0..step.batch).collect();
         while !active.is_empty() {
@@ -439,23 +437,9 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
             let losses = self.neighbour_losses(&codes, &own, &images, step.pixels);
             let mut still = vec![];
             for ((b, own), losses) in active.into_iter().zip(own).zip(losses.chunks_exact(u)) {
-                let z = &mut assignment[b * n..][..n];
-                let now = score(b, z) - (epsilon * own) as f64;
-                let mut best = (now + ROUNDING, None);
-                for i in 0..n {
-                    let present = z[i];
-                    for k in (0..values as u32).filter(|k| *k != present) {
-                        z[i] = k;
-                        let value = score(b, z) - (epsilon * losses[i * values + k as usize]) as f64;
-                        if value > best.0 {
-                            best = (value, Some((i, k)));
-                        }
-                    }
-                    z[i] = present;
-                }
-                if let (value, Some((i, k))) = best {
-                    z[i] = k;
-                    gains[b] += value - now;
+                let (h, z) = (&perturbed[b * p..][..p], &mut assignment[b * n..][..n]);
+                if let Some(gain) = improve(structure, h, epsilon, own, losses, z) {
+                    gains[b] += gain;
                     still.push(b);
                 }
             }
@@ -568,6 +552,35 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
         let logits = host::read(self.decoder().valid().logits(self.codes(assignment)));
         logits.iter().map(|t| likelihood::sigmoid(*t)).collect()
     }
+}
+
+/// Moves an assignment to the best of its one-coordinate changes under `h + gamma - eps loss`, given the perturbed
+/// potentials `h + gamma`, its own loss and those of its changes; returns the gain in nats, `None` if none is better.
+pub(crate) fn improve<S: Structure>(
+    structure: &S,
+    perturbed: &[f32],
+    epsilon: f32,
+    own: f32,
+    losses: &[f32],
+    z: &mut [u32],
+) -> Option<f64> {
+    let Code::OneHot { values } = structure.code() else { return None };
+    let now = structure.score(perturbed, z) - (epsilon * own) as f64;
+    let mut best = (now + ROUNDING, None);
+    for i in 0..z.len() {
+        let present = z[i];
+        for k in (0..values as u32).filter(|k| *k != present) {
+            z[i] = k;
+            let value = structure.score(perturbed, z) - (epsilon * losses[i * values + k as usize]) as f64;
+            if value > best.0 {
+                best = (value, Some((i, k)));
+            }
+        }
+        z[i] = present;
+    }
+    let (value, Some((i, k))) = best else { return None };
+    z[i] = k;
+    Some(value - now)
 }
 
 /// One batch on the host and on the device.

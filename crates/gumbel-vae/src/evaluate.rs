@@ -161,7 +161,8 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     })
 }
 
-/// The same through the kernels of the fused engine, which must have a table; `images` are the split's.
+/// The same for independent variables through the kernels of the fused engine, which must have a table; `images` are the
+/// split's.
 pub fn evaluate_fused(
     engine: &mut Fused,
     images: &Bits,
@@ -169,7 +170,7 @@ pub fn evaluate_fused(
     limit: usize,
     protocol: &Protocol,
 ) -> Result<Evaluation> {
-    let structure = AnyStructure::from(engine.structure());
+    let structure = engine.structure().clone();
     let states = engine.states();
     let (mut potentials, mut losses) = (vec![], vec![]);
     mean(&structure, limited(images.count(), limit), Some(states), protocol, |b, range| {

@@ -11,7 +11,7 @@ use crate::model::{Mlp, Named, parameters, with_parameters};
 use crate::store::Model;
 use crate::{Error, Result};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{AnyStructure, Categorical, Structure};
+use gumbel::structure::Structure;
 use gumbel_data::{Binarization, Dataset, Images, Split};
 
 /// The paper's model under automatic differentiation.
@@ -32,12 +32,6 @@ pub fn model(config: &TrainConfig, pixels: usize) -> Result<MlpEngine> {
     Ok(Autodiff::new(encoder, decoder, structure, config.lr, &device))
 }
 
-/// A method for the engine in use.
-enum Either {
-    Autodiff(Method),
-    Fused(Method<Categorical>),
-}
-
 /// A model with the engine that trains it.
 pub struct Executor {
     config: TrainConfig,
@@ -46,7 +40,7 @@ pub struct Executor {
     plain: MlpEngine,
     fused: Option<Fused>,
     /// Method of the steps, at the epsilon, temperature and weight of the KL by perturbation of the last.
-    method: ([f32; 3], Either),
+    method: ([f32; 3], Method),
     /// Training images as lists, for a fused engine: of the epoch, if it matters.
     bits: Option<(u64, Bits)>,
     /// The splits as evaluations see them.
@@ -61,30 +55,21 @@ impl Executor {
         let plain = model(config, pixels)?;
         let settings = [config.epsilon_schedule()?.at(0), config.temperature_schedule()?.at(0), 0.0];
         let [epsilon, temperature, kl] = settings;
-        let mut method = Either::Autodiff(Method::new(config, epsilon, temperature, kl)?);
+        let method = Method::new(config, epsilon, temperature, kl)?;
         let mut fused = None;
         if config.engine != EngineName::Autodiff {
-            let own = Method::new(config, epsilon, temperature, kl)?;
-            let refused = match &plain.structure {
-                AnyStructure::Categorical(structure) => {
-                    let model = fused::Model {
-                        pixels,
-                        hidden: &config.hidden,
-                        structure: *structure,
-                        method: &own,
-                        batch: config.batch_size,
-                        samples: config.samples,
-                        lr: config.lr,
-                        threads: rayon::current_num_threads(),
-                    };
-                    let refused = refusal(config, &model);
-                    fused = if refused.is_none() { Some(Fused::new(&model)?) } else { None };
-                    refused
-                }
-                _ => Some("independent variables (--latent categorical or binary)".into()),
+            let model = fused::Model {
+                pixels,
+                hidden: &config.hidden,
+                structure: plain.structure.clone(),
+                method: &method,
+                batch: config.batch_size,
+                samples: config.samples,
+                lr: config.lr,
+                threads: rayon::current_num_threads(),
             };
-            match refused {
-                None => method = Either::Fused(own),
+            match refusal(config, &model) {
+                None => fused = Some(Fused::new(&model)?),
                 Some(_) if config.engine == EngineName::Auto => {}
                 Some(expected) => {
                     return Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}")));
@@ -138,26 +123,18 @@ impl Executor {
         let (kl_weight, perturbed) = if self.plain.structure.has_sums() { (kl_weight, 0.0) } else { (0.0, kl_weight) };
         let (epsilon, temperature) = (config.epsilon_schedule()?.at(step), config.temperature_schedule()?.at(step));
         if self.method.0 != [epsilon, temperature, perturbed] {
-            let method = match self.method.1 {
-                Either::Autodiff(_) => Either::Autodiff(Method::new(config, epsilon, temperature, perturbed)?),
-                Either::Fused(_) => Either::Fused(Method::new(config, epsilon, temperature, perturbed)?),
-            };
-            self.method = ([epsilon, temperature, perturbed], method);
+            let settings = [epsilon, temperature, perturbed];
+            self.method = (settings, Method::new(config, epsilon, temperature, perturbed)?);
         }
         let noise = Noise::new(config.seed, Purpose::Noise, step);
-        match (&self.method.1, &mut self.fused, &self.bits) {
-            (Either::Fused(method), Some(fused), Some((_, bits))) => {
-                fused.step(bits, batch, &fused::Options { method, kl_weight, noise: &noise })
-            }
-            (Either::Autodiff(method), ..) => {
-                let width = method.noise(&self.plain.structure)?;
-                self.noise.resize(config.samples * batch.len() * width, 0.0);
-                noise.gumbel(&mut self.noise);
-                let options = StepOptions { method, kl_weight, noise: &self.noise };
-                self.plain.step(&self.images, self.pixels, &options)
-            }
-            (Either::Fused(_), ..) => unreachable!("a fused step has its engine and its prepared images"),
+        let method = &self.method.1;
+        if let (Some(fused), Some((_, bits))) = (&mut self.fused, &self.bits) {
+            return fused.step(bits, batch, &fused::Options { method, kl_weight, noise: &noise });
         }
+        let width = method.noise(&self.plain.structure)?;
+        self.noise.resize(config.samples * batch.len() * width, 0.0);
+        noise.gumbel(&mut self.noise);
+        self.plain.step(&self.images, self.pixels, &StepOptions { method, kl_weight, noise: &self.noise })
     }
 
     /// Brings the images of a batch into the engine's form: outside of the time of a step where they can be kept.
@@ -184,7 +161,8 @@ impl Executor {
 
     /// Evaluates the present parameters on the first `limit` images (0: all) of a split.
     pub fn evaluate(&mut self, data: &Dataset, split: Split, limit: usize, protocol: &Protocol) -> Result<Evaluation> {
-        if let Some(fused) = self.fused.as_mut().filter(|f| f.has_table()) {
+        let independent = self.plain.structure.block(0).is_some();
+        if let Some(fused) = self.fused.as_mut().filter(|f| independent && f.has_table()) {
             let slot = &mut self.evaluated[split as usize];
             if slot.is_none() {
                 let binarization = self.config.binarization.with_seed(self.config.seed);

@@ -7,6 +7,7 @@ use super::dense::{Activation, rows_in};
 use super::first::Part;
 use super::simd::{Kernel, LANES, Lane, Vector, lanes};
 use super::tile::{Rates, Weights, by_rows, columns_by_lanes, rows_by_lanes, transpose};
+use gumbel::structure::{AnyStructure, Structure};
 
 pub struct Codes {
     pub width: usize,
@@ -32,6 +33,34 @@ pub enum Input<O, S> {
     Ones(O),
     /// The tile of a group of U and a chunk of rows.
     Soft(S),
+}
+
+/// The places of the ones of some codes, which may have different numbers of them.
+pub struct Ones {
+    width: usize,
+    counts: Vec<u32>,
+    places: Vec<u32>,
+    code: Vec<f32>,
+}
+
+impl Ones {
+    pub fn new(rows: usize, width: usize) -> Self {
+        Ones { width, counts: vec![0; rows], places: vec![0; rows * width], code: vec![0.0; width] }
+    }
+
+    /// Row r takes the code of an assignment.
+    pub fn set(&mut self, r: usize, structure: &AnyStructure, assignment: &[u32]) {
+        structure.encode(assignment, &mut self.code);
+        let ones = self.code.iter().zip(0..).filter(|(c, _)| **c != 0.0).map(|(_, u)| u);
+        let places = &mut self.places[r * self.width..];
+        self.counts[r] = places.iter_mut().zip(ones).map(|(place, one)| *place = one).count() as u32;
+    }
+
+    /// The ones of row r.
+    #[inline(always)]
+    pub fn of(&self, r: usize) -> &[u32] {
+        &self.places[r * self.width..][..self.counts[r] as usize]
+    }
 }
 
 impl Codes {

@@ -39,17 +39,19 @@ pub mod tile;
 use crate::adam::Moments;
 use crate::engine::{Method, StepReport};
 use crate::model::Named;
+use crate::table::is_single;
 use crate::{Error, Result};
 use bits::Members;
-use codes::{Codes, Input};
+use codes::{Codes, Input, Ones};
 use dense::Dense;
 use first::{First, Part};
-use gumbel::estimator::Needs;
+use gumbel::estimator::{Estimator, Needs};
 use gumbel::noise::Noise;
-use gumbel::structure::{Categorical, Structure};
+use gumbel::structure::{AnyStructure, Structure};
 use output::{Output, Role};
-use rows::{Rows, Shared, Sizes};
+use rows::{Decoder, Rows, Shared, Sizes};
 use simd::{LANES, Lane, flat_mut, lanes};
+use std::sync::Arc;
 use team::{Team, each, each_with};
 use tile::Rates;
 
@@ -58,7 +60,7 @@ pub use simd::Isa;
 
 /// A model with its optimiser; see the [module](self).
 pub struct Fused {
-    structure: Categorical,
+    structure: Arc<AnyStructure>,
     lr: f64,
     steps: u64,
     /// Most images in a step, and samples of each.
@@ -76,8 +78,8 @@ pub struct Fused {
     codes: Codes,
     decoder: Vec<Dense>,
     output: Output,
-    /// The table's codes `[states, n]`.
-    table: Vec<u32>,
+    /// The table's codes.
+    table: Ones,
     /// Sum of the images' weights at each row of the decoder.
     totals: Vec<Lane>,
     /// z* of each image, for a table.
@@ -89,7 +91,7 @@ pub struct Fused {
 /// What a step needs to know beside the batch.
 pub struct Options<'a> {
     /// The gradient at the potentials; of the kind that the engine was made for.
-    pub method: &'a Method<Categorical>,
+    pub method: &'a Method,
     /// Weight of the KL term, 0 to 1.
     pub kl_weight: f32,
     /// The stream of Gumbel noise `[samples, batch, U]`.
@@ -103,9 +105,9 @@ pub struct Model<'a> {
     /// Widths of the encoder's hidden layers, at least one; the decoder has them in reverse order.
     pub hidden: &'a [usize],
     /// The latent variable.
-    pub structure: Categorical,
+    pub structure: AnyStructure,
     /// The gradient at the potentials.
-    pub method: &'a Method<Categorical>,
+    pub method: &'a Method,
     /// Most images in a step.
     pub batch: usize,
     /// Gumbel draws per image.
@@ -125,8 +127,8 @@ impl Model<'_> {
     /// Why this engine cannot run the model, if it cannot.
     pub fn refusal(&self) -> Option<String> {
         let chunks = lanes(self.batch) * LANES;
-        if matches!(self.method, Method::Joint { .. } | Method::Search(_)) {
-            return Some("--joint off".into());
+        if matches!(self.method, Method::Joint { .. }) {
+            return Some("--joint off or search".into());
         }
         if self.hidden.is_empty() {
             return Some("a hidden layer (--hidden)".into());
@@ -146,7 +148,7 @@ impl Model<'_> {
     /// States in the table, 0 if the decoder's rows are images, `None` if there are too many.
     fn states(&self) -> Option<usize> {
         let Method::Seam(estimator) = self.method else { return Some(0) };
-        if estimator.needs() == Needs::States || self.structure.variables() == 1 {
+        if estimator.needs() == Needs::States || is_single(&self.structure) {
             self.structure.states().filter(|s| *s <= Self::MAX_STATES)
         } else {
             Some(0)
@@ -161,7 +163,8 @@ impl Fused {
             return Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}")));
         }
         let states = model.states().expect("checked above");
-        let Model { pixels, hidden, structure, batch, samples, .. } = *model;
+        let Model { pixels, hidden, batch, samples, .. } = *model;
+        let structure = Arc::new(model.structure.clone());
         let needs = match model.method {
             Method::Seam(estimator) => estimator.needs(),
             _ => Needs::Neighbours,
@@ -175,15 +178,16 @@ impl Fused {
         let widths: Vec<usize> = hidden.iter().copied().chain([structure.potentials()]).collect();
         let encoder = widths.windows(2).map(|w| Dense::new(w[0], w[1], batch)).collect();
         let decoder = reversed.windows(2).map(|w| Dense::new(w[0], w[1], rows)).collect();
-        let mut table = vec![0; states * structure.variables()];
-        for (s, code) in table.chunks_exact_mut(structure.variables()).enumerate() {
-            structure.state(s, code);
-            code.iter_mut().enumerate().for_each(|(i, z)| *z += (i * structure.values()) as u32);
+        let mut table = Ones::new(states, structure.unary());
+        let mut z = vec![0; structure.variables()];
+        for s in 0..states {
+            structure.state(s, &mut z);
+            table.set(s, &structure, &z);
         }
         let pieces = (0..chunks).map(|c| Rows::new(c, &structure, &sizes)).collect::<std::result::Result<_, _>>()?;
         let isa = Isa::detect();
         Ok(Fused {
-            structure,
+            structure: Arc::clone(&structure),
             lr: model.lr,
             steps: 0,
             batch,
@@ -223,8 +227,8 @@ impl Fused {
     }
 
     /// The latent variable.
-    pub fn structure(&self) -> Categorical {
-        self.structure
+    pub fn structure(&self) -> &AnyStructure {
+        &self.structure
     }
 
     /// Steps taken.
@@ -282,7 +286,7 @@ impl Fused {
             "the engine was made for other batches"
         );
         let shared = Shared {
-            structure: &self.structure.clone(),
+            structure: &Arc::clone(&self.structure),
             bits,
             batch,
             samples: self.samples,
@@ -345,7 +349,7 @@ impl Fused {
     }
 
     /// Phase 2.
-    fn seam(&mut self, shared: &Shared<'_>, method: &Method<Categorical>) {
+    fn seam(&mut self, shared: &Shared<'_>, method: &Method) {
         let isa = self.isa;
         let (last, before) = self.encoder.split_last().expect("the potentials have a layer");
         let (first, codes, decoder, output) = (&self.first, &self.codes, &self.decoder, &self.output);
@@ -359,27 +363,25 @@ impl Fused {
                     isa.run(rows::WithTable { rows, shared, layer: last, x, output, states, estimator, weighted });
                 })]);
             }
-            Method::Seam(estimator) => self.team.run(&[&each(&mut self.rows, |_, rows| {
-                let estimator = estimator.as_ref();
-                isa.run(rows::WithNeighbours {
-                    rows,
-                    shared,
-                    layer: last,
-                    x,
-                    codes,
-                    dense: decoder,
-                    output,
-                    estimator,
-                });
-            })]),
+            Method::Seam(_) | Method::Search(_) => {
+                let (estimator, search): (&dyn Estimator<AnyStructure>, _) = match method {
+                    Method::Seam(estimator) => (estimator.as_ref(), None),
+                    Method::Search(direct) => (direct, Some(direct.epsilon())),
+                    _ => unreachable!("matched above"),
+                };
+                let decoder = Decoder { codes, dense: decoder, output };
+                self.team.run(&[&each(&mut self.rows, |_, rows| {
+                    isa.run(rows::WithNeighbours { rows, shared, layer: last, x, decoder, estimator, search });
+                })]);
+            }
             Method::Relaxed { temperature, .. } => self.team.run(&[&each(&mut self.rows, |_, rows| {
                 isa.run(rows::Relax { rows, shared, layer: last, x, temperature: *temperature });
             })]),
-            Method::Joint { .. } | Method::Search(_) => unreachable!("refused when the engine was made"),
+            Method::Joint { .. } => unreachable!("refused when the engine was made"),
         }
     }
 
-    fn report(&mut self, method: &Method<Categorical>) -> Result<StepReport> {
+    fn report(&mut self, method: &Method) -> Result<StepReport> {
         let mut report = StepReport { unmoved: None, missed: None, reconstruction: 0.0 };
         for rows in &mut self.rows {
             if let Some(error) = rows.outcome.error.take() {
@@ -389,8 +391,13 @@ impl Fused {
                 *report.unmoved.get_or_insert(0) += rows.outcome.unmoved;
             }
             report.reconstruction += rows.outcome.reconstruction;
+            if let Method::Search(_) = method {
+                let missed = report.missed.get_or_insert_default();
+                missed.examples += rows.outcome.missed.examples;
+                missed.nats += rows.outcome.missed.nats;
+            }
         }
-        if matches!(method, Method::Seam(_)) {
+        if matches!(method, Method::Seam(_) | Method::Search(_)) {
             finite(report.reconstruction)?;
         }
         Ok(report)
@@ -441,8 +448,8 @@ impl Fused {
             });
         });
         backward_encoder(team, isa, (first, encoder, rows), shared, rates, &blocks);
-        let n = self.structure.variables();
-        let input = || Input::<_, NoTile>::Ones(|r: usize| &table[r * n..][..n]);
+        let table = &*table;
+        let input = || Input::<_, NoTile>::Ones(|r: usize| table.of(r));
         let shallow = decoder.is_empty();
         if !shallow {
             gather(team, isa, codes, decoder, output, states);
@@ -469,12 +476,7 @@ impl Fused {
     }
 
     /// What follows the seam where the decoder's rows are images.
-    fn backward_images(
-        &mut self,
-        shared: &Shared<'_>,
-        method: &Method<Categorical>,
-        rates: Rates,
-    ) -> Result<Option<f64>> {
+    fn backward_images(&mut self, shared: &Shared<'_>, method: &Method, rates: Rates) -> Result<Option<f64>> {
         let Fused { isa, team, members, first, encoder, rows: pieces, codes, decoder, output, totals, .. } = self;
         let (isa, width, scale) = (*isa, output.units, shared.scale());
         let (bits, batch) = (shared.bits, shared.batch);
@@ -491,7 +493,7 @@ impl Fused {
                 if soft {
                     Input::Soft(|u: usize, c: usize| $pieces[c % chunks].soft(structure, c / chunks, u))
                 } else {
-                    Input::Ones(|r: usize| $pieces[r / LANES % chunks].ones(structure, r / stride, r % LANES))
+                    Input::Ones(|r: usize| $pieces[r / LANES % chunks].ones(r / stride, r % LANES))
                 }
             };
         }
@@ -554,10 +556,11 @@ impl Fused {
 
     /// The decoder's hidden units for all states, from its present parameters.
     fn decode_table(&mut self) {
-        let Fused { isa, team, codes, decoder, table, states, structure, .. } = self;
-        let (isa, n, rows) = (*isa, structure.variables(), *states);
+        let Fused { isa, team, codes, decoder, table, states, .. } = self;
+        let (isa, rows) = (*isa, *states);
+        let table = &*table;
         team.run(&[&each(&mut codes.groups, |_, group| {
-            let input = Input::<_, NoTile>::Ones(|r: usize| &table[r * n..][..n]);
+            let input = Input::<_, NoTile>::Ones(|r: usize| table.of(r));
             isa.run(codes::Forward { group, input, rows });
         })]);
         decode(team, isa, codes, decoder, rows);
@@ -565,7 +568,7 @@ impl Fused {
 
     /// Potentials `[batch, P]` and losses at all states `[batch, states]` of images, for engines with a table.
     pub fn table_losses(&mut self, bits: &Bits, batch: &[u32], potentials: &mut [f32], losses: &mut [f32]) {
-        let structure = self.structure;
+        let structure = Arc::clone(&self.structure);
         let (states, p) = (self.states, structure.potentials());
         assert!(states > 0, "the engine has a table");
         assert_eq!((potentials.len(), losses.len()), (batch.len() * p, batch.len() * states));

@@ -1,16 +1,17 @@
 //! The seam: sixteen images of a batch, from their potentials to the gradient there.
 
 use super::bits::Bits;
-use super::codes::Codes;
+use super::codes::{Codes, Ones};
 use super::dense::{Dense, Slab, bias, forward_block, rows_in};
 use super::output::Output;
 use super::simd::{Kernel, LANES, Lane, Vector, flat, flat_mut, lanes};
 use super::tile::{by_rows, rows_by_lanes, transpose};
+use crate::engine::{self, Missed};
 use gumbel::Error;
 use gumbel::estimator::{Estimator, Example, Needs, Workspace};
 use gumbel::math::softmax_in_place;
 use gumbel::noise::Noise;
-use gumbel::structure::{Categorical, Structure, Sums};
+use gumbel::structure::{AnyStructure, Change, Structure, Sums};
 
 /// Sixteen images. Their rows of the decoder, where it has rows for images, form one chunk for each sample.
 pub struct Rows {
@@ -25,18 +26,18 @@ pub struct Rows {
     g: Vec<f32>,
     /// `[samples, 16, U]`.
     noise: Vec<f32>,
-    /// Assignments `[samples, 16, n]`, and the places of their ones in the code.
+    /// Assignments `[samples, 16, n]`, and the ones of their codes.
     z: Vec<u32>,
-    ones: Vec<u32>,
+    ones: Ones,
     /// Relaxed codes `[samples, groups of U, 16]`.
     soft: Vec<Lane>,
     /// Weights of the states in the decoder's objective: `[16, chunks of states]`.
     weights: Vec<Lane>,
     losses: Vec<f32>,
     perturbed: Vec<f32>,
-    work: Workspace<Categorical>,
-    /// Units of changed codes, for each hidden layer of the decoder: `[unit groups, 16 units]`.
-    changed: Vec<Vec<Lane>>,
+    work: Workspace<AnyStructure>,
+    neighbours: Neighbours,
+    moved: Vec<u32>,
     pub outcome: Outcome,
 }
 
@@ -47,11 +48,20 @@ pub struct Outcome {
     pub asked: usize,
     pub unmoved: usize,
     pub reconstruction: f64,
+    /// Where a better z(eps) was looked for.
+    pub missed: Missed,
+}
+
+impl Outcome {
+    fn count(&mut self, same: Option<bool>) {
+        self.asked += same.is_some() as usize;
+        self.unmoved += (same == Some(true)) as usize;
+    }
 }
 
 /// What all pieces share in a step.
 pub struct Shared<'a> {
-    pub structure: &'a Categorical,
+    pub structure: &'a AnyStructure,
     pub bits: &'a Bits,
     pub batch: &'a [u32],
     pub samples: usize,
@@ -78,7 +88,7 @@ pub struct Sizes {
 }
 
 impl Rows {
-    pub fn new(chunk: usize, structure: &Categorical, sizes: &Sizes) -> Result<Self, Error> {
+    pub fn new(chunk: usize, structure: &AnyStructure, sizes: &Sizes) -> Result<Self, Error> {
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let zero = |n: usize| vec![Lane::ZERO; n];
         let m = sizes.samples;
@@ -91,13 +101,14 @@ impl Rows {
             g: vec![0.0; LANES * p],
             noise: vec![0.0; m * LANES * u],
             z: vec![0; m * LANES * n],
-            ones: vec![0; m * LANES * n],
+            ones: Ones::new(m * LANES, u),
             soft: zero(m * lanes(u) * LANES),
             weights: zero(LANES * lanes(sizes.states)),
             losses: vec![0.0; u.max(lanes(sizes.states) * LANES)],
             perturbed: vec![0.0; p],
             work: Workspace::new(structure, sizes.needs)?,
-            changed: sizes.hidden.iter().map(|width| zero(lanes(*width) * LANES)).collect(),
+            neighbours: Neighbours::new(structure, &sizes.hidden),
+            moved: vec![0; n],
             outcome: Outcome::default(),
         })
     }
@@ -116,23 +127,22 @@ impl Rows {
     }
 
     /// Potentials `[count, P]`.
-    pub fn potentials(&self, structure: &Categorical) -> &[f32] {
+    pub fn potentials(&self, structure: &AnyStructure) -> &[f32] {
         &self.h[..self.count * structure.potentials()]
     }
 
     /// Assignments of sample 0 `[count, n]`.
-    pub fn assignment(&self, structure: &Categorical) -> &[u32] {
+    pub fn assignment(&self, structure: &AnyStructure) -> &[u32] {
         &self.z[..self.count * structure.variables()]
     }
 
     /// Places of the ones in the code of an image.
-    pub fn ones(&self, structure: &Categorical, sample: usize, row: usize) -> &[u32] {
-        let n = structure.variables();
-        &self.ones[(sample * LANES + row) * n..][..n]
+    pub fn ones(&self, sample: usize, row: usize) -> &[u32] {
+        self.ones.of(sample * LANES + row)
     }
 
     /// The relaxed codes of a sample: the tile of a group of U.
-    pub fn soft(&self, structure: &Categorical, sample: usize, group: usize) -> &[Lane] {
+    pub fn soft(&self, structure: &AnyStructure, sample: usize, group: usize) -> &[Lane] {
         &self.soft[(sample * lanes(structure.unary()) + group) * LANES..][..LANES]
     }
 
@@ -148,7 +158,7 @@ impl Rows {
         &mut self,
         w: W,
         layer: &Dense,
-        structure: &Categorical,
+        structure: &AnyStructure,
         x: impl Fn(usize, usize) -> &'a [Lane],
     ) {
         let p = structure.potentials();
@@ -166,11 +176,15 @@ impl Rows {
                 h[o * LANES..][..width].copy_from_slice(&row.0[..width]);
             }
         }
+        self.h.chunks_exact_mut(p).take(self.count).for_each(|h| structure.to_potentials(h));
         self.g.fill(0.0);
     }
 
     /// Hands the gradient at the potentials to the encoder.
-    fn hand_over(&mut self, p: usize) {
+    fn hand_over(&mut self, structure: &AnyStructure) {
+        let p = structure.potentials();
+        let rows = self.h.chunks_exact(p).zip(self.g.chunks_exact_mut(p));
+        rows.take(self.count).for_each(|(h, g)| structure.to_raw_gradient(h, g));
         for (o, tile) in self.gradient.chunks_exact_mut(LANES).enumerate() {
             let width = rows_in(p, o);
             for (row, g) in tile.iter_mut().zip(self.g.chunks_exact(p)).take(self.count) {
@@ -192,18 +206,15 @@ impl Rows {
         Ok(())
     }
 
-    /// z* of one draw, and the places of its ones.
-    fn draw(&mut self, structure: &Categorical, sample: usize, row: usize) -> Result<(), Error> {
+    /// z* of one draw, and the ones of its code.
+    fn draw(&mut self, structure: &AnyStructure, sample: usize, row: usize) -> Result<(), Error> {
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
-        self.perturbed.copy_from_slice(&self.h[row * p..][..p]);
-        let noise = &self.noise[(sample * LANES + row) * u..][..u];
-        self.perturbed.iter_mut().zip(noise).for_each(|(h, g)| *h += g);
-        let at = (sample * LANES + row) * n;
-        let z = &mut self.z[at..][..n];
-        structure.argmax(&self.perturbed, z, &mut ())?;
-        for (i, (one, z)) in self.ones[at..].iter_mut().zip(z).enumerate() {
-            *one = (i * structure.values()) as u32 + *z;
-        }
+        let draw = sample * LANES + row;
+        let (h, noise) = (&self.h[row * p..][..p], &self.noise[draw * u..][..u]);
+        let z = &mut self.z[draw * n..][..n];
+        let found = self.work.argmax(structure, h, noise, z);
+        found.map_err(|e| e.in_example(self.chunk * LANES + row))?;
+        self.ones.set(draw, structure, z);
         Ok(())
     }
 
@@ -243,11 +254,11 @@ impl Rows {
     fn estimate(
         &mut self,
         shared: &Shared<'_>,
-        estimator: &dyn Estimator<Categorical>,
+        estimator: &dyn Estimator<AnyStructure>,
         (sample, row): (usize, usize),
         width: usize,
         weighted: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<bool>, Error> {
         let structure = shared.structure;
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let draw = sample * LANES + row;
@@ -260,13 +271,10 @@ impl Rows {
             losses: &self.losses[..width],
             gradient: &mut self.g[row * p..][..p],
             weights,
-            moved: &mut [],
+            moved: &mut self.moved,
         };
         let same = estimator.example(structure, example, shared.scale(), &mut self.work);
-        let same = same.map_err(|e| e.in_example(self.chunk * LANES + row))?;
-        self.outcome.asked += same.is_some() as usize;
-        self.outcome.unmoved += (same == Some(true)) as usize;
-        Ok(())
+        same.map_err(|e| e.in_example(self.chunk * LANES + row))
     }
 }
 
@@ -291,7 +299,7 @@ pub struct WithTable<'r, 'a, X> {
     pub x: X,
     pub output: &'a Output,
     pub states: usize,
-    pub estimator: &'a dyn Estimator<Categorical>,
+    pub estimator: &'a dyn Estimator<AnyStructure>,
     /// Whether the decoder's weights are needed for each image and state.
     pub weighted: bool,
 }
@@ -301,7 +309,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithTable<'_, 'a, X> {
     fn run<W: Vector>(mut self, w: W) {
         let error = self.work(w).err();
         self.rows.outcome.error = error;
-        self.rows.hand_over(self.shared.structure.potentials());
+        self.rows.hand_over(self.shared.structure);
     }
 }
 
@@ -322,7 +330,8 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithTable<'_, 'a, X> {
             let image = shared.batch[rows.chunk * LANES + row] as usize;
             rows.table_losses(w, output, states, shared.bits.all_ones(image));
             if all {
-                rows.estimate(shared, estimator, (0, row), states, true)?;
+                let same = rows.estimate(shared, estimator, (0, row), states, true)?;
+                rows.outcome.count(same);
                 let chunks = rows.weights.len() / LANES;
                 let weights = &flat(&rows.weights[row * chunks..][..chunks])[..states];
                 let terms = weights.iter().zip(&rows.losses).map(|(w, l)| *w as f64 * *l as f64);
@@ -331,7 +340,8 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithTable<'_, 'a, X> {
             }
             for sample in 0..shared.samples {
                 rows.draw(shared.structure, sample, row)?;
-                rows.estimate(shared, estimator, (sample, row), states, false)?;
+                let same = rows.estimate(shared, estimator, (sample, row), states, false)?;
+                rows.outcome.count(same);
                 let z = rows.z[sample * LANES + row] as usize;
                 rows.outcome.reconstruction += (rows.losses[z] * scale) as f64;
                 if weighted {
@@ -370,16 +380,121 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Evaluate<'_, 'a, X> {
     }
 }
 
+/// The decoder's layers.
+#[derive(Clone, Copy)]
+pub struct Decoder<'a> {
+    pub codes: &'a Codes,
+    pub dense: &'a [Dense],
+    pub output: &'a Output,
+}
+
+/// A code and its one-coordinate changes in the decoder.
+struct Neighbours {
+    /// U values.
+    code: Vec<f32>,
+    changes: Vec<Change>,
+    /// Losses of the code and then of its changes, filled up to whole lanes.
+    losses: Vec<f32>,
+    /// The first layer before its ReLU at the code.
+    base: Vec<Lane>,
+    /// Units of sixteen changes, for each hidden layer of the decoder: `[unit groups, 16 units]`.
+    units: Vec<Vec<Lane>>,
+}
+
+impl Neighbours {
+    fn new(structure: &AnyStructure, hidden: &[usize]) -> Self {
+        let u = structure.unary();
+        let changes = structure.code().changes(u);
+        Neighbours {
+            code: vec![0.0; u],
+            changes: Vec::with_capacity(changes),
+            losses: vec![0.0; lanes(1 + changes) * LANES],
+            base: vec![Lane::ZERO; hidden.first().map_or(0, |width| lanes(*width))],
+            units: hidden.iter().map(|width| vec![Lane::ZERO; lanes(*width) * LANES]).collect(),
+        }
+    }
+
+    /// Writes the losses of the separable approximation around z for an image to `out` (U values); returns that of z.
+    #[inline(always)]
+    fn losses<W: Vector>(
+        &mut self,
+        w: W,
+        structure: &AnyStructure,
+        z: &[u32],
+        decoder: Decoder<'_>,
+        (bits, image): (&Bits, usize),
+        out: &mut [f32],
+    ) -> f32 {
+        let kind = structure.code();
+        structure.encode(z, &mut self.code);
+        self.changes.clear();
+        kind.for_each_change(&self.code, |change| self.changes.push(change));
+        for (group, base) in decoder.codes.groups.iter().zip(&mut self.base) {
+            let mut sum = w.load(&group.bias.p[0]);
+            for (one, _) in self.code.iter().enumerate().filter(|(_, c)| **c != 0.0) {
+                sum = w.add(sum, w.load(&group.weights.p[one]));
+            }
+            w.store(base, sum);
+        }
+        // Row 0 is the code itself.
+        for (t, losses) in self.losses.chunks_exact_mut(LANES).enumerate() {
+            let none = Change { off: None, on: None };
+            let change = |l: usize| match (t * LANES + l).checked_sub(1) {
+                Some(c) => self.changes.get(c).copied().unwrap_or(none),
+                None => none,
+            };
+            let changes: [Change; LANES] = std::array::from_fn(change);
+            decode_changes(w, decoder, &self.base, &changes, &mut self.units);
+            let last = self.units.last().expect("a decoder has a hidden layer");
+            let mut sum = w.zero();
+            for (b, block) in decoder.output.blocks.iter().enumerate() {
+                sum = w.add(sum, block.losses(w, last, decoder.output.units, bits.ones(image, b)));
+            }
+            let mut lane = Lane::ZERO;
+            w.store(&mut lane, sum);
+            losses.copy_from_slice(&lane.0);
+        }
+        let (own, changed) = (self.losses[0], &self.losses[1..=self.changes.len()]);
+        kind.neighbour_losses(&self.code, own, changed, out);
+        own
+    }
+}
+
+/// The decoder's last hidden units for sixteen changes of a code, changes in the lanes.
+#[inline(always)]
+fn decode_changes<W: Vector>(
+    w: W,
+    decoder: Decoder<'_>,
+    base: &[Lane],
+    changes: &[Change; LANES],
+    units: &mut [Vec<Lane>],
+) {
+    for ((group, base), out) in decoder.codes.groups.iter().zip(base).zip(units[0].chunks_exact_mut(LANES)) {
+        let base = w.load(base);
+        let weights = |place: Option<usize>| place.map_or(w.zero(), |u| w.load(&group.weights.p[u]));
+        let mut tile = [Lane::ZERO; LANES];
+        for (row, change) in tile.iter_mut().zip(changes) {
+            let moved = w.add(base, w.sub(weights(change.on), weights(change.off)));
+            w.store(row, w.max(moved, w.zero()));
+        }
+        transpose(&tile, out);
+    }
+    for (l, layer) in decoder.dense.iter().enumerate() {
+        let [x, y] = units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
+        layer.transposed_forward(w, x, y);
+    }
+}
+
 /// Potentials, z*, and the gradient from the losses of its neighbours.
 pub struct WithNeighbours<'r, 'a, X> {
     pub rows: &'r mut Rows,
     pub shared: &'a Shared<'a>,
     pub layer: &'a Dense,
     pub x: X,
-    pub codes: &'a Codes,
-    pub dense: &'a [Dense],
-    pub output: &'a Output,
-    pub estimator: &'a dyn Estimator<Categorical>,
+    pub decoder: Decoder<'a>,
+    pub estimator: &'a dyn Estimator<AnyStructure>,
+    /// z(eps) is improved by a local search at this epsilon.
+    pub search: Option<f32>,
 }
 
 impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithNeighbours<'_, 'a, X> {
@@ -387,7 +502,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for WithNeighbours<'_, 'a, X>
     fn run<W: Vector>(mut self, w: W) {
         let error = self.work(w).err();
         self.rows.outcome.error = error;
-        self.rows.hand_over(self.shared.structure.potentials());
+        self.rows.hand_over(self.shared.structure);
     }
 }
 
@@ -395,85 +510,63 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithNeighbours<'_, 'a, X> {
     #[inline(always)]
     fn work<W: Vector>(&mut self, w: W) -> Result<(), Error> {
         let rows = &mut *self.rows;
-        let (shared, layer, x, codes, dense, output, estimator) =
-            (self.shared, self.layer, &self.x, self.codes, self.dense, self.output, self.estimator);
+        let (shared, layer, x, decoder, estimator) = (self.shared, self.layer, &self.x, self.decoder, self.estimator);
         rows.encode(w, layer, shared.structure, x);
-        let (u, n, k) = (shared.structure.unary(), shared.structure.variables(), shared.structure.values());
+        let (u, n) = (shared.structure.unary(), shared.structure.variables());
         let scale = shared.scale();
         rows.add_kl(shared)?;
         for row in 0..rows.count {
-            let image = shared.batch[rows.chunk * LANES + row] as usize;
+            let image = (shared.bits, shared.batch[rows.chunk * LANES + row] as usize);
             for sample in 0..shared.samples {
                 rows.draw(shared.structure, sample, row)?;
-                // Change 0 is none; then by variable and new value. Sixteen at a time.
-                let at = (sample * LANES + row) * n;
-                for first in (0..1 + n * (k - 1)).step_by(LANES) {
-                    let ones = &rows.ones[at..][..n];
-                    let changes: [Option<[usize; 2]>; LANES] = std::array::from_fn(|l| {
-                        let change = (first + l).checked_sub(1).filter(|c| *c < n * (k - 1))?;
-                        let (i, other) = (change / (k - 1), change % (k - 1));
-                        let from = ones[i] as usize;
-                        let to = i * k + other + (i * k + other >= from) as usize;
-                        Some([from, to])
-                    });
-                    decode_changes(w, codes, dense, ones, &changes, &mut rows.changed);
-                    let last = rows.changed.last().expect("a decoder has a hidden layer");
-                    let mut sum = w.zero();
-                    for (b, block) in output.blocks.iter().enumerate() {
-                        sum = w.add(sum, block.losses(w, last, output.units, shared.bits.ones(image, b)));
-                    }
-                    let mut losses = Lane::ZERO;
-                    w.store(&mut losses, sum);
-                    if first == 0 {
-                        for one in ones {
-                            rows.losses[*one as usize] = losses.0[0];
-                        }
-                        rows.outcome.reconstruction += (losses.0[0] * scale) as f64;
-                    }
-                    for (change, loss) in changes.iter().zip(losses.0) {
-                        if let Some([_, to]) = change {
-                            rows.losses[*to] = loss;
-                        }
-                    }
+                let z = &rows.z[(sample * LANES + row) * n..][..n];
+                let losses = &mut rows.losses[..u];
+                let own = rows.neighbours.losses(w, shared.structure, z, decoder, image, losses);
+                rows.outcome.reconstruction += (own * scale) as f64;
+                let mut same = rows.estimate(shared, estimator, (sample, row), u, false)?;
+                if let Some(epsilon) = self.search {
+                    same = Some(rows.search(w, shared, decoder, image, epsilon, (sample, row)));
                 }
-                rows.estimate(shared, estimator, (sample, row), u, false)?;
+                rows.outcome.count(same);
             }
         }
         Ok(())
     }
 }
 
-/// The decoder's last hidden units for sixteen one-coordinate changes `[from, to]` of a code, changes in the lanes.
-#[inline(always)]
-fn decode_changes<W: Vector>(
-    w: W,
-    codes: &Codes,
-    dense: &[Dense],
-    ones: &[u32],
-    changes: &[Option<[usize; 2]>; LANES],
-    units: &mut [Vec<Lane>],
-) {
-    for (group, out) in codes.groups.iter().zip(units[0].chunks_exact_mut(LANES)) {
-        let mut base = w.load(&group.bias.p[0]);
-        for one in ones {
-            base = w.add(base, w.load(&group.weights.p[*one as usize]));
+impl Rows {
+    /// Moves z(eps) of a draw to the best of its one-coordinate changes under `h + gamma - eps loss` until none is
+    /// better, and the gradient with it; whether it then is z*.
+    #[inline(always)]
+    fn search<W: Vector>(
+        &mut self,
+        w: W,
+        shared: &Shared<'_>,
+        decoder: Decoder<'_>,
+        image: (&Bits, usize),
+        epsilon: f32,
+        (sample, row): (usize, usize),
+    ) -> bool {
+        let structure = shared.structure;
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let draw = sample * LANES + row;
+        self.perturbed.copy_from_slice(&self.h[row * p..][..p]);
+        self.perturbed.iter_mut().zip(&self.noise[draw * u..][..u]).for_each(|(h, g)| *h += g);
+        let scale = shared.scale() / epsilon;
+        let g = &mut self.g[row * p..][..p];
+        structure.add_statistics(&self.moved, scale, g);
+        let losses = &mut self.losses[..u];
+        let mut gain = 0.0;
+        loop {
+            let own = self.neighbours.losses(w, structure, &self.moved, decoder, image, losses);
+            match engine::improve(structure, &self.perturbed, epsilon, own, losses, &mut self.moved) {
+                Some(better) => gain += better,
+                None => break,
+            }
         }
-        let mut tile = [Lane::ZERO; LANES];
-        for (row, change) in tile.iter_mut().zip(changes) {
-            let moved = match change {
-                None => base,
-                Some([from, to]) => {
-                    let difference = w.sub(w.load(&group.weights.p[*to]), w.load(&group.weights.p[*from]));
-                    w.add(base, difference)
-                }
-            };
-            w.store(row, w.max(moved, w.zero()));
-        }
-        transpose(&tile, out);
-    }
-    for (l, layer) in dense.iter().enumerate() {
-        let [x, y] = units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
-        layer.transposed_forward(w, x, y);
+        structure.add_statistics(&self.moved, -scale, g);
+        self.outcome.missed.add(gain);
+        self.moved == self.z[draw * n..][..n]
     }
 }
 
@@ -500,13 +593,16 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Relax<'_, 'a, X> {
         let rows = &mut *self.rows;
         let (shared, layer, x, temperature) = (self.shared, self.layer, &self.x, self.temperature);
         rows.encode(w, layer, shared.structure, x);
-        let (u, k) = (shared.structure.unary(), shared.structure.values());
+        let (p, u) = (shared.structure.potentials(), shared.structure.unary());
+        let k = u / shared.structure.variables();
         rows.add_kl(shared)?;
         for sample in 0..shared.samples {
             for row in 0..rows.count {
                 rows.draw(shared.structure, sample, row)?;
+                let noise = &rows.noise[(sample * LANES + row) * u..][..u];
                 let code = &mut rows.perturbed[..u];
-                code.iter_mut().for_each(|h| *h /= temperature);
+                code.copy_from_slice(&rows.h[row * p..][..u]);
+                code.iter_mut().zip(noise).for_each(|(h, g)| *h = (*h + g) / temperature);
                 code.chunks_exact_mut(k).for_each(|block| {
                     softmax_in_place(block);
                 });
@@ -534,7 +630,8 @@ impl Kernel for Unrelax<'_, '_> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
         let Unrelax { rows, shared, codes, chunks, temperature } = self;
-        let (p, u, k) = (shared.structure.potentials(), shared.structure.unary(), shared.structure.values());
+        let (p, u) = (shared.structure.potentials(), shared.structure.unary());
+        let k = u / shared.structure.variables();
         for sample in 0..shared.samples {
             let chunk = sample * chunks + rows.chunk;
             for group in 0..lanes(u) {
@@ -571,6 +668,6 @@ impl Kernel for Unrelax<'_, '_> {
                 }
             }
         }
-        rows.hand_over(p);
+        rows.hand_over(shared.structure);
     }
 }
