@@ -33,8 +33,9 @@ pub enum Method<S: Structure = AnyStructure> {
         /// The separable one with the same noise that its second arg max is compared with; `None` with full noise.
         separable: Option<Direct>,
     },
-    /// Direct optimisation whose second arg max is improved by a local search with true losses: the best of all
-    /// one-coordinate changes, again and again until none is better. For variables with values, one-sided.
+    /// Direct optimisation whose second arg max is improved by a local search with true losses, from the better of the
+    /// separable z(eps) and z*: the best of all one-coordinate changes, again and again until none is better. For
+    /// variables with values, one-sided.
     Search(Direct),
     /// The decoder reads `softmax((potentials + noise) / temperature)` and is differentiated through; for independent
     /// variables.
@@ -402,7 +403,8 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
             solvers.estimate(direct, &self.structure, &inputs, &mut estimate)?;
 
             let found = moved.clone();
-            let gains = self.improve(step, noise, direct.epsilon(), &mut moved);
+            let first = (&assignment[..], &draw, &losses[..]);
+            let gains = self.improve(step, noise, direct.epsilon(), first, &mut moved);
             let scale = step.scale() / direct.epsilon();
             let p = self.structure.potentials();
             let mut unmoved = 0;
@@ -420,29 +422,49 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
         Ok(total.end(Some(missed)))
     }
 
-    /// Moves every assignment of a batch to the best of its one-coordinate changes under `h + gamma - eps loss` until
-    /// none is better; returns the gains in nats, `[batch]`.
-    fn improve(&self, step: &Step<'_>, noise: &[f32], epsilon: f32, assignment: &mut [u32]) -> Vec<f64> {
+    /// Improves the second arg maxima `moved` of a batch by [`Search`], given the `first` ones with their losses and
+    /// those of their neighbours; returns the gains in nats, `[batch]`.
+    fn improve(
+        &self,
+        step: &Step<'_>,
+        noise: &[f32],
+        epsilon: f32,
+        first: (&[u32], &Draw, &[f32]),
+        moved: &mut [u32],
+    ) -> Vec<f64> {
         let structure = &self.structure;
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let perturbed: Vec<f32> = step.perturbed(noise, p, u);
-        let mut gains = vec![0.0; step.batch];
-        let mut active: Vec<usize> = (0..step.batch).collect();
-        while !active.is_empty() {
+        let search = |b: usize| Search { structure, perturbed: &perturbed[b * p..][..p], epsilon };
+        let around = |z: &[u32], of: &[usize]| {
             let images: Vec<f32> =
-                active.iter().flat_map(|b| &step.images[b * step.pixels..][..step.pixels]).copied().collect();
-            let z: Vec<u32> = active.iter().flat_map(|b| &assignment[b * n..][..n]).copied().collect();
+                of.iter().flat_map(|b| &step.images[b * step.pixels..][..step.pixels]).copied().collect();
+            let z: Vec<u32> = of.iter().flat_map(|b| &z[b * n..][..n]).copied().collect();
             let codes = self.encode(&z);
             let own = self.losses(&codes, &images, step.pixels);
             let losses = self.neighbour_losses(&codes, &own, &images, step.pixels);
+            (own, losses)
+        };
+        let mut gains = vec![0.0; step.batch];
+        let mut active: Vec<usize> = (0..step.batch).collect();
+        let (mut own, mut losses) = around(moved, &active);
+        let (stars, draw, near) = first;
+        for b in 0..step.batch {
+            let start = (&mut moved[b * n..][..n], own[b]);
+            if let Some(gain) = search(b).better_start(start, (&stars[b * n..][..n], draw.losses[b])) {
+                (gains[b], own[b]) = (gain, draw.losses[b]);
+                losses[b * u..][..u].copy_from_slice(&near[b * u..][..u]);
+            }
+        }
+        while !active.is_empty() {
             let mut still = vec![];
             for ((b, own), losses) in active.into_iter().zip(own).zip(losses.chunks_exact(u)) {
-                let (h, z) = (&perturbed[b * p..][..p], &mut assignment[b * n..][..n]);
-                if let Some(gain) = improve(structure, h, epsilon, own, losses, z) {
+                if let Some(gain) = search(b).improve(own, losses, &mut moved[b * n..][..n]) {
                     gains[b] += gain;
                     still.push(b);
                 }
             }
+            (own, losses) = around(moved, &still);
             active = still;
         }
         gains
@@ -554,33 +576,50 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
     }
 }
 
-/// Moves an assignment to the best of its one-coordinate changes under `h + gamma - eps loss`, given the perturbed
-/// potentials `h + gamma`, its own loss and those of its changes; returns the gain in nats, `None` if none is better.
-pub(crate) fn improve<S: Structure>(
-    structure: &S,
-    perturbed: &[f32],
-    epsilon: f32,
-    own: f32,
-    losses: &[f32],
-    z: &mut [u32],
-) -> Option<f64> {
-    let Code::OneHot { values } = structure.code() else { return None };
-    let now = structure.score(perturbed, z) - (epsilon * own) as f64;
-    let mut best = (now + ROUNDING, None);
-    for i in 0..z.len() {
-        let present = z[i];
-        for k in (0..values as u32).filter(|k| *k != present) {
-            z[i] = k;
-            let value = structure.score(perturbed, z) - (epsilon * losses[i * values + k as usize]) as f64;
-            if value > best.0 {
-                best = (value, Some((i, k)));
-            }
-        }
-        z[i] = present;
+/// The local search for z(eps) of one example under the true loss, from the better of the separable z(eps) and z*: one
+/// coordinate after the other takes the value that improves `h + gamma - eps loss` most. For variables with values.
+pub(crate) struct Search<'a, S> {
+    pub structure: &'a S,
+    /// `h + gamma`.
+    pub perturbed: &'a [f32],
+    pub epsilon: f32,
+}
+
+impl<S: Structure> Search<'_, S> {
+    fn value(&self, z: &[u32], loss: f32) -> f64 {
+        self.structure.score(self.perturbed, z) - (self.epsilon * loss) as f64
     }
-    let (value, Some((i, k))) = best else { return None };
-    z[i] = k;
-    Some(value - now)
+
+    /// Moves z(eps), with its loss, to z* if that is better; the gain in nats.
+    pub fn better_start(&self, (z, loss): (&mut [u32], f32), (star, own): (&[u32], f32)) -> Option<f64> {
+        let gain = self.value(star, own) - self.value(z, loss);
+        (gain > ROUNDING).then(|| {
+            z.copy_from_slice(star);
+            gain
+        })
+    }
+
+    /// Takes the best step from z, given its loss `own` and those of its neighbours; the gain in nats, `None` if no step
+    /// is better.
+    pub fn improve(&self, own: f32, losses: &[f32], z: &mut [u32]) -> Option<f64> {
+        let Code::OneHot { values } = self.structure.code() else { return None };
+        let now = self.value(z, own);
+        let mut best = (now + ROUNDING, None);
+        for i in 0..z.len() {
+            let present = z[i];
+            for k in (0..values as u32).filter(|k| *k != present) {
+                z[i] = k;
+                let value = self.value(z, losses[i * values + k as usize]);
+                if value > best.0 {
+                    best = (value, Some((i, k)));
+                }
+            }
+            z[i] = present;
+        }
+        let (value, Some((i, k))) = best else { return None };
+        z[i] = k;
+        Some(value - now)
+    }
 }
 
 /// One batch on the host and on the device.

@@ -116,14 +116,19 @@ fn noise(protocol: &Protocol, split: Split, b: usize) -> Noise {
     Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64)
 }
 
-/// Evaluates a model on the first `limit` images (0: all) of a split.
+/// The decoder's outputs for all states under some parameters, kept from one evaluation to the next.
+#[derive(Default)]
+pub struct Decoded(Option<StateTable>);
+
+/// Evaluates a model on the first `limit` images (0: all) of a split. `decoded` belongs to the model's parameters, or is
+/// empty and is filled here.
 pub fn evaluate<E: Encoder, D: Decoder>(
     engine: &Autodiff<E, D>,
     config: &TrainConfig,
     data: &Dataset,
-    split: Split,
-    limit: usize,
+    (split, limit): (Split, usize),
     protocol: &Protocol,
+    decoded: &mut Decoded,
 ) -> Result<Evaluation> {
     let images = data.split(split);
     let count = limited(images.count(), limit);
@@ -136,8 +141,8 @@ pub fn evaluate<E: Encoder, D: Decoder>(
     let structure = &plain.structure;
     let binarization = config.binarization.with_seed(config.seed);
 
-    let table = table::states(structure).map(|states| plain.state_table(states));
-    let states = table.as_ref().map(StateTable::states);
+    let states = table::states(structure);
+    let table = states.map(|states| decoded.0.get_or_insert_with(|| plain.state_table(states)));
     let mut x = vec![];
     mean(structure, count, states, protocol, |b, range| {
         let indices: Vec<usize> = range.collect();

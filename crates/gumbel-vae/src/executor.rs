@@ -5,7 +5,7 @@
 use crate::adam::Moments;
 use crate::config::{EngineName, EstimatorName, TrainConfig};
 use crate::engine::{Autodiff, Method, StepOptions, StepReport};
-use crate::evaluate::{self, Evaluation, Protocol};
+use crate::evaluate::{self, Decoded, Evaluation, Protocol};
 use crate::fused::{self, Bits, Fused};
 use crate::model::{Mlp, Named, parameters, with_parameters};
 use crate::store::Model;
@@ -45,6 +45,8 @@ pub struct Executor {
     bits: Option<(u64, Bits)>,
     /// The splits as evaluations see them.
     evaluated: [Option<Bits>; 3],
+    /// What evaluations have decoded with the present parameters.
+    decoded: Decoded,
     images: Vec<f32>,
     noise: Vec<f32>,
 }
@@ -86,6 +88,7 @@ impl Executor {
             method,
             bits: None,
             evaluated: [None, None, None],
+            decoded: Decoded::default(),
             images,
             noise,
         };
@@ -113,6 +116,7 @@ impl Executor {
 
     /// The same on images that were [prepared](Executor::prepare).
     pub fn step_prepared(&mut self, batch: &[u32], step: u64, steps_per_epoch: u64) -> Result<StepReport> {
+        self.decoded = Decoded::default();
         let config = &self.config;
         let kl_weight = match config.estimator {
             // Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
@@ -154,9 +158,9 @@ impl Executor {
     }
 
     /// The model with its present parameters.
-    pub fn model(&mut self) -> &mut MlpEngine {
+    pub fn model(&mut self) -> &MlpEngine {
         self.sync();
-        &mut self.plain
+        &self.plain
     }
 
     /// Evaluates the present parameters on the first `limit` images (0: all) of a split.
@@ -173,7 +177,7 @@ impl Executor {
             }
         }
         self.sync();
-        evaluate::evaluate(&self.plain, &self.config, data, split, limit, protocol)
+        evaluate::evaluate(&self.plain, &self.config, data, (split, limit), protocol, &mut self.decoded)
     }
 
     /// Present parameters, moments and step count.
@@ -188,6 +192,7 @@ impl Executor {
 
     /// Puts stored parameters and moments back; `Err` says what does not fit.
     pub fn restore(&mut self, model: &Model, moments: Vec<Moments>, steps: u64) -> std::result::Result<(), String> {
+        self.decoded = Decoded::default();
         load(&mut self.plain, model).map_err(|e| format!("a model with {e}"))?;
         self.plain.adam.restore(steps, moments, &model.all())?;
         self.push();

@@ -6,7 +6,7 @@ use super::dense::{Dense, Slab, bias, forward_block, rows_in};
 use super::output::Output;
 use super::simd::{Kernel, LANES, Lane, Vector, flat, flat_mut, lanes};
 use super::tile::{by_rows, rows_by_lanes, transpose};
-use crate::engine::{self, Missed};
+use crate::engine::{Missed, Search};
 use gumbel::Error;
 use gumbel::estimator::{Estimator, Example, Needs, Workspace};
 use gumbel::math::softmax_in_place;
@@ -38,6 +38,8 @@ pub struct Rows {
     work: Workspace<AnyStructure>,
     neighbours: Neighbours,
     moved: Vec<u32>,
+    /// Losses of the neighbours of z(eps).
+    searched: Vec<f32>,
     pub outcome: Outcome,
 }
 
@@ -109,6 +111,7 @@ impl Rows {
             work: Workspace::new(structure, sizes.needs)?,
             neighbours: Neighbours::new(structure, &sizes.hidden),
             moved: vec![0; n],
+            searched: vec![0.0; u],
             outcome: Outcome::default(),
         })
     }
@@ -525,7 +528,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithNeighbours<'_, 'a, X> {
                 rows.outcome.reconstruction += (own * scale) as f64;
                 let mut same = rows.estimate(shared, estimator, (sample, row), u, false)?;
                 if let Some(epsilon) = self.search {
-                    same = Some(rows.search(w, shared, decoder, image, epsilon, (sample, row)));
+                    same = Some(rows.search(w, shared, decoder, image, (epsilon, own), (sample, row)));
                 }
                 rows.outcome.count(same);
             }
@@ -535,8 +538,8 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithNeighbours<'_, 'a, X> {
 }
 
 impl Rows {
-    /// Moves z(eps) of a draw to the best of its one-coordinate changes under `h + gamma - eps loss` until none is
-    /// better, and the gradient with it; whether it then is z*.
+    /// Improves z(eps) of a draw by the local search of [`Search`], given the loss `own` of z* and those of its
+    /// neighbours in `self.losses`, and the gradient with it; whether it then is z*.
     #[inline(always)]
     fn search<W: Vector>(
         &mut self,
@@ -544,29 +547,36 @@ impl Rows {
         shared: &Shared<'_>,
         decoder: Decoder<'_>,
         image: (&Bits, usize),
-        epsilon: f32,
+        (epsilon, own): (f32, f32),
         (sample, row): (usize, usize),
     ) -> bool {
         let structure = shared.structure;
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let draw = sample * LANES + row;
+        let star = &self.z[draw * n..][..n];
         self.perturbed.copy_from_slice(&self.h[row * p..][..p]);
         self.perturbed.iter_mut().zip(&self.noise[draw * u..][..u]).for_each(|(h, g)| *h += g);
         let scale = shared.scale() / epsilon;
         let g = &mut self.g[row * p..][..p];
         structure.add_statistics(&self.moved, scale, g);
-        let losses = &mut self.losses[..u];
+        let search = Search { structure, perturbed: &self.perturbed, epsilon };
         let mut gain = 0.0;
-        loop {
-            let own = self.neighbours.losses(w, structure, &self.moved, decoder, image, losses);
-            match engine::improve(structure, &self.perturbed, epsilon, own, losses, &mut self.moved) {
-                Some(better) => gain += better,
-                None => break,
+        let mut near = own;
+        if self.moved != star {
+            let losses = &mut self.searched[..u];
+            near = self.neighbours.losses(w, structure, &self.moved, decoder, image, losses);
+            match search.better_start((&mut self.moved, near), (star, own)) {
+                Some(better) => (gain, near) = (better, own),
+                None => self.losses[..u].copy_from_slice(losses),
             }
+        }
+        while let Some(better) = search.improve(near, &self.losses[..u], &mut self.moved) {
+            gain += better;
+            near = self.neighbours.losses(w, structure, &self.moved, decoder, image, &mut self.losses[..u]);
         }
         structure.add_statistics(&self.moved, -scale, g);
         self.outcome.missed.add(gain);
-        self.moved == self.z[draw * n..][..n]
+        self.moved == star
     }
 }
 

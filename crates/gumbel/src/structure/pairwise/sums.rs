@@ -6,10 +6,13 @@
 //! weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
 //!
 //! Weights `exp(h)` are built like scores, by products instead of sums, where no product can leave the range of f64.
+//!
+//! The loops over states are compiled for the vector instructions of the machine too, and chosen when they run.
 
 use super::pair_index;
 use crate::Error;
 use crate::math::exp_nonpositive;
+use pulp::Arch;
 use rand_chacha::rand_core::Rng;
 use std::ops::{Add, AddAssign};
 
@@ -32,6 +35,14 @@ pub(super) struct Gibbs<'a> {
 impl<'a> Gibbs<'a> {
     /// Enumerates the model with `n` variables and potentials `[n, 2]` followed by the pairs.
     pub(super) fn new(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || Self::enumerate(n, potentials),
+        )
+    }
+
+    #[inline(always)]
+    fn enumerate(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
         if n > MAX_VARIABLES {
             return Err(Error::TooManyStates { states: format!("2^{n}"), limit: 1 << MAX_VARIABLES });
         }
@@ -43,7 +54,7 @@ impl<'a> Gibbs<'a> {
             fill_weights(n, potentials, &mut probabilities);
             unary.chunks_exact(2).map(|h| h[0] as f64).sum()
         } else {
-            fill_scores(n, potentials, &mut probabilities);
+            double_scores(n, potentials, &mut probabilities);
             let max = maximum(&probabilities);
             if max == f64::NEG_INFINITY {
                 return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
@@ -83,10 +94,18 @@ impl<'a> Gibbs<'a> {
     }
 
     /// `KL(q || uniform)`; adds `scale` times its gradient, the covariance of the statistics with the score.
-    pub(super) fn kl_to_uniform(mut self, scale: f32, gradient: &mut [f32]) -> f64 {
+    pub(super) fn kl_to_uniform(self, scale: f32, gradient: &mut [f32]) -> f64 {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || self.fold_kl(scale, gradient),
+        )
+    }
+
+    #[inline(always)]
+    fn fold_kl(mut self, scale: f32, gradient: &mut [f32]) -> f64 {
         let n = self.variables;
         let terms = &mut vec![0.0; 1 << n];
-        fill_scores(n, self.potentials, terms);
+        double_scores(n, self.potentials, terms);
         // ln q is the score less the log-partition.
         let pairs = terms.iter_mut().zip(&self.probabilities);
         pairs.for_each(|(h, q)| *h = if *q > 0.0 { q * (*h - self.log_partition) } else { 0.0 });
@@ -95,7 +114,7 @@ impl<'a> Gibbs<'a> {
             // Centred: q (ln q - E[ln q]).
             terms.iter_mut().zip(&self.probabilities).for_each(|(t, q)| *t -= q * ln_q);
             // The probabilities are not needed any more.
-            fold_moments(n, terms, &mut self.probabilities[..1 << n >> 1], |index, value| {
+            fold_all(n, terms, &mut self.probabilities[..1 << n >> 1], |index, value| {
                 let value = scale * value as f32;
                 gradient[index] += value;
                 if index < 2 * n {
@@ -123,6 +142,7 @@ impl<'a> Gibbs<'a> {
 }
 
 /// The largest of the scores, in a loop that vectorises.
+#[inline(always)]
 fn maximum(scores: &[f64]) -> f64 {
     let mut lanes = [f64::NEG_INFINITY; 8];
     for chunk in scores.chunks(8) {
@@ -132,6 +152,7 @@ fn maximum(scores: &[f64]) -> f64 {
 }
 
 /// The sum of `of(x)`, in a loop that vectorises.
+#[inline(always)]
 pub(super) fn total<T>(x: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut lanes = [0.0; 8];
     for chunk in x.chunks(8) {
@@ -141,7 +162,15 @@ pub(super) fn total<T>(x: &[T], of: impl Fn(&T) -> f64) -> f64 {
 }
 
 /// Writes the scores of all states.
-pub(super) fn fill_scores<T>(n: usize, potentials: &[f32], scores: &mut [T])
+pub(super) fn fill_scores(n: usize, potentials: &[f32], scores: &mut [f32]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || double_scores(n, potentials, scores),
+    );
+}
+
+#[inline(always)]
+fn double_scores<T>(n: usize, potentials: &[f32], scores: &mut [T])
 where
     T: Copy + Default + From<f32> + Add<Output = T> + AddAssign,
 {
@@ -165,6 +194,7 @@ where
 }
 
 /// Writes `exp(h(z) - h(0))` for all states, by products.
+#[inline(always)]
 fn fill_weights(n: usize, potentials: &[f32], weights: &mut [f64]) {
     let (unary, pairs) = potentials.split_at(2 * n);
     weights[0] = 1.0;
@@ -183,7 +213,18 @@ fn fill_weights(n: usize, potentials: &[f32], weights: &mut [f64]) {
 
 /// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials of
 /// value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
-pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], mut each: impl FnMut(usize, T))
+pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], each: impl FnMut(usize, T))
+where
+    T: Copy + Default + Add<Output = T> + AddAssign,
+{
+    Arch::new().dispatch(
+        #[inline(always)]
+        || fold_all(n, weights, given, each),
+    );
+}
+
+#[inline(always)]
+fn fold_all<T>(n: usize, weights: &mut [T], given: &mut [T], mut each: impl FnMut(usize, T))
 where
     T: Copy + Default + Add<Output = T> + AddAssign,
 {
@@ -202,7 +243,7 @@ where
 }
 
 /// Adds the upper half to the lower; returns the sum of the upper.
-#[inline]
+#[inline(always)]
 fn fold<T: Copy + Default + Add<Output = T> + AddAssign>(lower: &mut [T], upper: &[T]) -> T {
     const LANES: usize = 8;
     let mut sum = [T::default(); LANES];
