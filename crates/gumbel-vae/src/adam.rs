@@ -12,7 +12,7 @@ use crate::host;
 use crate::model::Named;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor};
-use pulp::Arch;
+use gumbel::vectorised;
 use rayon::prelude::*;
 
 pub(crate) const BETA1: f32 = 0.9;
@@ -124,22 +124,18 @@ impl ModuleMapper for Mapper<'_, '_> {
 }
 
 fn apply(values: &mut [f32], gradient: &[f32], moments: &mut Moments, rate: f32, root: f32) {
-    let arch = Arch::new();
     let pieces = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
     let moments = moments.first.par_chunks_mut(CHUNK).zip(moments.second.par_chunks_mut(CHUNK));
     pieces.zip(moments).for_each(|((p, g), (m, v))| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let n = p.len();
-                let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
-                for i in 0..n {
-                    m[i] = BETA1 * m[i] + (1.0 - BETA1) * g[i];
-                    v[i] = BETA2 * v[i] + (1.0 - BETA2) * g[i] * g[i];
-                    p[i] -= rate * m[i] / (v[i].sqrt() * root + EPSILON);
-                }
-            },
-        );
+        vectorised!({
+            let n = p.len();
+            let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
+            for i in 0..n {
+                m[i] = BETA1 * m[i] + (1.0 - BETA1) * g[i];
+                v[i] = BETA2 * v[i] + (1.0 - BETA2) * g[i] * g[i];
+                p[i] -= rate * m[i] / (v[i].sqrt() * root + EPSILON);
+            }
+        });
     });
 }
 

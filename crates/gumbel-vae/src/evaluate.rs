@@ -276,12 +276,10 @@ fn with_table(
         };
         let paper = match protocol.paper_samples {
             Some(samples) if independent => {
-                // Exact samples of q by its cumulative sums, as distributed as the arg max of perturbed potentials.
-                (1..states).for_each(|s| q[s] += q[s - 1]);
+                // Exact samples of q, as distributed as the arg max of perturbed potentials.
                 let mut u = vec![0.0; samples];
                 noise.at_row(b).uniform(&mut u);
-                let draw = |u: &f32| losses[q.partition_point(|c| *c < *u * q[states - 1])] as f64;
-                u.iter().map(draw).sum::<f64>() / samples as f64
+                u.iter().map(|u| losses[table::draw(q, *u)] as f64).sum::<f64>() / samples as f64
             }
             _ => found.loss,
         };

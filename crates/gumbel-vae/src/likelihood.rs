@@ -9,7 +9,7 @@
 //! compiled for the vector instructions of the machine at run time. [`softplus`] and [`sigmoid`] are polynomial
 //! approximations, accurate to a few units in the last place (see the tests).
 
-use pulp::Arch;
+use gumbel::vectorised;
 use rayon::prelude::*;
 
 /// exp(x) for x <= 0, to about 1.5 units in the last place; exp(-87) = 1.6e-38 below -87.
@@ -85,36 +85,28 @@ const ROWS: usize = 4;
 
 /// `sums[r] = sum_d softplus(logits[r, d])` and `sigmoids = sigmoid(logits)`, for logits `[rows, pixels]`.
 pub fn softplus_sums_and_sigmoids(logits: &[f32], pixels: usize, sums: &mut [f32], sigmoids: &mut [f32]) {
-    let arch = Arch::new();
     let pieces = sums.par_chunks_mut(ROWS).zip(sigmoids.par_chunks_mut(ROWS * pixels));
     pieces.zip(logits.par_chunks(ROWS * pixels)).for_each(|((sums, sigmoids), logits)| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let rows = sigmoids.chunks_exact_mut(pixels).zip(logits.chunks_exact(pixels));
-                for (total, (s, t)) in sums.iter_mut().zip(rows) {
-                    *total = sum(pixels, |d| softplus(t[d]));
-                    s.iter_mut().zip(t).for_each(|(s, t)| *s = sigmoid(*t));
-                }
-            },
-        );
+        vectorised!({
+            let rows = sigmoids.chunks_exact_mut(pixels).zip(logits.chunks_exact(pixels));
+            for (total, (s, t)) in sums.iter_mut().zip(rows) {
+                *total = sum(pixels, |d| softplus(t[d]));
+                s.iter_mut().zip(t).for_each(|(s, t)| *s = sigmoid(*t));
+            }
+        });
     });
 }
 
 /// `losses[r] = -ln p(image | logits[r])` for logits `[rows, pixels]`; row r belongs to image `r / per_image` of
 /// `images` `[rows / per_image, pixels]`.
 pub fn losses(logits: &[f32], images: &[f32], pixels: usize, per_image: usize, losses: &mut [f32]) {
-    let arch = Arch::new();
     losses.par_chunks_mut(ROWS).zip(logits.par_chunks(ROWS * pixels)).enumerate().for_each(|(c, (losses, logits))| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for (i, (loss, t)) in losses.iter_mut().zip(logits.chunks_exact(pixels)).enumerate() {
-                    let x = &images[(c * ROWS + i) / per_image * pixels..][..pixels];
-                    *loss = sum(pixels, |d| softplus(t[d]) - x[d] * t[d]);
-                }
-            },
-        );
+        vectorised!({
+            for (i, (loss, t)) in losses.iter_mut().zip(logits.chunks_exact(pixels)).enumerate() {
+                let x = &images[(c * ROWS + i) / per_image * pixels..][..pixels];
+                *loss = sum(pixels, |d| softplus(t[d]) - x[d] * t[d]);
+            }
+        });
     });
 }
 
@@ -127,23 +119,19 @@ pub fn losses_and_derivative(
     losses: &mut [f32],
     derivative: &mut [f32],
 ) {
-    let arch = Arch::new();
     let rows = losses.par_chunks_mut(ROWS).zip(derivative.par_chunks_mut(ROWS * pixels));
     let inputs = logits.par_chunks(ROWS * pixels).zip(images.par_chunks(ROWS * pixels));
     rows.zip(inputs).for_each(|((losses, derivative), (logits, images))| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let rows = logits.chunks_exact(pixels).zip(images.chunks_exact(pixels));
-                let outputs = losses.iter_mut().zip(derivative.chunks_exact_mut(pixels));
-                for ((loss, g), (t, x)) in outputs.zip(rows) {
-                    *loss = sum(pixels, |d| softplus(t[d]) - x[d] * t[d]);
-                    for d in 0..pixels {
-                        g[d] = scale * (sigmoid(t[d]) - x[d]);
-                    }
+        vectorised!({
+            let rows = logits.chunks_exact(pixels).zip(images.chunks_exact(pixels));
+            let outputs = losses.iter_mut().zip(derivative.chunks_exact_mut(pixels));
+            for ((loss, g), (t, x)) in outputs.zip(rows) {
+                *loss = sum(pixels, |d| softplus(t[d]) - x[d] * t[d]);
+                for d in 0..pixels {
+                    g[d] = scale * (sigmoid(t[d]) - x[d]);
                 }
-            },
-        );
+            }
+        });
     });
 }
 

@@ -10,7 +10,7 @@ use crate::likelihood::{self, exp_of_negative};
 use crate::model::{Decoder, Head};
 use burn::tensor::{Device, Tensor};
 use gumbel::structure::{Code, Structure};
-use pulp::Arch;
+use gumbel::vectorised;
 use rayon::prelude::*;
 
 /// The largest |Z| of a table; a joint loss is computed for every image and state.
@@ -133,46 +133,93 @@ const PIECE: usize = 64 * LANES;
 
 /// Sums over the states; replaces the scores by weights proportional to q, the largest of them 1.
 pub(crate) fn expectations(scores: &mut [f32], losses: &[f32]) -> Expectations {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let max = extreme(scores, f32::max);
-            let least = extreme(losses, f32::min);
-            // Sums of w, w (loss - least), w (score - max) and exp(least - loss).
-            let mut sums = [0.0f64; 4];
-            for (scores, losses) in scores.chunks_mut(PIECE).zip(losses.chunks(PIECE)) {
-                let mut lanes = [[0.0f32; LANES]; 4];
-                for (scores, losses) in scores.chunks_mut(LANES).zip(losses.chunks(LANES)) {
-                    for (l, (score, loss)) in scores.iter_mut().zip(losses).enumerate() {
-                        let (h, d) = (*score - max, *loss - least);
-                        let w = exp_of_negative(h);
-                        *score = w;
-                        lanes[0][l] += w;
-                        lanes[1][l] += w * d;
-                        lanes[2][l] += w * h;
-                        lanes[3][l] += exp_of_negative(-d);
-                    }
+    vectorised!({
+        let max = extreme(scores, f32::max);
+        let least = extreme(losses, f32::min);
+        // Sums of w, w (loss - least), w (score - max) and exp(least - loss).
+        let mut sums = [0.0f64; 4];
+        for (scores, losses) in scores.chunks_mut(PIECE).zip(losses.chunks(PIECE)) {
+            let mut lanes = [[0.0f32; LANES]; 4];
+            let (whole, rest) = scores.as_chunks_mut::<LANES>();
+            let (whole_losses, rest_losses) = losses.as_chunks::<LANES>();
+            for (scores, losses) in whole.iter_mut().zip(whole_losses) {
+                for l in 0..LANES {
+                    add_state(&mut lanes, l, (max, least), &mut scores[l], losses[l]);
                 }
-                sums.iter_mut().zip(&lanes).for_each(|(s, lanes)| *s += lanes.iter().map(|v| *v as f64).sum::<f64>());
             }
-            let [w, loss, score, evidence] = sums;
-            Expectations {
-                loss: least as f64 + loss / w,
-                ln_q: score / w - w.ln(),
-                ln_evidence: evidence.ln() - least as f64,
+            for (l, (score, loss)) in rest.iter_mut().zip(rest_losses).enumerate() {
+                add_state(&mut lanes, l, (max, least), score, *loss);
             }
-        },
-    )
+            for (sum, lanes) in sums.iter_mut().zip(&lanes) {
+                *sum += lanes.iter().map(|v| *v as f64).sum::<f64>();
+            }
+        }
+        let [w, loss, score, evidence] = sums;
+        Expectations {
+            loss: least as f64 + loss / w,
+            ln_q: score / w - w.ln(),
+            ln_evidence: evidence.ln() - least as f64,
+        }
+    })
+}
+
+#[inline(always)]
+fn add_state(lanes: &mut [[f32; LANES]; 4], l: usize, (max, least): (f32, f32), score: &mut f32, loss: f32) {
+    let (h, d) = (*score - max, loss - least);
+    let w = exp_of_negative(h);
+    *score = w;
+    lanes[0][l] += w;
+    lanes[1][l] += w * d;
+    lanes[2][l] += w * h;
+    lanes[3][l] += exp_of_negative(-d);
 }
 
 /// The extreme value, in a loop that vectorises.
 #[inline(always)]
-fn extreme(x: &[f32], of: fn(f32, f32) -> f32) -> f32 {
+fn extreme(x: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [x[0]; LANES];
-    for chunk in x.chunks(LANES) {
-        lanes.iter_mut().zip(chunk).for_each(|(l, v)| *l = of(*l, *v));
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for chunk in whole {
+        for l in 0..LANES {
+            lanes[l] = of(lanes[l], chunk[l]);
+        }
     }
-    lanes.into_iter().fold(x[0], of)
+    lanes.into_iter().chain(rest.iter().copied()).fold(x[0], of)
+}
+
+/// The state that a uniform number in (0, 1) draws under weights; by sums of pieces, which vectorise, and then one by one.
+pub(crate) fn draw(weights: &[f32], uniform: f32) -> usize {
+    let sum = |piece: &[f32]| vectorised!(piece_sum(piece));
+    let total: f64 = weights.chunks(PIECE).map(sum).sum();
+    let mut rest = uniform as f64 * total;
+    let mut last = 0; // rounding may leave a little at the end: then it is the last possible state
+    for (p, piece) in weights.chunks(PIECE).enumerate() {
+        let all = sum(piece);
+        if rest >= all {
+            rest -= all;
+            continue;
+        }
+        for (s, w) in piece.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+            last = p * PIECE + s;
+            rest -= *w as f64;
+            if rest < 0.0 {
+                return last;
+            }
+        }
+    }
+    last
+}
+
+#[inline(always)]
+fn piece_sum(piece: &[f32]) -> f64 {
+    let mut lanes = [0.0f32; LANES];
+    let (whole, rest) = piece.as_chunks::<LANES>();
+    for chunk in whole {
+        for l in 0..LANES {
+            lanes[l] += chunk[l];
+        }
+    }
+    lanes.iter().chain(rest).map(|v| *v as f64).sum()
 }
 
 #[cfg(test)]
@@ -207,6 +254,29 @@ mod tests {
             assert!((found.ln_q - ln_q).abs() < 1e-5 * spread as f64, "{} {ln_q}", found.ln_q);
             assert!((found.ln_evidence - evidence).abs() < 1e-4, "{} {evidence}", found.ln_evidence);
             assert!(weights.iter().zip(&w).all(|(a, b)| (*a as f64 - b).abs() < 1e-5));
+        }
+    }
+
+    /// The state is that of the cumulative sums, and impossible ones are never drawn.
+    #[test]
+    fn draws_follow_the_cumulative_sums() {
+        for states in [1, 3, 16, 1000, 1024, 5000] {
+            let mut w: Vec<f32> = random(states, 5).iter().map(|v| v.exp()).collect();
+            w.iter_mut().skip(1).step_by(3).for_each(|w| *w = 0.0);
+            let mut cumulative = vec![0.0f64; states];
+            let mut sum = 0.0;
+            w.iter().zip(&mut cumulative).for_each(|(w, c)| {
+                sum += *w as f64;
+                *c = sum;
+            });
+            for i in 0..400 {
+                let u = (i as f32 + 0.5) / 400.0;
+                let found = draw(&w, u);
+                let before = if found == 0 { 0.0 } else { cumulative[found - 1] };
+                let (at, slack) = (u as f64 * sum, 1e-5 * sum);
+                assert!(w[found] > 0.0 && before - slack <= at && at <= cumulative[found] + slack, "{states} {u}");
+            }
+            assert!(w[draw(&w, 1.0)] > 0.0);
         }
     }
 

@@ -1,5 +1,26 @@
 //! Small numerical functions on slices: softmax, log-sum-exp.
 
+/// Evaluates an expression compiled for the vector instructions of the machine, which are looked for when it runs. What it
+/// calls must be inlined (`#[inline(always)]`) to be compiled so too.
+///
+/// A closure that can be called once only: that of any other kind is called through a function of the standard library,
+/// which is compiled without those instructions.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! vectorised {
+    ($value:expr) => {{
+        struct Once;
+        let once = Once;
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let _once: Once = once;
+                $value
+            },
+        )
+    }};
+}
+
 /// `ln sum_k exp(x_k)` in nats, stable for any finite input; `-inf` for an empty slice or one of `-inf` only.
 pub fn log_sum_exp(x: &[f32]) -> f32 {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);

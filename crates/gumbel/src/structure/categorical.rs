@@ -158,16 +158,16 @@ impl Structure for Categorical {
 
     /// One variable after the other: O(|Z|).
     fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
+        // Beginning with the last variable, which changes fastest: the scores of those behind a variable, once for each
+        // of its values.
         let mut filled = 1;
         scores[0] = 0.0;
-        for block in potentials.chunks_exact(self.values) {
-            // From the back, so that no score is overwritten before it has been read.
-            for s in (0..filled).rev() {
-                let score = scores[s];
-                for (k, h) in block.iter().enumerate() {
-                    scores[s * self.values + k] = score + h;
-                }
+        for block in potentials.chunks_exact(self.values).rev() {
+            let (behind, others) = scores.split_at_mut(filled);
+            for (out, h) in others.chunks_exact_mut(filled).zip(&block[1..]) {
+                out.iter_mut().zip(&*behind).for_each(|(out, score)| *out = score + h);
             }
+            behind.iter_mut().for_each(|score| *score += block[0]);
             filled *= self.values;
         }
     }

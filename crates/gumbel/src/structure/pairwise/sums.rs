@@ -12,7 +12,7 @@
 use super::pair_index;
 use crate::Error;
 use crate::math::exp_nonpositive;
-use pulp::Arch;
+use crate::vectorised;
 use rand_chacha::rand_core::Rng;
 use std::ops::{Add, AddAssign};
 
@@ -35,10 +35,7 @@ pub(super) struct Gibbs<'a> {
 impl<'a> Gibbs<'a> {
     /// Enumerates the model with `n` variables and potentials `[n, 2]` followed by the pairs.
     pub(super) fn new(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
-        Arch::new().dispatch(
-            #[inline(always)]
-            || Self::enumerate(n, potentials),
-        )
+        vectorised!(Self::enumerate(n, potentials))
     }
 
     #[inline(always)]
@@ -95,10 +92,7 @@ impl<'a> Gibbs<'a> {
 
     /// `KL(q || uniform)`; adds `scale` times its gradient, the covariance of the statistics with the score.
     pub(super) fn kl_to_uniform(self, scale: f32, gradient: &mut [f32]) -> f64 {
-        Arch::new().dispatch(
-            #[inline(always)]
-            || self.fold_kl(scale, gradient),
-        )
+        vectorised!(self.fold_kl(scale, gradient))
     }
 
     #[inline(always)]
@@ -163,10 +157,7 @@ pub(super) fn total<T>(x: &[T], of: impl Fn(&T) -> f64) -> f64 {
 
 /// Writes the scores of all states.
 pub(super) fn fill_scores(n: usize, potentials: &[f32], scores: &mut [f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || double_scores(n, potentials, scores),
-    );
+    vectorised!(double_scores(n, potentials, scores));
 }
 
 #[inline(always)]
@@ -217,10 +208,7 @@ pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], each
 where
     T: Copy + Default + Add<Output = T> + AddAssign,
 {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || fold_all(n, weights, given, each),
-    );
+    vectorised!(fold_all(n, weights, given, each));
 }
 
 #[inline(always)]
