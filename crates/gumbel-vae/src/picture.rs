@@ -168,12 +168,18 @@ fn chart(
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(left..right, low - margin..high + margin)?;
-    chart.configure_mesh().x_desc(x_name).y_desc(y_name).light_line_style(WHITE).draw()?;
+    // 5, not 5.0, and no digits of rounding.
+    let number = |v: &f64| format!("{}", (v * 1e6).round() / 1e6);
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(x_name).y_desc(y_name).x_label_formatter(&number).y_label_formatter(&number);
+    mesh.light_line_style(WHITE).draw()?;
     for (name, colour, points) in series {
         let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
         let colour = *colour;
         line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    let mut names = chart.configure_series_labels();
+    names.position(SeriesLabelPosition::UpperRight); // curves fall
+    names.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     Ok(())
 }

@@ -102,7 +102,7 @@ pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
 mean unary potentials  {}
 variance of units      {}
 active units           {} of {} (variance over 0.01, {marginals})
-z* = z(eps)            {:.1}% at epsilon {}",
+z* = z(eps)            {:.1}% at epsilon {:.4}",
         config.dataset,
         config.latent,
         card.epoch,

@@ -209,15 +209,21 @@ impl Rows {
         Ok(())
     }
 
-    /// z* of one draw, and the ones of its code.
+    /// z* of one draw.
     fn draw(&mut self, structure: &AnyStructure, sample: usize, row: usize) -> Result<(), Error> {
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let draw = sample * LANES + row;
         let (h, noise) = (&self.h[row * p..][..p], &self.noise[draw * u..][..u]);
         let z = &mut self.z[draw * n..][..n];
         let found = self.work.argmax(structure, h, noise, z);
-        found.map_err(|e| e.in_example(self.chunk * LANES + row))?;
-        self.ones.set(draw, structure, z);
+        found.map(drop).map_err(|e| e.in_example(self.chunk * LANES + row))
+    }
+
+    /// z* of one draw, and the ones of its code for the decoder.
+    fn draw_code(&mut self, structure: &AnyStructure, sample: usize, row: usize) -> Result<(), Error> {
+        self.draw(structure, sample, row)?;
+        let (draw, n) = (sample * LANES + row, structure.variables());
+        self.ones.set(draw, structure, &self.z[draw * n..][..n]);
         Ok(())
     }
 
@@ -521,7 +527,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> WithNeighbours<'_, 'a, X> {
         for row in 0..rows.count {
             let image = (shared.bits, shared.batch[rows.chunk * LANES + row] as usize);
             for sample in 0..shared.samples {
-                rows.draw(shared.structure, sample, row)?;
+                rows.draw_code(shared.structure, sample, row)?;
                 let z = &rows.z[(sample * LANES + row) * n..][..n];
                 let losses = &mut rows.losses[..u];
                 let own = rows.neighbours.losses(w, shared.structure, z, decoder, image, losses);
@@ -608,7 +614,7 @@ impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Relax<'_, 'a, X> {
         rows.add_kl(shared)?;
         for sample in 0..shared.samples {
             for row in 0..rows.count {
-                rows.draw(shared.structure, sample, row)?;
+                rows.draw_code(shared.structure, sample, row)?;
                 let noise = &rows.noise[(sample * LANES + row) * u..][..u];
                 let code = &mut rows.perturbed[..u];
                 code.copy_from_slice(&rows.h[row * p..][..u]);
