@@ -62,6 +62,9 @@ for latent in supermodular pairwise; do
     "$gumbel" inspect "$out/fashion-${latent}15-85" --out "$out/couplings-$latent.png" > "$out/inspect-$latent.txt"
 done
 experiments/table.sh "$out"/*/
+for epoch in 10 25 30 85; do
+    experiments/at-epoch.sh $epoch "$out"/*/
+done
 for n in 15 25 40; do
     for latent in binary:$n supermodular:$n pairwise:$n; do
         for joint in off search; do

@@ -22,7 +22,7 @@ use std::path::PathBuf;
   gumbel evaluate runs/mnist-categorical50-direct-s0 --json
   gumbel sample runs/mnist-categorical50-direct-s0 --out grid.png
 
-Exit codes: 0 success, 1 failure, 2 usage."
+Exit codes: 0 success, 1 failure, 2 usage, 130 training stopped by a signal."
 )]
 pub struct Cli {
     /// Flags of all commands.
@@ -180,7 +180,7 @@ pub struct Settings {
     /// Gumbel draws per example [default: 1]
     #[arg(long, value_name = "M")]
     pub samples: Option<usize>,
-    /// Draws per image for paper_loss; 0: as the authors [default: 0]
+    /// Draws per image for paper_loss; 0: as the authors; exact and marginal always take the expectation [default: 0]
     #[arg(long, value_name = "M")]
     pub eval_samples: Option<usize>,
     /// Passes over the training images [default: 20]

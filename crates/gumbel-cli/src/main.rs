@@ -1,6 +1,6 @@
 //! The program `gumbel`: thin commands over the libraries.
 //!
-//! Exit codes: 0 success, 1 failure, 2 usage. An error is one line on stderr.
+//! Exit codes: 0 success, 1 failure, 2 usage, 130 stopped by a signal. An error is one line on stderr.
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +43,7 @@ fn finish(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure.to_string());
-            ExitCode::from(if failure.is_usage() { 2 } else { 1 })
+            ExitCode::from(failure.code())
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// Exit code of a training that a signal has stopped, as shells have it for Ctrl-C.
+pub const STOPPED: u8 = 130;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -14,18 +17,22 @@ pub enum Failure {
     /// Wrong usage that the parser cannot see.
     #[error("{0}")]
     Usage(String),
+    /// Stopped by a signal before the end.
+    #[error("{0}")]
+    Stopped(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
 }
 
 impl Failure {
-    /// Whether the exit code is 2.
-    pub fn is_usage(&self) -> bool {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
         match self {
-            Failure::Vae(e) => e.is_usage(),
-            Failure::Usage(_) => true,
-            _ => false,
+            Failure::Vae(e) if e.is_usage() => 2,
+            Failure::Usage(_) => 2,
+            Failure::Stopped(_) => STOPPED,
+            _ => 1,
         }
     }
 }

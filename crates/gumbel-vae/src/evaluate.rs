@@ -69,7 +69,7 @@ pub enum BoundKind {
     /// An unbiased estimate of the bound: exact KL, reconstruction at exact samples of q.
     Sampled,
     /// An estimate for the perturbed arg max instead of q: reconstruction at its samples, and a lower bound of its KL,
-    /// `ln |Z| - E[noise at the sample]`. It may lie below the true bound.
+    /// `ln |Z| - E[noise at the sample]`, or 0. It may lie below the true bound.
     PerturbAndMap,
 }
 
@@ -208,6 +208,8 @@ fn mean(
     }
     let n = count as f64;
     let kl = totals.kl / n;
+    // A bound of the KL from below may say less than nothing.
+    let kl = if states.is_none() && !structure.has_sums() { kl.max(0.0) } else { kl };
     let [paper, paper_kl] = totals.paper;
     let (paper_loss, paper_samples) = match structure.block(0) {
         Some(_) => (Some(paper / n + kl), protocol.paper_samples),

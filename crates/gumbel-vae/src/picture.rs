@@ -1,5 +1,6 @@
 //! Pictures of runs: grids of images and heat maps (PNG), learning curves (SVG).
 
+use crate::evaluate::BoundKind;
 use crate::store::write_atomic;
 use crate::train::Metrics;
 use crate::{Error, Result};
@@ -107,6 +108,7 @@ const COLOURS: [RGBColor; 8] = [
 
 /// Writes the curves of several runs, each with its name and metrics: `paper_loss`, `bound` and -ln p(x) of one split, one
 /// below the other, over epochs on the left and over the time of the training steps, without evaluation, on the right.
+/// Runs whose bounds are estimates are named so.
 /// What no run has is left out.
 pub fn comparison(path: &Path, split: &str, runs: &[(String, Vec<Metrics>)]) -> Result<()> {
     type Field = fn(&Metrics) -> Option<f64>;
@@ -117,7 +119,9 @@ pub fn comparison(path: &Path, split: &str, runs: &[(String, Vec<Metrics>)]) -> 
     let panel = |field: Field, axis: Axis| -> Vec<Series> {
         let lines = runs.iter().zip(COLOURS.iter().cycle()).map(|((name, metrics), colour)| {
             let points = metrics.iter().filter(|m| m.split == split).filter_map(|m| Some((axis(m), field(m)?)));
-            (name.clone(), *colour, points.collect::<Vec<_>>())
+            let estimate = metrics.iter().any(|m| m.split == split && m.bound_kind != BoundKind::Exact);
+            let name = if estimate { format!("{name} (estimates)") } else { name.clone() };
+            (name, *colour, points.collect::<Vec<_>>())
         });
         lines.filter(|s| !s.2.is_empty()).collect()
     };

@@ -13,8 +13,21 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Writes a whole file atomically.
+/// Writes a whole file atomically. A symbolic link is followed; a device or a pipe, which has no old content to lose, is
+/// written to.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let written = File::options().write(true).open(path).and_then(|mut file| file.write_all(bytes));
+            return written.map_err(|e| Error::io("write", path, e));
+        }
+        _ => {}
+    }
+    let target = fs::canonicalize(path);
+    replace(target.as_deref().unwrap_or(path), bytes).map_err(|e| Error::io("write", path, e))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = temporary(path);
     let written = (|| {
         let mut file = File::create(&temporary)?;
@@ -27,10 +40,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         Ok(())
     })();
-    written.map_err(|e| {
+    if written.is_err() {
         fs::remove_file(&temporary).ok();
-        Error::io("write", path, e)
-    })
+    }
+    written
 }
 
 /// The temporary name of a file: hidden, in the same folder, always the same, so that a rest of a killed process is
@@ -212,6 +225,27 @@ mod tests {
             moments: vec![Moments { first: vec![1.0, 2.0], second: vec![3.0, 4.0] }; 14],
             state: "{\"epoch\":3}\nsecond line".into(),
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_pipes_are_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "old").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        write_atomic(&at("link"), b"new").unwrap();
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert_eq!(fs::read(at("file")).unwrap(), b"new");
+
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = at("pipe");
+            move || fs::read(pipe).unwrap()
+        });
+        write_atomic(&at("pipe"), b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(write_atomic(folder.path(), b"").unwrap_err().to_string().contains("cannot write"));
     }
 
     #[test]

@@ -248,9 +248,13 @@ pub fn train(
     let files = Files::new(folder);
     let _lock = prepare(config, &files, start)?;
     let mut run = Run { config, data, files, executor, state: State::default(), step: 0, count, began: Instant::now() };
-    if start == Start::Resume && run.files.checkpoint().exists() {
-        run.restore()?;
-        observer.note(&format!("resumed at step {} of {}", run.step, run.total()));
+    if start == Start::Resume {
+        if run.files.checkpoint().exists() {
+            run.restore()?;
+            observer.note(&format!("resumed at step {} of {}", run.step, run.total()));
+        } else {
+            observer.note("no checkpoint in the folder: the run starts at its beginning");
+        }
     }
     run.go(observer)
 }

@@ -25,6 +25,10 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     let seconds = began.elapsed().as_secs_f64();
     let line = train::line(&e, card.epoch, card.step, command.split, schedules, None, (seconds, 0.0));
     if common.json {
+        // The times of a training line are not those of an evaluation.
+        let mut line = serde_json::to_value(&line).expect("our records are plain data");
+        let fields = line.as_object_mut().expect("a line of metrics");
+        fields.retain(|name, _| !["train_seconds", "step_ms"].contains(&name.as_str()));
         return output::json(&line);
     }
     let samples =
@@ -137,7 +141,16 @@ pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
     let mut runs = vec![];
     for run in &command.runs {
         let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned();
-        runs.push((name, train::read_metrics(run)?));
+        let metrics = train::read_metrics(run)?;
+        if !metrics.iter().any(|m| m.split == command.split.to_string()) {
+            return Err(Failure::Other(format!(
+                "{}: expected metrics of the split {}, found {} lines without them",
+                run.display(),
+                command.split,
+                metrics.len()
+            )));
+        }
+        runs.push((name, metrics));
     }
     picture::comparison(&command.out, &command.split.to_string(), &runs)?;
     written(common, &command.out)

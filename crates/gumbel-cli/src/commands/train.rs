@@ -4,6 +4,7 @@ use super::load;
 use crate::args::{Common, Train};
 use crate::output::{self, Failure};
 use gumbel_vae::config::TrainConfig;
+use gumbel_vae::evaluate::BoundKind;
 use gumbel_vae::train::{Files, Metrics, Observer, Start, Summary, train};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
@@ -23,12 +24,13 @@ pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
     match outcome.summary {
         Some(summary) if common.json => output::json(&summary)?,
         Some(summary) => output::line(&report(&summary, &folder.display().to_string()))?,
-        None if common.quiet => {}
-        None => output::note(&format!(
-            "gumbel: stopped at step {}, checkpoint saved; continue with: gumbel train --resume --out {}",
-            outcome.steps,
-            folder.display()
-        )),
+        None => {
+            return Err(Failure::Stopped(format!(
+                "stopped at step {}, checkpoint saved; continue with: gumbel train --resume --out {}",
+                outcome.steps,
+                folder.display()
+            )));
+        }
     }
     Ok(())
 }
@@ -80,7 +82,7 @@ impl Watch {
         let heard = stop.clone();
         let handler = ctrlc::set_handler(move || {
             if heard.swap(true, Ordering::SeqCst) {
-                std::process::exit(130); // asked twice: at once, the last checkpoint stands
+                std::process::exit(output::STOPPED.into()); // asked twice: at once, the last checkpoint stands
             }
         });
         handler.map_err(|e| Failure::Other(format!("cannot listen for Ctrl-C: {e}")))?;
@@ -133,8 +135,13 @@ impl Observer for Watch {
 /// The result for people.
 fn report(s: &Summary, folder: &str) -> String {
     let nll = s.test.nll.map_or(String::new(), |n| format!(", -ln p(x) {n:.3}"));
+    let kind = match s.test.bound_kind {
+        BoundKind::Exact => "",
+        BoundKind::Sampled => " (estimate)",
+        BoundKind::PerturbAndMap => " (estimate for the perturbed arg max)",
+    };
     format!(
-        "{}, {}, {}, KL {}, {} epochs, seed {}: test bound {:.3} nats{nll} at epoch {} ({:.3} at the last), {:.1} s
+        "{}, {}, {}, KL {}, {} epochs, seed {}: test bound{kind} {:.3} nats{nll} at epoch {} ({:.3} at the last), {:.1} s
 pictures: {folder}/samples.png, reconstructions.png, curves.svg",
         s.dataset,
         s.latent,
