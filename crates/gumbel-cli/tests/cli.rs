@@ -228,6 +228,10 @@ fn couplings_and_curves_are_drawn() {
         assert!(svg.contains(part), "{part} is not in the picture");
     }
     fails(&gumbel(&["curves", &path("none"), "--out", &path("x.svg")]), 1, &["metrics.jsonl"]);
+    fails(&gumbel(&["curves", &path("plain"), "--out", &path("x.png")]), 2, &["x.png", ".svg"]);
+    fails(&gumbel(&["sample", &path("plain"), "--out", &path("x.jpg")]), 2, &["x.jpg", ".png"]);
+    fs::write(path("chosen") + "/metrics.jsonl", "").unwrap();
+    fails(&gumbel(&["curves", &path("plain"), &path("chosen"), "--out", &path("x.svg")]), 1, &["chosen", "0 lines"]);
     fs::write(path("plain") + "/metrics.jsonl", "{}\n").unwrap();
     fails(&gumbel(&["curves", &path("plain"), "--out", &path("x.svg")]), 1, &["metrics.jsonl", "line 1"]);
 }

@@ -66,6 +66,7 @@ paper_loss     {}",
 
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
+    expect_ending(&command.out, "png")?;
     let (config, mut model, card) = train::open(&command.run)?;
     train::samples(model.model(), config.seed, (card.height, card.width), &command.out, command.rows)?;
     written(common, &command.out)
@@ -73,6 +74,7 @@ pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
 
 /// Draws test images beside their reconstructions.
 pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure> {
+    expect_ending(&command.out, "png")?;
     let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
     train::reconstructions(model.model(), &config, &data, &command.out)?;
@@ -81,6 +83,7 @@ pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure
 
 /// Shows what a model has learned.
 pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
+    command.out.as_deref().map_or(Ok(()), |out| expect_ending(out, "png"))?;
     let (config, mut model, card) = train::open(&command.run)?;
     let data = matching(common, &config, &card, &command.run)?;
     let found = inspect::inspect(model.model(), &config, &data, card.step, command.limit)?;
@@ -138,6 +141,7 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
 
 /// Draws the curves of several runs.
 pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
+    expect_ending(&command.out, "svg")?;
     let mut runs = vec![];
     for run in &command.runs {
         let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned();
@@ -172,6 +176,16 @@ fn matching(common: &Common, config: &TrainConfig, card: &ModelCard, run: &Path)
         )));
     }
     Ok(data)
+}
+
+/// A picture whose name promises another format would open nowhere; a name without an ending promises nothing.
+fn expect_ending(path: &Path, ending: &str) -> Result<(), Failure> {
+    match path.extension() {
+        Some(found) if !found.eq_ignore_ascii_case(ending) => {
+            Err(Failure::Usage(format!("--out {}: expected a name that ends in .{ending}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn written(common: &Common, path: &Path) -> Result<(), Failure> {
