@@ -4,20 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/categorical}
-gumbel=${CARGO_TARGET_DIR:-target}/release/gumbel
-cargo build --release --quiet
-mkdir -p "$out"
-
-train() { # name, flags...
-    local run=$out/$1
-    shift
-    if [ -f "$run/summary.json" ]; then return; fi
-    if [ -d "$run" ]; then
-        "$gumbel" train --resume --out "$run" || "$gumbel" train --overwrite --out "$run" "$@"
-    else
-        "$gumbel" train --out "$run" "$@"
-    fi
-}
+source experiments/train.sh
 
 # The authors' code at 25 epochs.
 for seed in 0 1 2; do

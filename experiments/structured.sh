@@ -5,20 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/structured}
-gumbel=${CARGO_TARGET_DIR:-target}/release/gumbel
-cargo build --release --quiet
-mkdir -p "$out"
-
-train() { # name, flags...
-    local run=$out/$1
-    shift
-    if [ -f "$run/summary.json" ]; then return; fi
-    if [ -d "$run" ]; then
-        "$gumbel" train --resume --out "$run" || "$gumbel" train --overwrite --out "$run" "$@"
-    else
-        "$gumbel" train --out "$run" "$@"
-    fi
-}
+source experiments/train.sh
 all="binary supermodular pairwise"
 
 # Figure 3b, without the KL term in training as the authors' code: paper_loss 169.93 unstructured and 159.31 max-flow

@@ -1,0 +1,16 @@
+# For the scripts beside it, which say `source`: builds the program, makes the folder `$out`, and trains runs in it. Runs that
+# were killed go on where they stopped, finished ones are kept.
+gumbel=${CARGO_TARGET_DIR:-target}/release/gumbel
+cargo build --release --quiet
+mkdir -p "$out"
+
+train() { # name, flags...
+    local run=$out/$1
+    shift
+    if [ -f "$run/summary.json" ]; then return; fi
+    if [ -f "$run/checkpoint/latest.safetensors" ]; then
+        "$gumbel" train --resume --out "$run"
+    else
+        "$gumbel" train --overwrite --out "$run" "$@"
+    fi
+}
