@@ -458,14 +458,16 @@ impl<E: Encoder, D: Decoder, S: Sums + Clone> Autodiff<E, D, S> {
         }
         while !active.is_empty() {
             let mut still = vec![];
-            for ((b, own), losses) in active.into_iter().zip(own).zip(losses.chunks_exact(u)) {
-                if let Some(gain) = search(b).improve(own, losses, &mut moved[b * n..][..n]) {
+            for ((b, own), losses) in active.into_iter().zip(&own).zip(losses.chunks_exact(u)) {
+                if let Some(gain) = search(b).improve(*own, losses, &mut moved[b * n..][..n]) {
                     gains[b] += gain;
                     still.push(b);
                 }
             }
-            (own, losses) = around(moved, &still);
             active = still;
+            if !active.is_empty() {
+                (own, losses) = around(moved, &active);
+            }
         }
         gains
     }

@@ -17,7 +17,7 @@ use crate::config::{EstimatorName, TrainConfig};
 use crate::engine::Autodiff;
 use crate::fused::{Bits, Fused};
 use crate::model::{Decoder, Encoder};
-use crate::table::{self, StateTable, expectations};
+use crate::table::{self, Draws, StateTable, expectations};
 use crate::{Error, Result, host, likelihood};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{AnyStructure, Categorical, Code, Structure, Sums};
@@ -281,7 +281,8 @@ fn with_table(
                 // Exact samples of q, as distributed as the arg max of perturbed potentials.
                 let mut u = vec![0.0; samples];
                 noise.at_row(b).uniform(&mut u);
-                u.iter().map(|u| losses[table::draw(q, *u)] as f64).sum::<f64>() / samples as f64
+                let draws = Draws::new(q);
+                u.iter().map(|u| losses[draws.draw(*u)] as f64).sum::<f64>() / samples as f64
             }
             _ => found.loss,
         };

@@ -187,27 +187,39 @@ fn extreme(x: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
     lanes.into_iter().chain(rest.iter().copied()).fold(x[0], of)
 }
 
-/// The state that a uniform number in (0, 1) draws under weights; by sums of pieces, which vectorise, and then one by one.
-pub(crate) fn draw(weights: &[f32], uniform: f32) -> usize {
-    let sum = |piece: &[f32]| vectorised!(piece_sum(piece));
-    let total: f64 = weights.chunks(PIECE).map(sum).sum();
-    let mut rest = uniform as f64 * total;
-    let mut last = 0; // rounding may leave a little at the end: then it is the last possible state
-    for (p, piece) in weights.chunks(PIECE).enumerate() {
-        let all = sum(piece);
-        if rest >= all {
-            rest -= all;
-            continue;
-        }
-        for (s, w) in piece.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-            last = p * PIECE + s;
-            rest -= *w as f64;
-            if rest < 0.0 {
-                return last;
+/// Draws states under weights: by sums of pieces, which vectorise and are taken once, and then one by one.
+pub(crate) struct Draws<'a> {
+    weights: &'a [f32],
+    sums: Vec<f64>,
+    total: f64,
+}
+
+impl<'a> Draws<'a> {
+    pub(crate) fn new(weights: &'a [f32]) -> Self {
+        let sums: Vec<f64> = weights.chunks(PIECE).map(|piece| vectorised!(piece_sum(piece))).collect();
+        let total = sums.iter().sum();
+        Draws { weights, sums, total }
+    }
+
+    /// The state that a uniform number in (0, 1) draws.
+    pub(crate) fn draw(&self, uniform: f32) -> usize {
+        let mut rest = uniform as f64 * self.total;
+        let mut last = 0; // rounding may leave a little at the end: then it is the last possible state
+        for (p, (piece, sum)) in self.weights.chunks(PIECE).zip(&self.sums).enumerate() {
+            if rest >= *sum && p + 1 < self.sums.len() {
+                rest -= sum;
+                continue;
+            }
+            for (s, w) in piece.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+                last = p * PIECE + s;
+                rest -= *w as f64;
+                if rest < 0.0 {
+                    return last;
+                }
             }
         }
+        last
     }
-    last
 }
 
 #[inline(always)]
@@ -269,14 +281,15 @@ mod tests {
                 sum += *w as f64;
                 *c = sum;
             });
+            let draws = Draws::new(&w);
             for i in 0..400 {
                 let u = (i as f32 + 0.5) / 400.0;
-                let found = draw(&w, u);
+                let found = draws.draw(u);
                 let before = if found == 0 { 0.0 } else { cumulative[found - 1] };
                 let (at, slack) = (u as f64 * sum, 1e-5 * sum);
                 assert!(w[found] > 0.0 && before - slack <= at && at <= cumulative[found] + slack, "{states} {u}");
             }
-            assert!(w[draw(&w, 1.0)] > 0.0);
+            assert!(w[draws.draw(1.0)] > 0.0);
         }
     }
 
