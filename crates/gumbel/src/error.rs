@@ -44,6 +44,16 @@ pub enum Error {
         /// What is allowed.
         expected: String,
     },
+    /// A setting is outside its range, or contradicts another one.
+    #[error("{name} = {value}: expected {expected}")]
+    Setting {
+        /// The key.
+        name: String,
+        /// The value found.
+        value: String,
+        /// What is allowed.
+        expected: String,
+    },
     /// A slice has the wrong length.
     #[error("{what} has {found} values: expected {expected}")]
     Length {
@@ -89,6 +99,11 @@ pub enum Error {
 impl Error {
     pub(crate) fn range(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
         Error::Range { name, value: value.to_string(), expected: expected.into() }
+    }
+
+    /// A setting outside its range, or in contradiction to another one.
+    pub fn setting(name: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::Setting { name: name.into(), value: value.to_string(), expected: expected.into() }
     }
 
     /// Says in which example of a batch it happened.

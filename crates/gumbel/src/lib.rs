@@ -47,7 +47,9 @@
 mod error;
 pub mod estimator;
 pub mod math;
+pub mod network;
 pub mod noise;
+pub mod registry;
 pub mod schedule;
 pub mod structure;
 

@@ -1,0 +1,1 @@
+//! The CPU engine: multi-layer perceptrons on binary images, written out.

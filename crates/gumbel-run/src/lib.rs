@@ -1,0 +1,1 @@
+//! What a run is: configuration, training loop, evaluation, folder, metrics, checkpoints, pictures.

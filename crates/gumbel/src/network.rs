@@ -1,0 +1,77 @@
+//! Parameters of networks in host memory: how they begin, how they are stored, and how engines exchange them.
+
+use crate::noise::{Noise, Purpose};
+
+/// A named parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// Path in the module, such as `layers.0.weight`.
+    pub name: String,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub values: Vec<f32>,
+}
+
+/// Parameters of an encoder and a decoder, each in the order of its layers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parameters {
+    /// Those of the encoder.
+    pub encoder: Vec<Named>,
+    /// Those of the decoder.
+    pub decoder: Vec<Named>,
+}
+
+impl Parameters {
+    /// All, the encoder's first: the order of the optimiser.
+    pub fn all(&self) -> impl Iterator<Item = &Named> {
+        self.encoder.iter().chain(&self.decoder)
+    }
+
+    /// Number of trained numbers.
+    pub fn count(&self) -> usize {
+        self.all().map(|p| p.values.len()).sum()
+    }
+}
+
+/// First and second moment of one parameter in Adam.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Moments {
+    /// Mean of the gradients.
+    pub first: Vec<f32>,
+    /// Mean of the squared gradients.
+    pub second: Vec<f32>,
+}
+
+/// Everything that training changes in a model: what a checkpoint holds of an engine.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Snapshot {
+    /// The parameters.
+    pub parameters: Parameters,
+    /// Moments in the order of [`Parameters::all`]; empty before the first step.
+    pub moments: Vec<Moments>,
+    /// Steps of the optimiser.
+    pub steps: u64,
+}
+
+/// Initial parameters of a multi-layer perceptron with layers of the given widths, at least two: weights `[inputs, outputs]`
+/// and biases, uniform in ±1/sqrt(inputs). The numbers depend on `(seed, stream)` only.
+pub fn perceptron(widths: &[usize], seed: u64, stream: u64) -> Vec<Named> {
+    assert!(widths.len() >= 2, "a perceptron needs an input and an output width");
+    let layers = widths.windows(2).enumerate().flat_map(|(l, pair)| {
+        let (inputs, outputs) = (pair[0], pair[1]);
+        let bound = 1.0 / (inputs as f32).sqrt();
+        let draw = |part: u64, len: usize| {
+            let mut x = vec![0.0; len];
+            Noise::new(seed, Purpose::Init, stream << 32 | (l as u64) << 1 | part).uniform(&mut x);
+            x.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
+            x
+        };
+        let name = |part: &str| format!("layers.{l}.{part}");
+        [
+            Named { name: name("weight"), shape: vec![inputs, outputs], values: draw(0, inputs * outputs) },
+            Named { name: name("bias"), shape: vec![outputs], values: draw(1, outputs) },
+        ]
+    });
+    layers.collect()
+}
