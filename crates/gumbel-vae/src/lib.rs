@@ -35,7 +35,6 @@ pub mod executor;
 pub mod fused;
 mod host;
 pub mod inspect;
-pub mod likelihood;
 pub mod model;
 pub mod picture;
 pub mod store;

@@ -54,6 +54,12 @@ pub enum Error {
         /// What is allowed.
         expected: String,
     },
+    /// What was asked for failed outside of this crate, or a model is not the one that was expected.
+    #[error("{detail}")]
+    Failed {
+        /// What was expected, and what was found.
+        detail: String,
+    },
     /// A slice has the wrong length.
     #[error("{what} has {found} values: expected {expected}")]
     Length {

@@ -75,7 +75,7 @@ pub fn argmax(x: &[f32]) -> Option<usize> {
 /// `exp(x)` for `x <= 0`, to the rounding of f32 (2 ulp), zero below -87 where f32 turns subnormal; written so that
 /// loops over it are vectorised.
 #[inline(always)]
-pub(crate) fn exp_nonpositive(x: f32) -> f32 {
+pub fn exp_nonpositive(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_145_75; // 15 bits: its products with small integers are exact
     const LN_2_LOW: f32 = 1.428_606_8e-6;
     // Adding 1.5 * 2^23 rounds to an integer n, which then stands in the low bits.
@@ -90,6 +90,32 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     }
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
     if x >= -87.0 { sum * power } else { 0.0 }
+}
+
+/// ln(1 + y) for 0 <= y <= 1, through the series of atanh: ln(1 + y) = 2 atanh(y / (2 + y)).
+#[inline(always)]
+fn ln_1p_of_fraction(y: f32) -> f32 {
+    let s = y / (2.0 + y);
+    let t = s * s;
+    let mut p = 1.0 / 13.0f32;
+    for c in [1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0, 1.0] {
+        p = p * t + c;
+    }
+    2.0 * s * p
+}
+
+/// `ln(1 + exp(t))`, finite for every finite t, to a few units in the last place.
+#[inline(always)]
+pub fn softplus(t: f32) -> f32 {
+    t.max(0.0) + ln_1p_of_fraction(exp_nonpositive(-t.abs()))
+}
+
+/// `1 / (1 + exp(-t))`, to a few units in the last place.
+#[inline(always)]
+pub fn sigmoid(t: f32) -> f32 {
+    let e = exp_nonpositive(-t.abs());
+    let r = 1.0 / (1.0 + e);
+    if t >= 0.0 { r } else { e * r }
 }
 
 /// `ln(x)` for normal x > 0, to about one unit in the last place, also near 1; written so that loops over it are vectorised.
@@ -122,6 +148,22 @@ pub(crate) fn ln_positive(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn grid() -> impl Iterator<Item = f32> {
+        (-200_000..=200_000).map(|i| i as f32 * 5e-4).chain([0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, 3e38, -3e38])
+    }
+
+    #[test]
+    fn approximations_are_accurate_everywhere() {
+        for t in grid() {
+            let exact = (t as f64).max(0.0) + (-(t as f64).abs()).exp().ln_1p();
+            let error = (softplus(t) as f64 - exact).abs();
+            assert!(error <= 4e-7 * exact + 1e-37, "softplus({t}) = {}, expected {exact}", softplus(t));
+            let exact = 1.0 / (1.0 + (-(t as f64)).exp());
+            let error = (sigmoid(t) as f64 - exact).abs();
+            assert!(error <= 4e-7 * exact + 1e-37, "sigmoid({t}) = {}, expected {exact}", sigmoid(t));
+        }
+    }
 
     #[test]
     fn the_logarithm_is_exact_to_the_rounding() {

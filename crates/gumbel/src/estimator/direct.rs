@@ -9,7 +9,7 @@
 //! with the same noise gamma, on the unary potentials only, in both. `loss(z)` is replaced by its separable
 //! approximation around z*, the sum of [neighbour losses](crate::structure::Code) over the unary statistics of z; for
 //! one K-way variable this is the loss itself. So z(eps) is the arg max of the same structure with other unary
-//! potentials, and where z* was found with the same [`Workspace`] it is found from there. The gradient stands at all
+//! potentials, and is found from where the solver stood at z*. The gradient stands at all
 //! potentials, those of pairs too.
 //!
 //! **KL by perturbation**: where the Gibbs distribution has no tractable sums, so has its KL no gradient. If every value
@@ -28,10 +28,99 @@
 //! References: the paper; for the entropy, Maji, Hazan, Jaakkola, "Active boundary annotation using random MAP
 //! perturbations", AISTATS 2014.
 
-use super::{Estimator, Example, Needs, Workspace, difference};
+use super::measure::{Measure, ZERO_GRADIENT_RATE};
+use super::piece::Row;
+use super::registry::{EPSILON, EstimatorEntry, PAPER};
+use super::{DirectJoint, Estimator, Moment, Perturbation, Piece, Search, difference, enumerable, independent};
 use crate::Error;
 use crate::math::softmax_in_place;
-use crate::structure::{Structure, add, check_numbers};
+use crate::oracle::{Oracle, Questions};
+use crate::registry::{Kind, Setting, Settings};
+use crate::schedule::Annealing;
+use crate::structure::{AnyStructure, Code, Structure, add, check_numbers};
+
+/// Of direct: differences to both sides.
+const TWO_SIDED: Setting = Setting {
+    name: "two-sided",
+    kind: Kind::Switch,
+    default: "false",
+    value: "BOOL",
+    help: "differences to both sides, with a bias of order epsilon²",
+};
+/// Of direct: the conditional expectation instead of a sample.
+const RAO_BLACKWELL: Setting = Setting {
+    name: "rao-blackwell",
+    kind: Kind::Switch,
+    default: "false",
+    value: "BOOL",
+    help: "the conditional expectation of the difference instead of a sample",
+};
+/// Of direct: the loss of the second arg max.
+const JOINT: Setting = Setting {
+    name: "joint",
+    kind: Kind::Choice(&["off", "exact", "search"]),
+    default: "off",
+    value: "NAME",
+    help: "loss of the second arg max: off, the separable approximation around the sample; exact, the true one of every \
+           state (up to 32768); search, a local search with true losses",
+};
+/// Of direct: what is perturbed.
+const NOISE: Setting = Setting {
+    name: "noise",
+    kind: Kind::Choice(&["unary", "full"]),
+    default: "unary",
+    value: "NAME",
+    help: "what is perturbed: unary potentials, or full, every state, with joint = exact",
+};
+
+/// Direct optimisation in the registry.
+pub(super) fn entry() -> EstimatorEntry {
+    EstimatorEntry::new("direct", "direct optimisation through arg max, the paper's", build)
+        .settings(EPSILON.settings.iter().copied().chain([TWO_SIDED, RAO_BLACKWELL, JOINT, NOISE]))
+        .schedules(&[EPSILON])
+        .costs("z* and its one-coordinate changes (joint: all states; search: again at every move)", "1")
+        .quality(
+            "of order epsilon (two-sided: epsilon²), of the separable approximation's loss",
+            "grows like 1 / epsilon; Rao-Blackwellised smaller, zero for one variable",
+        )
+        .paper_samples(PAPER)
+}
+
+fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estimator>, Error> {
+    let schedule = EPSILON.annealing(settings)?;
+    let (two, rao, joint) = (settings.switch("two-sided"), settings.switch("rao-blackwell"), settings.text("joint"));
+    let full = settings.text("noise") == "full";
+    let refused =
+        |name: &str, expected: &str| Err(Error::setting(name, settings.get(name).expect("one of ours"), expected));
+    let direct = Direct {
+        sides: if two { Sides::Two } else { Sides::One },
+        schedule: Some(schedule),
+        kl_inside: !structure.has_sums(),
+        ..Direct::new(schedule.at(0))?
+    };
+    if rao {
+        independent(structure, "rao-blackwell")?;
+    }
+    if full || joint == "exact" {
+        enumerable(structure)?;
+    }
+    match joint {
+        "off" | "search" if full => refused("noise", "unary, or full with joint = exact"),
+        "off" if rao => Ok(Box::new(direct.rao_blackwell())),
+        "off" => Ok(Box::new(direct)),
+        _ if rao => refused("joint", "off with rao-blackwell = true"),
+        "search" if two => refused("joint", "off or exact with two-sided = true"),
+        "search" if structure.code() == Code::Indicators => refused(
+            "joint",
+            "off or exact: the search changes one variable at a time, which leaves this latent's states",
+        ),
+        "search" => Ok(Box::new(Search::new(direct))),
+        _ => {
+            let perturbation = if full { Perturbation::Full } else { Perturbation::Unary };
+            Ok(Box::new(DirectJoint::new(direct, perturbation)))
+        }
+    }
+}
 
 /// Which differences are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +139,10 @@ pub struct Direct {
     sides: Sides,
     /// Weight of the KL term.
     kl: f32,
+    /// Where epsilon comes from in training.
+    schedule: Option<Annealing>,
+    /// Whether the weight of the KL term follows training.
+    kl_inside: bool,
 }
 
 impl Direct {
@@ -58,12 +151,17 @@ impl Direct {
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(Error::range("epsilon", epsilon, "a finite number greater than 0"));
         }
-        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0 })
+        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, kl_inside: false })
     }
 
     /// epsilon, in units of 1 / nat.
     pub fn epsilon(&self) -> f32 {
         self.epsilon
+    }
+
+    /// Whether it is one-sided or two-sided.
+    pub fn sided(&self) -> Sides {
+        self.sides
     }
 
     /// Chooses one-sided or two-sided differences.
@@ -114,32 +212,39 @@ impl Direct {
     }
 }
 
-impl<S: Structure> Estimator<S> for Direct {
-    fn needs(&self) -> Needs {
-        Needs::Neighbours
+impl Direct {
+    /// The values of a moment of training.
+    pub(super) fn set(&mut self, moment: &Moment) {
+        if let Some(schedule) = &self.schedule {
+            self.epsilon = schedule.at(moment.step);
+        }
+        if self.kl_inside {
+            self.kl = moment.kl_weight;
+        }
     }
 
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error> {
-        check_numbers("loss", example.losses)?;
+    /// Whether the KL is in the perturbation.
+    pub(super) fn kl_inside(&self) -> bool {
+        self.kl_inside
+    }
+
+    /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether both
+    /// arg maxima coincide.
+    pub(super) fn example<S: Structure>(&self, structure: &S, row: &mut Row<'_, S>, scale: f32) -> Result<bool, Error> {
+        check_numbers("loss", row.losses)?;
         let u = structure.unary();
-        let Workspace { first, towards, away, solver, warm, .. } = work;
+        let super::Workspace { first, towards, away, solver, warm, .. } = &mut *row.work;
         let perturbed = &mut first[..structure.potentials()];
         let mut known = std::mem::take(warm);
         let mut solve = |shift: f32, assignment: &mut [u32]| -> Result<(), Error> {
-            perturbed.copy_from_slice(example.potentials);
+            perturbed.copy_from_slice(row.potentials);
             if self.kl != 0.0 {
                 let keep = 1.0 + shift * self.kl;
                 perturbed.iter_mut().for_each(|h| *h *= keep);
                 known = false; // the potentials of pairs have changed too
             }
-            add(&mut perturbed[..u], example.noise, 1.0);
-            add(&mut perturbed[..u], example.losses, shift);
+            add(&mut perturbed[..u], row.noise, 1.0);
+            add(&mut perturbed[..u], row.losses, shift);
             match std::mem::replace(&mut known, true) {
                 true => structure.resolve(perturbed, assignment, solver),
                 false => structure.argmax(perturbed, assignment, solver),
@@ -147,24 +252,56 @@ impl<S: Structure> Estimator<S> for Direct {
             .map(drop)
         };
         let (back, ahead) = self.shifts();
-        towards.copy_from_slice(example.assignment);
+        towards.copy_from_slice(row.assignment);
         solve(ahead, towards)?;
         let from = match self.sides {
-            Sides::One => example.assignment,
+            Sides::One => &*row.assignment,
             Sides::Two => {
                 away.copy_from_slice(towards);
                 solve(back, away)?;
                 &away[..]
             }
         };
-        example.moved.iter_mut().zip(&*towards).for_each(|(m, z)| *m = *z);
-        if towards == from {
-            return Ok(Some(true));
+        row.moved.copy_from_slice(towards);
+        if *towards == from {
+            return Ok(true);
         }
         let scale = scale / (back - ahead);
-        structure.add_statistics(from, scale, example.gradient);
-        structure.add_statistics(towards, -scale, example.gradient);
-        Ok(Some(false))
+        structure.add_statistics(from, scale, row.gradient);
+        structure.add_statistics(towards, -scale, row.gradient);
+        Ok(false)
+    }
+}
+
+impl<S: Structure> Estimator<S> for Direct {
+    fn questions(&self, _: &S) -> Questions {
+        Questions::AROUND
+    }
+
+    fn takes_kl(&self, _: &S) -> bool {
+        self.kl_inside
+    }
+
+    fn measures(&self) -> &'static [Measure] {
+        &[ZERO_GRADIENT_RATE]
+    }
+
+    fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
+        self.set(moment);
+        Ok(())
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, scale) = (piece.structure, piece.scale);
+        for sample in 0..piece.samples {
+            piece.draw(sample)?;
+            piece.ask_around(oracle)?;
+            let count =
+                piece.each(sample, [structure.unary(), 0], |row| self.example(structure, row, scale).map(Some))?;
+            piece.tallies[0].add(count.same as f64, count.asked as f64);
+            piece.follow_sample(sample, oracle)?;
+        }
+        Ok(())
     }
 }
 
@@ -173,25 +310,34 @@ impl<S: Structure> Estimator<S> for Direct {
 pub struct DirectExpectation(Direct);
 
 impl<S: Structure> Estimator<S> for DirectExpectation {
-    fn needs(&self) -> Needs {
-        Needs::Neighbours
+    fn questions(&self, _: &S) -> Questions {
+        Questions::AROUND
     }
 
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error> {
-        check_numbers("potential", example.potentials)?;
-        check_numbers("loss", example.losses)?;
-        for i in 0..structure.variables() {
-            let block = structure.block(i).ok_or(Error::Coupled { estimator: "direct with rao-blackwell" })?;
-            let gradient = &mut example.gradient[block.clone()];
-            let work = [&mut work.first[block.clone()], &mut work.second[block.clone()]];
-            self.0.expectation(&example.potentials[block.clone()], &example.losses[block], scale, gradient, work);
+    fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
+        self.0.set(moment);
+        Ok(())
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, scale) = (piece.structure, piece.scale);
+        for sample in 0..piece.samples {
+            piece.draw(sample)?;
+            piece.ask_around(oracle)?;
+            piece.each(sample, [structure.unary(), 0], |row| {
+                check_numbers("potential", row.potentials)?;
+                check_numbers("loss", row.losses)?;
+                for i in 0..structure.variables() {
+                    let block = structure.block(i).ok_or(Error::Coupled { estimator: "direct with rao-blackwell" })?;
+                    let gradient = &mut row.gradient[block.clone()];
+                    let work = [&mut row.work.first[block.clone()], &mut row.work.second[block.clone()]];
+                    let (h, losses) = (&row.potentials[block.clone()], &row.losses[block]);
+                    self.0.expectation(h, losses, scale, gradient, work);
+                }
+                Ok(None)
+            })?;
+            piece.follow_sample(sample, oracle)?;
         }
-        Ok(None)
+        Ok(())
     }
 }

@@ -8,10 +8,22 @@
 //! - No bias, no variance. Note that it is proportional to q: a state whose q is nearly zero hardly moves.
 //! - The decoder follows the expected loss: the weights are q.
 
-use super::{Estimator, Example, Needs, Workspace, centred};
+use super::registry::EstimatorEntry;
+use super::{Estimator, Follows, Piece, centred, enumerable};
 use crate::Error;
 use crate::math::softmax_in_place;
+use crate::oracle::{Followed, Oracle, Questions};
 use crate::structure::{Structure, add, check_numbers};
+
+/// Enumeration in the registry.
+pub(super) fn entry() -> EstimatorEntry {
+    EstimatorEntry::new("exact", "the exact gradient of the bound by enumeration, the paper's \"unbiased\"", |_, z| {
+        enumerable(z)?;
+        Ok(Box::new(Exact))
+    })
+    .costs("all states", "all states")
+    .quality("none", "none")
+}
 
 /// Exact gradient of the expected loss by enumeration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,25 +36,33 @@ pub(super) fn probabilities<S: Structure>(structure: &S, potentials: &[f32], q: 
 }
 
 impl<S: Structure> Estimator<S> for Exact {
-    fn needs(&self) -> Needs {
-        Needs::States
+    fn questions(&self, _: &S) -> Questions {
+        Questions::STATES
     }
 
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error> {
-        check_numbers("potential", example.potentials)?;
-        check_numbers("loss", example.losses)?;
-        let states = example.losses.len();
-        let (q, terms) = (&mut work.first[..states], &mut work.second[..states]);
-        probabilities(structure, example.potentials, q);
-        add(example.weights, q, scale);
-        centred(q, example.losses, |s, g| terms[s] = scale * g);
-        structure.add_weighted_statistics(terms, example.gradient, &mut work.towards, &mut work.solver);
-        Ok(None)
+    fn follows(&self) -> Follows {
+        Follows::States
+    }
+
+    fn is_random(&self) -> bool {
+        false
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, scale) = (piece.structure, piece.scale);
+        let states = piece.ask_states(oracle)?;
+        piece.each(0, [states, states], |row| {
+            check_numbers("potential", row.potentials)?;
+            check_numbers("loss", row.losses)?;
+            let work = &mut *row.work;
+            let (q, terms) = (&mut work.first[..states], &mut work.second[..states]);
+            probabilities(structure, row.potentials, q);
+            row.weights.fill(0.0);
+            add(row.weights, q, scale);
+            centred(q, row.losses, |s, g| terms[s] = scale * g);
+            structure.add_weighted_statistics(terms, row.gradient, &mut work.towards, &mut work.solver);
+            Ok(None)
+        })?;
+        oracle.follow(Followed::States(&piece.memory.weights[..piece.of.len() * states]))
     }
 }

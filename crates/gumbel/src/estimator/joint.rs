@@ -19,9 +19,12 @@
 //!
 //! Reference: the paper, Theorem 1, which is about full noise.
 
-use super::{Direct, Estimator, Example, Needs, Workspace, enumerable};
+use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
+use super::piece::{Row, Workspace, room};
+use super::{Direct, Estimator, Moment, Piece, enumerable};
 use crate::Error;
 use crate::math::argmax;
+use crate::oracle::{Oracle, Questions};
 use crate::structure::{Structure, add, check_numbers};
 
 /// What Gumbel variables are added to.
@@ -34,7 +37,8 @@ pub enum Perturbation {
     Full,
 }
 
-/// Direct optimisation with the losses of all states.
+/// Direct optimisation with the losses of all states. With unary noise it also finds the second arg max of the separable
+/// approximation, to measure what that misses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DirectJoint {
     direct: Direct,
@@ -73,6 +77,100 @@ impl DirectJoint {
         }
         Ok(states)
     }
+
+    /// Both arg maxima of one example with the losses of all states.
+    fn example<S: Structure>(&self, structure: &S, row: &mut Row<'_, S>, scale: f32) -> Result<bool, Error> {
+        check_numbers("loss", row.losses)?;
+        row.work.warm = false;
+        let (back, ahead) = self.direct.shifts();
+        let states = self.scores(structure, row.potentials, row.noise, row.work)?;
+        let Workspace { first, towards, away, .. } = &mut *row.work;
+        let scores = &mut first[..states];
+        add(scores, row.losses, ahead);
+        best(structure, scores, towards)?;
+        let from = match back {
+            0.0 => &*row.assignment,
+            _ => {
+                add(scores, row.losses, back - ahead);
+                best(structure, scores, away)?;
+                &away[..]
+            }
+        };
+        row.moved.copy_from_slice(towards);
+        if *towards == from {
+            return Ok(true);
+        }
+        let scale = scale / (back - ahead);
+        structure.add_statistics(from, scale, row.gradient);
+        structure.add_statistics(towards, -scale, row.gradient);
+        Ok(false)
+    }
+
+    /// Draws z*.
+    fn draw<S: Structure>(&self, piece: &mut Piece<'_, S>, sample: usize) -> Result<(), Error> {
+        if self.perturbation == Perturbation::Unary {
+            return piece.draw(sample);
+        }
+        let (structure, states) = (piece.structure, enumerable(piece.structure)?);
+        let drawn = piece.each(sample, [states, 0], |row| {
+            self.scores(structure, row.potentials, row.noise, row.work)?;
+            best(structure, &row.work.first[..states], row.assignment)?;
+            Ok(None)
+        });
+        drawn.map(drop)
+    }
+
+    /// What the separable approximation would have found, and how much worse that is.
+    fn compare<S: Structure>(
+        &self,
+        piece: &mut Piece<'_, S>,
+        sample: usize,
+        oracle: &mut dyn Oracle,
+    ) -> Result<(), Error> {
+        let (structure, count) = (piece.structure, piece.count());
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let separable = Direct::new(self.direct.epsilon())?;
+        let mut better = std::mem::take(&mut piece.memory.compact);
+        room(&mut better, count * n).copy_from_slice(&piece.memory.moved[..count * n]);
+        // The solvers have stood elsewhere since z*: they find it again.
+        piece.draw(sample)?;
+        piece.ask_around(oracle)?;
+        // The gradient is that of the true losses: what the separable one would add goes nowhere.
+        piece.each(sample, [u, 0], |row| {
+            let mut unused = vec![0.0; p];
+            let mut aside = Row {
+                gradient: &mut unused,
+                potentials: row.potentials,
+                noise: row.noise,
+                assignment: &mut *row.assignment,
+                losses: row.losses,
+                weights: &mut [],
+                moved: &mut *row.moved,
+                work: &mut *row.work,
+            };
+            separable.example(structure, &mut aside, 0.0).map(Some)
+        })?;
+        let mut values = [vec![0.0; count], vec![0.0; count]];
+        let mut perturbed = vec![0.0; p];
+        for (value, z) in values.iter_mut().zip([&better, &piece.memory.moved]) {
+            let mut losses = vec![0.0; count];
+            oracle.losses(piece.of, &z[..count * n], &mut losses)?;
+            for (b, (value, z)) in value.iter_mut().zip(z.chunks_exact(n)).enumerate() {
+                perturbed.copy_from_slice(&piece.potentials[b * p..][..p]);
+                add(&mut perturbed, piece.noise.of(sample, b), 1.0);
+                *value = structure.score(&perturbed, z) - self.direct.epsilon() as f64 * losses[b] as f64;
+            }
+        }
+        for (better, plain) in values[0].iter().zip(&values[1]) {
+            let missed = better - plain > ROUNDING;
+            piece.tallies[1].add(missed as u8 as f64, 1.0);
+            if missed {
+                piece.tallies[2].add(better - plain, 1.0);
+            }
+        }
+        piece.memory.compact = better;
+        Ok(())
+    }
 }
 
 /// The state with the largest score.
@@ -86,9 +184,22 @@ fn best<S: Structure>(structure: &S, scores: &[f32], assignment: &mut [u32]) -> 
     }
 }
 
+const MEASURES: [Measure; 3] = [
+    ZERO_GRADIENT_RATE,
+    Measure {
+        name: "separable_miss_rate",
+        help: "share of draws whose separable z(eps) is not that of the true loss",
+        always: false,
+    },
+    Measure { name: "separable_gap", help: "mean of h + gamma - eps loss lost there, in nats", always: false },
+];
+
 impl<S: Structure> Estimator<S> for DirectJoint {
-    fn needs(&self) -> Needs {
-        Needs::States
+    fn questions(&self, _: &S) -> Questions {
+        match self.perturbation {
+            Perturbation::Unary => Questions::STATES.and(Questions::AROUND).and(Questions::LOSSES),
+            Perturbation::Full => Questions::STATES,
+        }
     }
 
     fn noise(&self, structure: &S) -> Result<usize, Error> {
@@ -98,53 +209,30 @@ impl<S: Structure> Estimator<S> for DirectJoint {
         }
     }
 
-    fn sample(
-        &self,
-        structure: &S,
-        potentials: &[f32],
-        noise: &[f32],
-        assignment: &mut [u32],
-        work: &mut Workspace<S>,
-    ) -> Result<(), Error> {
+    fn measures(&self) -> &'static [Measure] {
         match self.perturbation {
-            Perturbation::Unary => work.argmax(structure, potentials, noise, assignment).map(drop),
-            Perturbation::Full => {
-                let states = self.scores(structure, potentials, noise, work)?;
-                best(structure, &work.first[..states], assignment)
-            }
+            Perturbation::Unary => &MEASURES,
+            Perturbation::Full => &MEASURES[..1],
         }
     }
 
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error> {
-        check_numbers("loss", example.losses)?;
-        work.warm = false;
-        let (back, ahead) = self.direct.shifts();
-        let states = self.scores(structure, example.potentials, example.noise, work)?;
-        let Workspace { first, towards, away, .. } = work;
-        let scores = &mut first[..states];
-        add(scores, example.losses, ahead);
-        best(structure, scores, towards)?;
-        let from = match back {
-            0.0 => example.assignment,
-            _ => {
-                add(scores, example.losses, back - ahead);
-                best(structure, scores, away)?;
-                &away[..]
+    fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
+        self.direct.set(moment);
+        Ok(())
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, scale) = (piece.structure, piece.scale);
+        for sample in 0..piece.samples {
+            self.draw(piece, sample)?;
+            piece.follow_sample(sample, oracle)?;
+            let states = piece.ask_states(oracle)?;
+            let count = piece.each(sample, [states, 0], |row| self.example(structure, row, scale).map(Some))?;
+            piece.tallies[0].add(count.same as f64, count.asked as f64);
+            if self.perturbation == Perturbation::Unary {
+                self.compare(piece, sample, oracle)?;
             }
-        };
-        example.moved.iter_mut().zip(&*towards).for_each(|(m, z)| *m = *z);
-        if towards == from {
-            return Ok(Some(true));
         }
-        let scale = scale / (back - ahead);
-        structure.add_statistics(from, scale, example.gradient);
-        structure.add_statistics(towards, -scale, example.gradient);
-        Ok(Some(false))
+        Ok(())
     }
 }

@@ -12,36 +12,55 @@
 //! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
 //! - Unbiased for independent variables, and defined for them only; for one variable it is the exact gradient.
 
-use super::{Estimator, Example, Needs, Workspace, centred};
+use super::registry::{EstimatorEntry, PAPER};
+use super::{Estimator, Piece, centred, independent};
 use crate::Error;
 use crate::math::softmax;
+use crate::oracle::{Oracle, Questions};
 use crate::structure::{Structure, check_numbers};
+
+/// The estimator's name, in messages too.
+const NAME: &str = "local-expectation";
+
+/// Local expectations in the registry.
+pub(super) fn entry() -> EstimatorEntry {
+    EstimatorEntry::new(NAME, "exact in each coordinate given the sampled others", |_, z| {
+        independent(z, NAME)?;
+        Ok(Box::new(LocalExpectation))
+    })
+    .costs("z* and its one-coordinate changes", "1")
+    .quality("none; for independent variables", "zero for one variable")
+    .paper_samples(PAPER)
+}
 
 /// Exact in each coordinate given the sampled others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LocalExpectation;
 
 impl<S: Structure> Estimator<S> for LocalExpectation {
-    fn needs(&self) -> Needs {
-        Needs::Neighbours
+    fn questions(&self, _: &S) -> Questions {
+        Questions::AROUND
     }
 
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error> {
-        check_numbers("potential", example.potentials)?;
-        check_numbers("loss", example.losses)?;
-        for i in 0..structure.variables() {
-            let block = structure.block(i).ok_or(Error::Coupled { estimator: "local-expectation" })?;
-            let (q, losses) = (&mut work.first[block.clone()], &example.losses[block.clone()]);
-            softmax(&example.potentials[block.clone()], q);
-            let gradient = &mut example.gradient[block];
-            centred(q, losses, |k, g| gradient[k] += scale * g);
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, scale) = (piece.structure, piece.scale);
+        for sample in 0..piece.samples {
+            piece.draw(sample)?;
+            piece.ask_around(oracle)?;
+            piece.each(sample, [structure.unary(), 0], |row| {
+                check_numbers("potential", row.potentials)?;
+                check_numbers("loss", row.losses)?;
+                for i in 0..structure.variables() {
+                    let block = structure.block(i).ok_or(Error::Coupled { estimator: NAME })?;
+                    let (q, losses) = (&mut row.work.first[block.clone()], &row.losses[block.clone()]);
+                    softmax(&row.potentials[block.clone()], q);
+                    let gradient = &mut row.gradient[block];
+                    centred(q, losses, |k, g| gradient[k] += scale * g);
+                }
+                Ok(None)
+            })?;
+            piece.follow_sample(sample, oracle)?;
         }
-        Ok(None)
+        Ok(())
     }
 }

@@ -9,38 +9,63 @@
 //!   optimum; the encoder's pull does not vanish for states whose q is nearly zero.
 
 use super::exact::probabilities;
-use super::{Estimator, Example, Needs, Workspace, difference};
+use super::registry::EstimatorEntry;
+use super::{Estimator, Follows, Piece, difference, enumerable};
 use crate::Error;
 use crate::math::softmax_in_place;
+use crate::oracle::{Followed, Oracle, Questions};
 use crate::structure::{Structure, add, check_numbers};
+
+/// The exact evidence in the registry.
+pub(super) fn entry() -> EstimatorEntry {
+    EstimatorEntry::new("marginal", "exact -ln p(x) for the decoder, exact posterior for the encoder", |_, z| {
+        enumerable(z)?;
+        Ok(Box::new(Marginal))
+    })
+    .costs("all states", "all states")
+    .quality("none, of another objective: -ln p(x)", "none")
+}
 
 /// Exact gradient of -ln p(x) for the decoder, exact posterior for the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marginal;
 
 impl<S: Structure> Estimator<S> for Marginal {
-    fn needs(&self) -> Needs {
-        Needs::States
+    fn questions(&self, _: &S) -> Questions {
+        Questions::STATES
     }
 
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error> {
-        check_numbers("potential", example.potentials)?;
-        check_numbers("loss", example.losses)?;
-        let states = example.losses.len();
-        let (q, posterior) = (&mut work.first[..states], &mut work.second[..states]);
-        probabilities(structure, example.potentials, q);
-        posterior.iter_mut().zip(example.losses).for_each(|(p, l)| *p = -l);
-        softmax_in_place(posterior);
-        add(example.weights, posterior, scale);
-        difference(q, posterior);
-        q.iter_mut().for_each(|d| *d *= scale);
-        structure.add_weighted_statistics(q, example.gradient, &mut work.towards, &mut work.solver);
-        Ok(None)
+    fn follows(&self) -> Follows {
+        Follows::States
+    }
+
+    fn is_random(&self) -> bool {
+        false
+    }
+
+    /// Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
+    fn takes_kl(&self, _: &S) -> bool {
+        true
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, scale) = (piece.structure, piece.scale);
+        let states = piece.ask_states(oracle)?;
+        piece.each(0, [states, states], |row| {
+            check_numbers("potential", row.potentials)?;
+            check_numbers("loss", row.losses)?;
+            let work = &mut *row.work;
+            let (q, posterior) = (&mut work.first[..states], &mut work.second[..states]);
+            probabilities(structure, row.potentials, q);
+            posterior.iter_mut().zip(row.losses).for_each(|(p, l)| *p = -l);
+            softmax_in_place(posterior);
+            row.weights.fill(0.0);
+            add(row.weights, posterior, scale);
+            difference(q, posterior);
+            q.iter_mut().for_each(|d| *d *= scale);
+            structure.add_weighted_statistics(q, row.gradient, &mut work.towards, &mut work.solver);
+            Ok(None)
+        })?;
+        oracle.follow(Followed::States(&piece.memory.weights[..piece.of.len() * states]))
     }
 }

@@ -1,432 +1,221 @@
-//! Gradient estimators that need only potentials, noise and losses.
+//! Gradient estimators: what an encoder learns from the losses of its decoder.
 //!
-//! The task of each: given an encoder's potentials and the losses `-f(x, z)` of a decoder, estimate the gradient of
-//! `E_{z ~ q}[loss(z)]` at the potentials, for a whole batch. What an estimator asks of the decoder is one of two
-//! things ([`Needs`]): the losses of all one-coordinate changes of the sampled assignment, or the losses of all states.
+//! The task of each: estimate the gradient of `E_{z ~ q}[loss(z)]` at the potentials of a piece of a batch. An
+//! [`Estimator`] is given potentials and noise, *asks* an [`Oracle`] for losses as often as it likes, adds to the gradient,
+//! and says what the decoder is to follow. The [registry](estimators()) lists them:
 //!
-//! | estimator | needs | bias | variance |
-//! |---|---|---|---|
-//! | [`Direct`] | neighbours | of order epsilon (two-sided: epsilon²) | grows like 1 / epsilon |
-//! | [`DirectExpectation`] | neighbours, independent variables | the same | smaller; zero for one variable |
-//! | [`DirectJoint`] | all states | of order epsilon (two-sided: epsilon²) | grows like 1 / epsilon |
-//! | [`LocalExpectation`] | neighbours, independent variables | none | zero for one variable |
-//! | [`Exact`] | all states | none | none |
-//! | [`Marginal`] | all states | none, of another objective: -ln p(x) | none |
+#![doc = include_str!("../../estimators.md")]
 //!
 //! For a structure with couplings, `E_{z ~ q}` of [`Direct`] is over the distribution of the perturbed arg max, which
 //! noise on unary potentials alone does not make a sample of the Gibbs distribution; with a Gumbel variable for every
 //! state ([`Perturbation::Full`]) it is one.
 //!
-//! Estimators that differentiate through the decoder (Gumbel-Softmax and its family) live beside the networks.
+//! # Example
+//!
+//! Leave-one-out REINFORCE (Kool, van Hoof, Welling 2019) in one piece: every sample's loss is compared with the mean of
+//! the others.
+//!
+//! ```
+//! use gumbel::Error;
+//! use gumbel::estimator::{Estimator, Piece, estimate};
+//! use gumbel::oracle::{Closure, Followed, Oracle, Questions};
+//! use gumbel::structure::{Categorical, Structure, Sums};
+//!
+//! struct LeaveOneOut;
+//!
+//! impl<S: Sums> Estimator<S> for LeaveOneOut {
+//!     fn questions(&self, _: &S) -> Questions {
+//!         Questions::LOSSES
+//!     }
+//!
+//!     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+//!         let (count, samples, n) = (piece.count(), piece.samples, piece.structure.variables());
+//!         let (p, of) = (piece.structure.potentials(), piece.examples());
+//!         let mut drawn = vec![];
+//!         for sample in 0..samples {
+//!             piece.draw(sample)?;
+//!             let (z, weights) = (piece.memory.assignments.clone(), vec![piece.scale(); count]);
+//!             let mut losses = vec![0.0; count];
+//!             oracle.losses(&of, &z, &mut losses)?;
+//!             oracle.follow(Followed::Assignments { row: sample, assignments: &z, weights: &weights })?;
+//!             drawn.push((z, losses));
+//!         }
+//!         for b in 0..count {
+//!             let mean = drawn.iter().map(|(_, l)| l[b]).sum::<f32>() / samples as f32;
+//!             for (z, losses) in &drawn {
+//!                 // d ln q / d h = s(z) - E_q[s]; the second part cancels in the sum over the samples.
+//!                 let weight = piece.scale() * (losses[b] - mean) * samples as f32 / (samples as f32 - 1.0);
+//!                 piece.structure.add_statistics(&z[b * n..][..n], weight, &mut piece.gradient[b * p..][..p]);
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let latent = Categorical::new(3)?;
+//! let mut oracle = Closure::new(&latent, |_, code| 9.0 * code[0] + code[1] + 5.0 * code[2]);
+//! let noise = [0.3, 0.1, 0.9, 2.0, 0.4, -0.7]; // [samples = 2, batch = 1, K = 3]
+//! let found = estimate(&LeaveOneOut, &latent, &[0.2, -0.1, 0.4], &noise, &mut oracle)?;
+//! assert_eq!(found.gradient, [2.0, 0.0, -2.0]); // z = 2 and z = 0 were drawn
+//! # Ok::<(), gumbel::Error>(())
+//! ```
 
 mod direct;
 mod exact;
+mod gumbel_softmax;
 mod joint;
 mod local_expectation;
 mod marginal;
+mod measure;
+mod piece;
+mod registry;
+mod relaxed;
+mod search;
+mod straight_through;
 
 use crate::Error;
-use crate::error::check_len;
 use crate::math;
-use crate::structure::{Maximum, Structure, add, batch_size, examples_per_piece};
-use rayon::prelude::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::oracle::{Oracle, Questions};
+use crate::structure::{AnyStructure, Structure};
 
 pub use direct::{Direct, DirectExpectation, Sides};
 pub use exact::Exact;
+pub use gumbel_softmax::GumbelSoftmax;
 pub use joint::{DirectJoint, Perturbation};
 pub use local_expectation::LocalExpectation;
 pub use marginal::Marginal;
+pub use measure::{MEASURES, Measure, Tally};
+pub use piece::{Estimated, Memory, Noises, Piece, Recorder, Workspace, estimate, estimate_with, reads_table};
+pub use registry::{EstimatorEntry, Schedule, estimators, table};
+pub use search::Search;
+pub use straight_through::StraightThrough;
 
 /// The largest |Z| that estimators enumerate.
 pub const MAX_STATES: usize = 1 << 15;
 
-/// Which losses an estimator asks of the decoder.
+/// What the decoder's objective is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
-    /// `[batch, U]`, aligned with the unary potentials: the losses of the one-coordinate changes of the sampled
-    /// assignment, as [`Code::neighbour_losses`](crate::structure::Code::neighbour_losses) makes them. For variables
-    /// with values: the loss of the sampled assignment with one variable changed to the value of that potential (for
-    /// its present value: the loss of the sampled assignment itself). For one K-way variable these are the losses of
-    /// all K states.
-    Neighbours,
-    /// `[batch, |Z|]`: the loss of every state in the enumeration order of the structure.
+pub enum Follows {
+    /// Losses at assignments.
+    Assignments,
+    /// Losses at relaxed codes.
+    Codes,
+    /// Losses of all states.
     States,
 }
 
-/// One batch at the seam between networks and discrete mathematics.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    /// Encoder potentials `[batch, P]`.
-    pub potentials: &'a [f32],
-    /// Perturbation of the unary potentials `[batch, U]`, or of all states `[batch, |Z|]`, as the estimator
-    /// [draws](Estimator::noise); the same that chose `assignment`.
-    pub noise: &'a [f32],
-    /// The sampled assignment z* = arg max of potentials + noise, `[batch, n]`.
-    pub assignment: &'a [u32],
-    /// Losses -f in nats: `[batch, U]` or `[batch, |Z|]`, as the estimator [`Needs`].
-    pub losses: &'a [f32],
+/// When a step happens.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Moment {
+    /// The training step, from 0.
+    pub step: u64,
+    /// Weight of the KL term, 0 to 1; it matters to estimators that [take it](Estimator::takes_kl).
+    pub kl_weight: f32,
 }
 
-/// Where an estimator leaves its answer.
-#[derive(Debug)]
-pub struct Estimate<'a> {
-    /// `scale` times the gradient of the expected loss at the potentials is *added* here, `[batch, P]`.
-    pub gradient: &'a mut [f32],
-    /// Factor of everything that is added: 1/M when M samples are averaged, 1/batch for a mean over examples.
-    pub scale: f32,
-    /// Only for estimators that need all states, `[batch, |Z|]`: `scale` times the weight of each state's loss in the
-    /// decoder's objective is *added* here. Otherwise the decoder follows the loss at the sampled assignment.
-    pub weights: Option<&'a mut [f32]>,
-    /// Estimators with two arg maxima leave z(eps) here, `[batch, n]`.
-    pub moved: Option<&'a mut [u32]>,
-    /// Number of examples whose perturbed arg maxima coincide, so that the gradient is zero; `None` where the
-    /// question has no meaning.
-    pub unmoved: Option<usize>,
-}
+/// An estimator of the gradient of the expected loss at the potentials; see the [module](self).
+pub trait Estimator<S: Structure = AnyStructure>: Send + Sync {
+    /// What it may ask of a latent's oracle.
+    fn questions(&self, structure: &S) -> Questions;
 
-impl<'a> Estimate<'a> {
-    /// An answer without decoder weights.
-    pub fn new(gradient: &'a mut [f32], scale: f32) -> Self {
-        Estimate { gradient, scale, weights: None, moved: None, unmoved: None }
+    /// What it tells the decoder to follow.
+    fn follows(&self) -> Follows {
+        Follows::Assignments
     }
 
-    /// An answer with decoder weights.
-    pub fn with_weights(gradient: &'a mut [f32], weights: &'a mut [f32], scale: f32) -> Self {
-        Estimate { gradient, scale, weights: Some(weights), moved: None, unmoved: None }
-    }
-}
-
-/// One example of a batch at the seam; see [`Inputs`] and [`Estimate`] for the meaning of the fields.
-#[derive(Debug)]
-pub struct Example<'a> {
-    /// Encoder potentials (P values).
-    pub potentials: &'a [f32],
-    /// Perturbation of the unary potentials (U values), or of the states (|Z| values).
-    pub noise: &'a [f32],
-    /// The sampled assignment z* (n values).
-    pub assignment: &'a [u32],
-    /// Losses: U or |Z| values, as the estimator [`Needs`].
-    pub losses: &'a [f32],
-    /// The gradient is added here (P values).
-    pub gradient: &'a mut [f32],
-    /// The decoder's weights are added here: |Z| values, or none.
-    pub weights: &'a mut [f32],
-    /// z(eps) is left here: n values, or none.
-    pub moved: &'a mut [u32],
-}
-
-impl Example<'_> {
-    fn reborrow(&mut self) -> Example<'_> {
-        let Example { potentials, noise, assignment, losses, .. } = *self;
-        let (gradient, weights, moved) = (&mut *self.gradient, &mut *self.weights, &mut *self.moved);
-        Example { potentials, noise, assignment, losses, gradient, weights, moved }
-    }
-}
-
-/// Working memory of an estimator, made once and reused from example to example.
-///
-/// Whoever finds z* with [`argmax`](Workspace::argmax) and then calls an estimator on the same example with the same
-/// workspace lets its solver start from there: a batch whose decoder stands between the two has a workspace for every
-/// example ([`Solvers`]).
-#[derive(Debug)]
-pub struct Workspace<S: Structure> {
-    /// Perturbed potentials, or probabilities of states: max(P, |Z|) values each.
-    first: Vec<f32>,
-    second: Vec<f32>,
-    /// Assignments: z(eps) and z(-eps), or a state.
-    towards: Vec<u32>,
-    away: Vec<u32>,
-    solver: S::Scratch,
-    /// Whether the solver's last answer was z* of the example to come.
-    warm: bool,
-}
-
-impl<S: Structure> Workspace<S> {
-    /// Memory for an estimator that needs `needs`. Errors: a space too large to enumerate.
-    pub fn new(structure: &S, needs: Needs) -> Result<Self, Error> {
-        let (p, n) = (structure.potentials(), structure.variables());
-        let width = match needs {
-            Needs::Neighbours => p,
-            Needs::States => p.max(enumerable(structure)?),
-        };
-        let vector = || vec![0.0; width];
-        let assignment = || vec![0; n];
-        let (first, second, towards, away) = (vector(), vector(), assignment(), assignment());
-        Ok(Workspace { first, second, towards, away, solver: structure.scratch(), warm: false })
+    /// How many assignments or codes it follows for each example.
+    fn rows(&self, samples: usize) -> usize {
+        samples
     }
 
-    /// Finds z* = arg max of potentials + noise on the unary ones, for the example that an estimator is called on next.
-    pub fn argmax(
-        &mut self,
-        structure: &S,
-        potentials: &[f32],
-        noise: &[f32],
-        assignment: &mut [u32],
-    ) -> Result<Maximum, Error> {
-        let perturbed = &mut self.first[..structure.potentials()];
-        perturbed.copy_from_slice(potentials);
-        add(perturbed, noise, 1.0);
-        self.warm = false;
-        let maximum = structure.argmax(perturbed, assignment, &mut self.solver)?;
-        self.warm = true;
-        Ok(maximum)
+    /// Whether it is [resumed](Estimator::resume) with the slopes at what it follows.
+    fn wants_slopes(&self) -> bool {
+        false
     }
-}
 
-/// An estimator of the gradient of the expected loss at the potentials.
-pub trait Estimator<S: Structure>: Send + Sync {
-    /// Which losses it reads.
-    fn needs(&self) -> Needs;
-
-    /// Number of Gumbel variables per example: U, or |Z| where every state has one. Errors: a space too large.
+    /// Number of Gumbel variables per example and sample.
+    ///
+    /// # Errors
+    /// A space too large for them.
     fn noise(&self, structure: &S) -> Result<usize, Error> {
         Ok(structure.unary())
     }
 
-    /// Finds z* of one example, with the noise that this estimator draws.
-    fn sample(
-        &self,
-        structure: &S,
-        potentials: &[f32],
-        noise: &[f32],
-        assignment: &mut [u32],
-        work: &mut Workspace<S>,
-    ) -> Result<(), Error> {
-        work.argmax(structure, potentials, noise, assignment).map(drop)
+    /// Whether anything in it is random: where nothing is, one sample stands for all.
+    fn is_random(&self) -> bool {
+        true
     }
 
-    /// Adds `scale` times the estimated gradient of one example to its answer; `Some(true)` if both arg maxima coincide,
-    /// so that the gradient is zero, `None` where the question has no meaning.
+    /// Whether it takes the KL term into its own objective; otherwise the engine adds the exact gradient of the KL.
+    fn takes_kl(&self, _structure: &S) -> bool {
+        false
+    }
+
+    /// What it measures: names, help, in the order of [`Piece::tallies`].
+    fn measures(&self) -> &'static [Measure] {
+        &[]
+    }
+
+    /// Prepares for a step: values that follow a schedule.
     ///
-    /// The slices have the lengths that [`Example`] says. Errors: NaN, a space too large to enumerate.
-    fn example(
-        &self,
-        structure: &S,
-        example: Example<'_>,
-        scale: f32,
-        work: &mut Workspace<S>,
-    ) -> Result<Option<bool>, Error>;
+    /// # Errors
+    /// A value outside its range.
+    fn begin(&mut self, _moment: &Moment) -> Result<(), Error> {
+        Ok(())
+    }
 
-    /// Adds `scale` times the estimated gradient of every example of a batch to the answer.
+    /// Adds the estimated gradient of a piece of a batch, and tells the oracle what to follow.
     ///
-    /// Runs on the current rayon pool; the result does not depend on the number of threads. Errors: wrong lengths, NaN,
-    /// a space too large to enumerate.
-    fn estimate(&self, structure: &S, inputs: &Inputs<'_>, estimate: &mut Estimate<'_>) -> Result<(), Error> {
-        for_each_example(self, structure, inputs, estimate)
-    }
-}
+    /// It is called for several pieces at the same time; what it writes belongs to the piece.
+    ///
+    /// # Errors
+    /// NaN, a space too large to enumerate, those of the oracle.
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error>;
 
-/// Examples per piece of parallel work; fixed, so that no result depends on the number of threads.
-const EXAMPLES: usize = 32;
-/// Below this many losses a batch is not worth the hand-over to other threads.
-const SEQUENTIAL: usize = 8192;
-
-/// The checked shapes of a batch.
-struct Shape {
-    potentials: usize,
-    noise: usize,
-    variables: usize,
-    losses: usize,
-}
-
-impl Shape {
-    fn new<S: Structure, E: Estimator<S> + ?Sized>(
-        estimator: &E,
-        structure: &S,
-        inputs: &Inputs<'_>,
-        estimate: &Estimate<'_>,
-    ) -> Result<Self, Error> {
-        let shape = Shape {
-            potentials: structure.potentials(),
-            noise: estimator.noise(structure)?,
-            variables: structure.variables(),
-            losses: match estimator.needs() {
-                Needs::Neighbours => structure.unary(),
-                Needs::States => enumerable(structure)?,
-            },
-        };
-        let batch = batch_size(inputs.potentials.len(), shape.potentials)?;
-        check_len("noise", inputs.noise.len(), batch * shape.noise)?;
-        check_len("assignment", inputs.assignment.len(), batch * shape.variables)?;
-        check_len("losses", inputs.losses.len(), batch * shape.losses)?;
-        check_len("gradient", estimate.gradient.len(), batch * shape.potentials)?;
-        if let Some(weights) = &estimate.weights {
-            check_len("weights", weights.len(), batch * shape.losses)?;
-        }
-        if let Some(moved) = &estimate.moved {
-            check_len("moved", moved.len(), batch * shape.variables)?;
-        }
-        Ok(shape)
-    }
-
-    /// The rows of a batch.
-    fn examples<'a>(&self, inputs: &Inputs<'a>, estimate: &'a mut Estimate<'_>) -> Vec<Example<'a>> {
-        fn row<T>(x: &[T], b: usize, width: usize) -> &[T] {
-            &x[b * width..][..width]
-        }
-        /// The next row; an empty one of what is absent.
-        fn next<'a, T>(x: &mut Option<&'a mut [T]>, width: usize) -> &'a mut [T] {
-            match x.take() {
-                Some(all) => {
-                    let (row, rest) = all.split_at_mut(width);
-                    *x = Some(rest);
-                    row
-                }
-                None => &mut [],
-            }
-        }
-        let (mut weights, mut moved) = (estimate.weights.as_deref_mut(), estimate.moved.as_deref_mut());
-        let gradients = estimate.gradient.chunks_exact_mut(self.potentials.max(1)).enumerate();
-        let example = |(b, gradient)| Example {
-            potentials: row(inputs.potentials, b, self.potentials),
-            noise: row(inputs.noise, b, self.noise),
-            assignment: row(inputs.assignment, b, self.variables),
-            losses: row(inputs.losses, b, self.losses),
-            gradient,
-            weights: next(&mut weights, self.losses),
-            moved: next(&mut moved, self.variables),
-        };
-        gradients.map(example).collect()
-    }
-}
-
-/// Examples whose question of coincidence has an answer, and those that coincide.
-#[derive(Default)]
-struct Count {
-    asked: AtomicUsize,
-    unmoved: AtomicUsize,
-}
-
-impl Count {
-    fn add(&self, same: Option<bool>) {
-        self.asked.fetch_add(same.is_some() as usize, Ordering::Relaxed);
-        self.unmoved.fetch_add((same == Some(true)) as usize, Ordering::Relaxed);
-    }
-
-    fn unmoved(self) -> Option<usize> {
-        (self.asked.into_inner() > 0).then_some(self.unmoved.into_inner())
-    }
-}
-
-/// Checks all shapes and runs an estimator on every example, with working memory made once per piece of work.
-fn for_each_example<S: Structure, E: Estimator<S> + ?Sized>(
-    estimator: &E,
-    structure: &S,
-    inputs: &Inputs<'_>,
-    estimate: &mut Estimate<'_>,
-) -> Result<(), Error> {
-    let shape = Shape::new(estimator, structure, inputs, estimate)?;
-    let (needs, scale, count) = (estimator.needs(), estimate.scale, Count::default());
-    let mut examples = shape.examples(inputs, estimate);
-    let size = piece(structure, shape.losses);
-    let run = |(c, examples): (usize, &mut [Example<'_>])| -> Result<(), Error> {
-        let mut work = Workspace::new(structure, needs)?;
-        for (i, example) in examples.iter_mut().enumerate() {
-            let same = estimator.example(structure, example.reborrow(), scale, &mut work);
-            count.add(same.map_err(|e| e.in_example(c * size + i))?);
-        }
+    /// Goes on after the decoder's pass: `slopes` `[rows, examples, U]` are the derivatives of the weighted losses in what it
+    /// followed. Only for those that [want them](Estimator::wants_slopes).
+    ///
+    /// # Errors
+    /// As [`estimate`](Estimator::estimate).
+    fn resume(&self, _piece: &mut Piece<'_, S>, _slopes: Slopes<'_>) -> Result<(), Error> {
         Ok(())
-    };
-    match alone(structure, examples.len() * shape.losses) {
-        true => examples.chunks_mut(size).enumerate().try_for_each(run)?,
-        false => examples.par_chunks_mut(size).enumerate().try_for_each(run)?,
     }
-    drop(examples);
-    estimate.unmoved = count.unmoved();
-    Ok(())
-}
 
-/// Examples per piece of parallel work; it depends on nothing but the structure, so that no result depends on the
-/// number of threads.
-fn piece<S: Structure>(structure: &S, losses: usize) -> usize {
-    match structure.block(0) {
-        Some(_) => EXAMPLES,
-        None => examples_per_piece(losses.max(structure.potentials())),
+    /// How many numbers it sums over the pieces of a batch to learn from them; see [`Piece::sums`].
+    fn sums(&self) -> usize {
+        0
     }
-}
 
-/// Whether a batch with so many losses is not worth the hand-over to other threads.
-fn alone<S: Structure>(structure: &S, losses: usize) -> bool {
-    losses <= SEQUENTIAL && structure.block(0).is_some()
-}
+    /// Learns from a batch, with an optimiser of its own: `sums` over all its pieces.
+    fn learn(&mut self, _sums: &[f32]) {}
 
-/// Working memory for every example of a batch: z(eps) is found from where the solver stood at z*.
-pub struct Solvers<S: Structure> {
-    examples: Vec<Workspace<S>>,
-}
+    /// What it has learned: parameters and the state of their optimiser, for a checkpoint.
+    fn state(&self) -> Vec<f32> {
+        vec![]
+    }
 
-impl<S: Structure> Default for Solvers<S> {
-    fn default() -> Self {
-        Solvers { examples: vec![] }
+    /// Puts a stored state back.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if it is not one of this estimator.
+    fn restore(&mut self, state: &[f32]) -> Result<(), Error> {
+        crate::error::check_len("the estimator's state", state.len(), 0)
     }
 }
 
-impl<S: Structure> Solvers<S> {
-    /// Finds z* of a batch: `potentials` `[batch, P]`, `noise` as the estimator [draws](Estimator::noise), `assignment`
-    /// `[batch, n]`. Errors: wrong lengths, NaN, everything forbidden.
-    pub fn sample<E: Estimator<S> + ?Sized>(
-        &mut self,
-        estimator: &E,
-        structure: &S,
-        potentials: &[f32],
-        noise: &[f32],
-        assignment: &mut [u32],
-    ) -> Result<(), Error> {
-        let (p, u, n) = (structure.potentials(), estimator.noise(structure)?, structure.variables());
-        let batch = batch_size(potentials.len(), p)?;
-        check_len("noise", noise.len(), batch * u)?;
-        check_len("assignment", assignment.len(), batch * n)?;
-        while self.examples.len() < batch {
-            self.examples.push(Workspace::new(structure, estimator.needs())?);
-        }
-        let rows = potentials.chunks_exact(p.max(1)).zip(noise.chunks_exact(u.max(1)));
-        let rows = rows.zip(assignment.chunks_exact_mut(n.max(1)));
-        let mut rows: Vec<_> = rows.zip(&mut self.examples).collect();
-        let size = piece(structure, u);
-        type Row<'a, S> = (((&'a [f32], &'a [f32]), &'a mut [u32]), &'a mut Workspace<S>);
-        let run = |(c, rows): (usize, &mut [Row<'_, S>])| {
-            for (i, (((h, noise), z), work)) in rows.iter_mut().enumerate() {
-                let found = estimator.sample(structure, h, noise, z, work);
-                found.map_err(|e| e.in_example(c * size + i))?;
-            }
-            Ok(())
-        };
-        match alone(structure, batch * u) {
-            true => rows.chunks_mut(size).enumerate().try_for_each(run),
-            false => rows.par_chunks_mut(size).enumerate().try_for_each(run),
-        }
-    }
+/// Slopes at what an estimator followed.
+#[derive(Debug, Clone, Copy)]
+pub struct Slopes<'a> {
+    /// `[rows, stride, U]`, of which the first examples of each row are the piece's.
+    pub values: &'a [f32],
+    /// Examples from one row to the next.
+    pub stride: usize,
+}
 
-    /// Estimates for the batch whose z* were [sampled](Solvers::sample) last; otherwise as [`Estimator::estimate`].
-    pub fn estimate<E: Estimator<S> + ?Sized>(
-        &mut self,
-        estimator: &E,
-        structure: &S,
-        inputs: &Inputs<'_>,
-        estimate: &mut Estimate<'_>,
-    ) -> Result<(), Error> {
-        let shape = Shape::new(estimator, structure, inputs, estimate)?;
-        let (scale, count) = (estimate.scale, Count::default());
-        let examples = shape.examples(inputs, estimate);
-        check_len("examples with a sample", self.examples.len().min(examples.len()), examples.len())?;
-        let size = piece(structure, shape.losses);
-        let mut rows: Vec<_> = examples.into_iter().zip(&mut self.examples).collect();
-        let all = rows.len() * shape.losses;
-        let run = |(c, rows): (usize, &mut [(Example<'_>, &mut Workspace<S>)])| {
-            for (i, (example, work)) in rows.iter_mut().enumerate() {
-                let same = estimator.example(structure, example.reborrow(), scale, work);
-                count.add(same.map_err(|e| e.in_example(c * size + i))?);
-            }
-            Ok(())
-        };
-        match alone(structure, all) {
-            true => rows.chunks_mut(size).enumerate().try_for_each(run)?,
-            false => rows.par_chunks_mut(size).enumerate().try_for_each(run)?,
-        }
-        drop(rows);
-        estimate.unmoved = count.unmoved();
-        Ok(())
+impl<'a> Slopes<'a> {
+    /// The slopes of one row: `[examples, U]`.
+    pub fn row(&self, row: usize, examples: usize, width: usize) -> &'a [f32] {
+        &self.values[row * self.stride * width..][..examples * width]
     }
 }
 
@@ -457,6 +246,9 @@ fn difference(q: &mut [f32], p: &[f32]) {
 }
 
 /// |Z|, if it is small enough to enumerate ([`MAX_STATES`]).
+///
+/// # Errors
+/// [`Error::TooManyStates`].
 pub fn enumerable<S: Structure>(structure: &S) -> Result<usize, Error> {
     match structure.states() {
         Some(states) if states <= MAX_STATES => Ok(states),
@@ -464,5 +256,13 @@ pub fn enumerable<S: Structure>(structure: &S) -> Result<usize, Error> {
             let states = states.map_or_else(|| format!("exp({:.1})", structure.ln_states()), |s| s.to_string());
             Err(Error::TooManyStates { states, limit: MAX_STATES })
         }
+    }
+}
+
+/// Refuses variables that are not independent of each other.
+fn independent<S: Structure>(structure: &S, estimator: &'static str) -> Result<(), Error> {
+    match structure.block(0) {
+        Some(_) => Ok(()),
+        None => Err(Error::Coupled { estimator }),
     }
 }

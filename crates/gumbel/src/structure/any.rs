@@ -1,217 +1,197 @@
 //! A structure chosen at run time.
 
-use super::{
-    Arborescence, ArborescenceScratch, Categorical, Chain, Code, Maximum, Pairwise, PairwiseScratch, Permutation,
-    PermutationScratch, SpanningTree, SpanningTreeScratch, Structure, Subset, Sums, Supermodular, SupermodularScratch,
-    Tree,
-};
+use super::erased::{Erased, Solved, Summed};
+use super::{Categorical, Code, Maximum, Structure, Sums};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
+use std::any::Any;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// Any structure of this crate. It does what its variant does; its [`Sums`] are errors where those are not tractable,
-/// see [`has_sums`](AnyStructure::has_sums).
+/// Any structure, of this crate or of one's own. It does what that does; its [`Sums`] are errors where those are not
+/// tractable, see [`has_sums`](AnyStructure::has_sums).
+///
+/// Independent categorical variables, whose operations take nanoseconds, are called directly; all others through a table
+/// of functions.
 ///
 /// ```
 /// use gumbel::structure::{AnyStructure, Pairwise, Permutation, Structure, Sums};
-/// let pairs: AnyStructure = Pairwise::new(3)?.into();
+/// let pairs = AnyStructure::with_sums(Pairwise::new(3)?);
 /// assert!(pairs.has_sums() && pairs.potentials() == 9);
 /// let order: AnyStructure = Permutation::new(4)?.into();
 /// assert!(!order.has_sums() && order.log_partition(&[0.0; 16]).is_err());
 /// # Ok::<(), gumbel::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum AnyStructure {
-    /// Independent K-way variables.
+#[derive(Clone)]
+pub struct AnyStructure(Repr);
+
+#[derive(Clone)]
+enum Repr {
     Categorical(Categorical),
-    /// Binary variables with couplings of any sign.
-    Pairwise(Pairwise),
-    /// Binary variables with couplings of at least 0.
-    Supermodular(Supermodular),
-    /// K-way variables in a row.
-    Chain(Chain),
-    /// K-way variables on a tree.
-    Tree(Tree),
-    /// k of n elements.
-    Subset(Subset),
-    /// Permutations.
-    Permutation(Permutation),
-    /// Spanning trees of a graph.
-    SpanningTree(SpanningTree),
-    /// Directed spanning trees with a root.
-    Arborescence(Arborescence),
+    Other(Arc<dyn Erased>),
 }
 
 /// Working memory of [`AnyStructure`].
-#[derive(Debug)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "named after the structures")]
-pub enum AnyScratch {
-    Categorical(()),
-    Pairwise(Box<PairwiseScratch>),
-    Supermodular(Box<SupermodularScratch>),
-    Chain(<Chain as Structure>::Scratch),
-    Tree(<Tree as Structure>::Scratch),
-    Subset(<Subset as Structure>::Scratch),
-    Permutation(Box<PermutationScratch>),
-    SpanningTree(Box<SpanningTreeScratch>),
-    Arborescence(Box<ArborescenceScratch>),
+pub struct AnyScratch(pub(super) Option<Box<dyn Any + Send>>);
+
+impl fmt::Debug for AnyStructure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Categorical(s) => s.fmt(f),
+            Repr::Other(s) => s.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for AnyScratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyScratch").finish_non_exhaustive()
+    }
+}
+
+impl AnyStructure {
+    /// A structure whose sums are tractable where [`Sums::tractable`] says so.
+    pub fn with_sums<S: Sums + fmt::Debug + Send + 'static>(structure: S) -> Self {
+        match (&structure as &dyn Any).downcast_ref::<Categorical>() {
+            Some(categorical) => AnyStructure(Repr::Categorical(*categorical)),
+            None => AnyStructure(Repr::Other(Arc::new(Summed(structure)))),
+        }
+    }
+
+    /// A structure without sums: its name in words and the reason stand in the errors.
+    pub fn without_sums<S>(structure: S, name: &'static str, reason: &'static str) -> Self
+    where
+        S: Structure + fmt::Debug + Send + 'static,
+    {
+        AnyStructure(Repr::Other(Arc::new(Solved { structure, name, reason })))
+    }
+
+    /// Whether [`Sums`] are tractable.
+    pub fn has_sums(&self) -> bool {
+        self.tractable().is_ok()
+    }
 }
 
 macro_rules! conversions {
     ($($name:ident),+) => {$(
-        impl From<$name> for AnyStructure {
-            fn from(structure: $name) -> Self {
-                AnyStructure::$name(structure)
+        impl From<super::$name> for AnyStructure {
+            fn from(structure: super::$name) -> Self {
+                AnyStructure::with_sums(structure)
             }
         }
     )+};
 }
 
-conversions!(Categorical, Pairwise, Supermodular, Chain, Tree, Subset, Permutation, SpanningTree, Arborescence);
+// For convenience; a new structure does not need one.
+conversions!(Categorical, Pairwise, Supermodular, Chain, Tree, Subset, SpanningTree, Arborescence);
 
-/// The same expression for every variant.
-macro_rules! each {
-    ($self:expr, $s:ident => $value:expr) => {
-        match $self {
-            AnyStructure::Categorical($s) => $value,
-            AnyStructure::Pairwise($s) => $value,
-            AnyStructure::Supermodular($s) => $value,
-            AnyStructure::Chain($s) => $value,
-            AnyStructure::Tree($s) => $value,
-            AnyStructure::Subset($s) => $value,
-            AnyStructure::Permutation($s) => $value,
-            AnyStructure::SpanningTree($s) => $value,
-            AnyStructure::Arborescence($s) => $value,
-        }
-    };
+impl From<super::Permutation> for AnyStructure {
+    fn from(structure: super::Permutation) -> Self {
+        AnyStructure::without_sums(structure, "permutations", "their partition function is a permanent")
+    }
 }
 
-/// The same expression for every variant with its own working memory.
-macro_rules! with_scratch {
-    ($self:expr, $scratch:expr, $s:ident, $m:ident => $value:expr) => {
-        match ($self, $scratch) {
-            (AnyStructure::Categorical($s), AnyScratch::Categorical($m)) => $value,
-            (AnyStructure::Pairwise($s), AnyScratch::Pairwise($m)) => $value,
-            (AnyStructure::Supermodular($s), AnyScratch::Supermodular($m)) => $value,
-            (AnyStructure::Chain($s), AnyScratch::Chain($m)) => $value,
-            (AnyStructure::Tree($s), AnyScratch::Tree($m)) => $value,
-            (AnyStructure::Subset($s), AnyScratch::Subset($m)) => $value,
-            (AnyStructure::Permutation($s), AnyScratch::Permutation($m)) => $value,
-            (AnyStructure::SpanningTree($s), AnyScratch::SpanningTree($m)) => $value,
-            (AnyStructure::Arborescence($s), AnyScratch::Arborescence($m)) => $value,
-            (structure, scratch) => panic!("{scratch:?} is not a scratch of {structure:?}"),
-        }
-    };
-}
-
-/// The same expression for every variant whose sums are tractable.
-macro_rules! with_sums {
+/// The same call for both representations.
+macro_rules! plain {
     ($self:expr, $s:ident => $value:expr) => {
-        match $self {
-            AnyStructure::Categorical($s) => $value,
-            AnyStructure::Pairwise($s) if $s.variables() <= Pairwise::MAX_SUMS => $value,
-            AnyStructure::Supermodular($s) if $s.variables() <= Pairwise::MAX_SUMS => $value,
-            AnyStructure::Chain($s) => $value,
-            AnyStructure::Tree($s) => $value,
-            AnyStructure::Subset($s) => $value,
-            AnyStructure::SpanningTree($s) => $value,
-            AnyStructure::Arborescence($s) => $value,
-            AnyStructure::Pairwise(_) | AnyStructure::Supermodular(_) => Err(Error::NoSums {
-                structure: "a pairwise model",
-                reason: "they take 2^n terms, and n is more than 20",
-            }),
-            AnyStructure::Permutation(_) => {
-                Err(Error::NoSums { structure: "permutations", reason: "their partition function is a permanent" })
+        match &$self.0 {
+            Repr::Categorical($s) => $value,
+            Repr::Other(other) => {
+                let $s = other.structure();
+                $value
             }
         }
     };
 }
 
-impl AnyStructure {
-    /// Whether [`Sums`] are tractable: for pairwise and super-modular models up to 20 variables, for permutations never,
-    /// for all others always.
-    pub fn has_sums(&self) -> bool {
-        match self {
-            AnyStructure::Pairwise(_) | AnyStructure::Supermodular(_) => self.variables() <= Pairwise::MAX_SUMS,
-            AnyStructure::Permutation(_) => false,
-            _ => true,
+/// The same call with working memory, which independent variables do not have.
+macro_rules! solving {
+    ($self:expr, $scratch:expr, $s:ident, $m:ident => $value:expr) => {
+        match &$self.0 {
+            Repr::Categorical($s) => {
+                let $m = &mut ();
+                $value
+            }
+            Repr::Other(other) => {
+                let ($s, $m) = (other.structure(), $scratch);
+                $value
+            }
         }
-    }
+    };
 }
 
 impl Structure for AnyStructure {
     type Scratch = AnyScratch;
 
     fn potentials(&self) -> usize {
-        each!(self, s => s.potentials())
+        plain!(self, s => s.potentials())
     }
 
     fn unary(&self) -> usize {
-        each!(self, s => s.unary())
+        plain!(self, s => s.unary())
     }
 
     fn variables(&self) -> usize {
-        each!(self, s => s.variables())
+        plain!(self, s => s.variables())
     }
 
     fn ln_states(&self) -> f64 {
-        each!(self, s => s.ln_states())
+        plain!(self, s => s.ln_states())
     }
 
     fn states(&self) -> Option<usize> {
-        each!(self, s => s.states())
+        plain!(self, s => s.states())
     }
 
     fn state(&self, index: usize, assignment: &mut [u32]) {
-        each!(self, s => s.state(index, assignment))
+        plain!(self, s => s.state(index, assignment))
     }
 
     fn code(&self) -> Code {
-        each!(self, s => s.code())
+        plain!(self, s => s.code())
     }
 
     fn encode(&self, assignment: &[u32], code: &mut [f32]) {
-        each!(self, s => s.encode(assignment, code))
+        plain!(self, s => s.encode(assignment, code))
     }
 
     fn block(&self, variable: usize) -> Option<Range<usize>> {
-        each!(self, s => s.block(variable))
+        plain!(self, s => s.block(variable))
+    }
+
+    fn pair(&self, i: usize, j: usize) -> Option<usize> {
+        plain!(self, s => s.pair(i, j))
     }
 
     fn to_potentials(&self, raw: &mut [f32]) {
-        each!(self, s => s.to_potentials(raw))
+        plain!(self, s => s.to_potentials(raw))
     }
 
     fn to_raw_gradient(&self, potentials: &[f32], gradient: &mut [f32]) {
-        each!(self, s => s.to_raw_gradient(potentials, gradient))
+        plain!(self, s => s.to_raw_gradient(potentials, gradient))
     }
 
     fn scratch(&self) -> AnyScratch {
-        match self {
-            AnyStructure::Categorical(_) => AnyScratch::Categorical(()),
-            AnyStructure::Pairwise(s) => AnyScratch::Pairwise(Box::new(s.scratch())),
-            AnyStructure::Supermodular(s) => AnyScratch::Supermodular(Box::new(s.scratch())),
-            AnyStructure::Chain(s) => AnyScratch::Chain(s.scratch()),
-            AnyStructure::Tree(s) => AnyScratch::Tree(s.scratch()),
-            AnyStructure::Subset(s) => AnyScratch::Subset(s.scratch()),
-            AnyStructure::Permutation(s) => AnyScratch::Permutation(Box::new(s.scratch())),
-            AnyStructure::SpanningTree(s) => AnyScratch::SpanningTree(Box::new(s.scratch())),
-            AnyStructure::Arborescence(s) => AnyScratch::Arborescence(Box::new(s.scratch())),
+        match &self.0 {
+            Repr::Categorical(_) => AnyScratch(None),
+            Repr::Other(s) => s.structure().scratch(),
         }
     }
 
+    #[inline(always)]
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut AnyScratch) -> Result<Maximum, Error> {
-        with_scratch!(self, scratch, s, m => s.argmax(potentials, assignment, m))
+        solving!(self, scratch, s, m => s.argmax(potentials, assignment, m))
     }
 
+    #[inline(always)]
     fn resolve(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut AnyScratch) -> Result<Maximum, Error> {
-        with_scratch!(self, scratch, s, m => s.resolve(potentials, assignment, m))
+        solving!(self, scratch, s, m => s.resolve(potentials, assignment, m))
     }
 
+    #[inline(always)]
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
-        each!(self, s => s.add_statistics(assignment, scale, out))
+        plain!(self, s => s.add_statistics(assignment, scale, out))
     }
 
     fn add_weighted_statistics(
@@ -221,42 +201,57 @@ impl Structure for AnyStructure {
         assignment: &mut [u32],
         scratch: &mut AnyScratch,
     ) {
-        with_scratch!(self, scratch, s, m => s.add_weighted_statistics(weights, out, assignment, m))
+        solving!(self, scratch, s, m => s.add_weighted_statistics(weights, out, assignment, m))
     }
 
     fn scores(&self, potentials: &[f32], scores: &mut [f32]) {
-        each!(self, s => s.scores(potentials, scores))
+        plain!(self, s => s.scores(potentials, scores))
     }
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
-        each!(self, s => s.score(potentials, assignment))
+        plain!(self, s => s.score(potentials, assignment))
     }
+}
+
+/// The same call for both representations.
+macro_rules! summed {
+    ($self:expr, $s:ident => $value:expr) => {
+        match &$self.0 {
+            Repr::Categorical($s) => $value,
+            Repr::Other($s) => $value,
+        }
+    };
 }
 
 /// Errors with [`Error::NoSums`] where [`has_sums`](AnyStructure::has_sums) is false.
 impl Sums for AnyStructure {
+    fn tractable(&self) -> Result<(), Error> {
+        summed!(self, s => s.tractable())
+    }
+
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
-        with_sums!(self, s => s.marginals(potentials, marginals))
+        summed!(self, s => s.marginals(potentials, marginals))
     }
 
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
-        with_sums!(self, s => s.log_partition(potentials))
+        summed!(self, s => s.log_partition(potentials))
     }
 
     fn entropy(&self, potentials: &[f32]) -> Result<f64, Error> {
-        with_sums!(self, s => s.entropy(potentials))
+        summed!(self, s => s.entropy(potentials))
     }
 
+    #[inline(always)]
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
-        with_sums!(self, s => s.kl_to_uniform(potentials, scale, gradient))
+        summed!(self, s => s.kl_to_uniform(potentials, scale, gradient))
     }
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
-        with_sums!(self, s => s.sample(potentials, generator, assignment))
+        summed!(self, s => s.sample(potentials, generator, assignment))
     }
 
     fn samples<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignments: &mut [u32]) -> Result<(), Error> {
-        with_sums!(self, s => s.samples(potentials, generator, assignments))
+        summed!(self, s => s.samples(potentials, generator, assignments))
     }
 }
 
@@ -264,6 +259,7 @@ impl Sums for AnyStructure {
 mod tests {
     use super::*;
     use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::{Arborescence, Chain, Pairwise, Permutation, SpanningTree, Subset, Supermodular, Tree};
 
     fn all() -> Vec<AnyStructure> {
         vec![

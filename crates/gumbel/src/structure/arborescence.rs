@@ -21,6 +21,7 @@
 //! undirected and directed graphs", Combinatorica 6, 1986; T. Koo, A. Globerson, X. Carreras, M. Collins, "Structured
 //! prediction models via the matrix-tree theorem", 2007.
 
+use super::latent::LatentEntry;
 use super::matrix_tree::{self, Arc};
 use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
@@ -350,6 +351,16 @@ impl Sums for Arborescence {
         }
         Ok(())
     }
+}
+
+/// `arborescence:N` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("arborescence", "N", "directed spanning trees of N nodes from node 0", |sizes| {
+        let n = sizes.whole(sizes.as_str())?;
+        sizes.at_least(3, n)?;
+        sizes.at_most(n.checked_mul(n))?;
+        Ok((Arborescence::new(n, 0).map_err(|e| sizes.explain(e))?.into(), n.to_string()))
+    })
 }
 
 #[cfg(test)]

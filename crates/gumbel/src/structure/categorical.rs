@@ -10,6 +10,7 @@
 //!
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
+use super::latent::LatentEntry;
 use super::{Code, Maximum, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math;
@@ -244,6 +245,30 @@ impl Sums for Categorical {
         }
         Ok(())
     }
+}
+
+/// `categorical:K` and `categorical:NxK` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("categorical", "K or NxK", "one variable with K values, or N independent ones", |sizes| {
+        let (variables, values) = match sizes.as_str().contains('x') {
+            true => sizes.pair('x')?,
+            false => (1, sizes.whole(sizes.as_str())?),
+        };
+        sizes.informative(variables, values)?;
+        sizes.at_most(variables.checked_mul(values))?;
+        let text = if variables == 1 { values.to_string() } else { format!("{variables}x{values}") };
+        Ok((Categorical::product(variables, values).map_err(|e| sizes.explain(e))?.into(), text))
+    })
+}
+
+/// `binary:N` in the registry.
+pub(super) fn binary_entry() -> LatentEntry {
+    LatentEntry::new("binary", "N", "N independent variables with two values", |sizes| {
+        let n = sizes.whole(sizes.as_str())?;
+        sizes.informative(n, 2)?;
+        sizes.at_most(n.checked_mul(2))?;
+        Ok((Categorical::binary(n).map_err(|e| sizes.explain(e))?.into(), n.to_string()))
+    })
 }
 
 #[cfg(test)]

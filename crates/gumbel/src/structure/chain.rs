@@ -12,6 +12,7 @@
 //!
 //! Reference: Rabiner, "A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition", 1989.
 
+use super::latent::{self, LatentEntry};
 use super::{Code, Maximum, Structure, Sums, Tree};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
@@ -131,6 +132,17 @@ impl Sums for Chain {
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         self.tree.sample(potentials, generator, assignment)
     }
+}
+
+/// `chain:TxK` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("chain", "TxK", "T variables with K values in a row", |sizes| {
+        let (variables, values) = sizes.pair('x')?;
+        sizes.informative(variables, values)?;
+        sizes.at_most(latent::tables(variables, values))?;
+        let structure = Chain::new(variables, values).map_err(|e| sizes.explain(e))?;
+        Ok((structure.into(), format!("{variables}x{values}")))
+    })
 }
 
 #[cfg(test)]

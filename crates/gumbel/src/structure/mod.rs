@@ -19,6 +19,8 @@ mod arborescence;
 mod categorical;
 mod chain;
 mod code;
+mod erased;
+mod latent;
 mod matrix_tree;
 #[cfg(test)]
 pub(crate) mod oracle;
@@ -39,6 +41,7 @@ pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use chain::Chain;
 pub use code::{Change, Code};
+pub use latent::{Built, Latent, LatentEntry, MAX_POTENTIALS, Sizes, latents};
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
 pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
@@ -49,7 +52,7 @@ pub use tree::Tree;
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
     /// Working memory of the solver: made once, reused for every instance.
-    type Scratch: Send;
+    type Scratch: Send + 'static;
 
     /// Number of potentials, P.
     fn potentials(&self) -> usize;
@@ -86,6 +89,11 @@ pub trait Structure: Sync {
     /// The potentials of a variable that is independent of all others whatever the potentials are: a softmax of their
     /// own. `None` where variables are coupled.
     fn block(&self, _variable: usize) -> Option<Range<usize>> {
+        None
+    }
+
+    /// The potential that couples two variables i < j, where a single number does: pairwise models have one for every pair.
+    fn pair(&self, _i: usize, _j: usize) -> Option<usize> {
         None
     }
 
@@ -180,6 +188,14 @@ impl Maximum {
 
 /// Exact sums over Z under the Gibbs distribution `q(z) = exp(<potentials, s(z)>) / sum_z' exp(...)`.
 pub trait Sums: Structure {
+    /// Whether the sums of a structure of this size are tractable.
+    ///
+    /// # Errors
+    /// [`Error::NoSums`] with the reason, if they are not.
+    fn tractable(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Writes the marginals `E_q[s(z)]` (P values) and returns the log-partition `ln sum_z exp(h(z))` in nats.
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error>;
 

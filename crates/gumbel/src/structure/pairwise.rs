@@ -30,6 +30,7 @@ mod bound;
 mod search;
 mod sums;
 
+use super::latent::{self, LatentEntry};
 use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
@@ -174,6 +175,10 @@ impl Structure for Pairwise {
         (self.variables == 1).then_some(2 * variable..2 * variable + 2)
     }
 
+    fn pair(&self, i: usize, j: usize) -> Option<usize> {
+        Some(Pairwise::pair(self, i, j))
+    }
+
     fn scratch(&self) -> PairwiseScratch {
         PairwiseScratch::default()
     }
@@ -228,6 +233,16 @@ impl Structure for Pairwise {
 }
 
 impl Sums for Pairwise {
+    fn tractable(&self) -> Result<(), Error> {
+        match self.variables() <= Pairwise::MAX_SUMS {
+            true => Ok(()),
+            false => Err(Error::NoSums {
+                structure: "a pairwise model",
+                reason: "they take 2^n terms, and n is more than 20",
+            }),
+        }
+    }
+
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
         let gibbs = Gibbs::new(self.variables, potentials)?;
         gibbs.marginals(marginals);
@@ -554,6 +569,16 @@ impl PairwiseScratch {
             self.used += 1;
         }
     }
+}
+
+/// `pairwise:N` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("pairwise", "N", "N binary variables, a coupling of any sign for every pair", |sizes| {
+        let n = sizes.whole(sizes.as_str())?;
+        sizes.informative(n, 2)?;
+        sizes.at_most(latent::pairs(n).and_then(|p| p.checked_add(n.checked_mul(2)?)))?;
+        Ok((Pairwise::new(n).map_err(|e| sizes.explain(e))?.into(), n.to_string()))
+    })
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 //! Reference: R. Jonker, A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
 //! problems", Computing 38, 1987.
 
+use super::latent::LatentEntry;
 use super::{Code, Maximum, Structure, check_numbers};
 use crate::Error;
 
@@ -474,6 +475,16 @@ impl Structure for Permutation {
         let rows = potentials.chunks_exact(self.size.max(1)).zip(assignment);
         rows.map(|(row, z)| row[*z as usize] as f64).sum()
     }
+}
+
+/// `permutation:N` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("permutation", "N", "permutations of N elements", |sizes| {
+        let n = sizes.whole(sizes.as_str())?;
+        sizes.at_least(2, n)?;
+        sizes.at_most(n.checked_mul(n))?;
+        Ok((Permutation::new(n).map_err(|e| sizes.explain(e))?.into(), n.to_string()))
+    })
 }
 
 #[cfg(test)]

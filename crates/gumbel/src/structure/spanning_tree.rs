@@ -19,6 +19,7 @@
 //! References: J. B. Kruskal, "On the shortest spanning subtree of a graph and the traveling salesman problem", 1956;
 //! R. C. Prim, "Shortest connection networks and some generalizations", 1957; the sums: see `matrix_tree.rs`.
 
+use super::latent::{self, LatentEntry};
 use super::matrix_tree::{self, Arc};
 use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
@@ -336,6 +337,16 @@ impl Sums for SpanningTree {
         matrix_tree::sample(self.nodes, &arcs, generator)?[1..].iter().for_each(|arc| assignment[edge[*arc]] = 1);
         Ok(())
     }
+}
+
+/// `spanning-tree:N` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("spanning-tree", "N", "spanning trees of the complete graph with N nodes", |sizes| {
+        let n = sizes.whole(sizes.as_str())?;
+        sizes.at_least(3, n)?;
+        sizes.at_most(latent::pairs(n))?;
+        Ok((SpanningTree::complete(n).map_err(|e| sizes.explain(e))?.into(), n.to_string()))
+    })
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@
 //!
 //! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
 
+use super::latent::LatentEntry;
 use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
 use crate::noise::uniform_f64;
@@ -322,6 +323,19 @@ impl Sums for Subset {
         }
         Ok(())
     }
+}
+
+/// `subset:N,K` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new("subset", "N,K", "K of N elements", |sizes| {
+        let (elements, chosen) = sizes.pair(',')?;
+        if chosen == 0 || chosen >= elements {
+            return Err(sizes.refused("1 to N - 1 of N elements: none or all is one state only"));
+        }
+        sizes.at_most(Some(elements))?;
+        let structure = Subset::new(elements, chosen).map_err(|e| sizes.explain(e))?;
+        Ok((structure.into(), format!("{elements},{chosen}")))
+    })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@
 mod closure;
 mod flow;
 
+use super::latent::{self, LatentEntry};
 use super::pairwise::{Pairwise, pair_index};
 use super::{Code, Maximum, Structure, Sums, check_numbers};
 use crate::Error;
@@ -222,6 +223,16 @@ fn unary_score(unary: &[f32], assignment: &[u32]) -> f64 {
 
 /// By enumeration for n <= 20, as for general signs: super-modularity helps the maximum, not the sum.
 impl Sums for Supermodular {
+    fn tractable(&self) -> Result<(), Error> {
+        match self.variables() <= Pairwise::MAX_SUMS {
+            true => Ok(()),
+            false => Err(Error::NoSums {
+                structure: "a pairwise model",
+                reason: "they take 2^n terms, and n is more than 20",
+            }),
+        }
+    }
+
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
         self.split(potentials)?;
         self.model.marginals(potentials, marginals)
@@ -294,6 +305,10 @@ impl Structure for Supermodular {
         gradient[pairs.clone()].iter_mut().zip(&potentials[pairs]).for_each(|(g, w)| *g *= -(-w).exp_m1());
     }
 
+    fn pair(&self, i: usize, j: usize) -> Option<usize> {
+        Some(Supermodular::pair(self, i, j))
+    }
+
     fn scratch(&self) -> SupermodularScratch {
         SupermodularScratch::default()
     }
@@ -355,6 +370,21 @@ impl Structure for Supermodular {
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
         self.model.score(potentials, assignment)
     }
+}
+
+/// `supermodular:N` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    LatentEntry::new(
+        "supermodular",
+        "N",
+        "the same with couplings of at least 0: the softplus of what the encoder emits",
+        |sizes| {
+            let n = sizes.whole(sizes.as_str())?;
+            sizes.informative(n, 2)?;
+            sizes.at_most(latent::pairs(n).and_then(|p| p.checked_add(n.checked_mul(2)?)))?;
+            Ok((Supermodular::new(n).map_err(|e| sizes.explain(e))?.into(), n.to_string()))
+        },
+    )
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@
 //! Reference: Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988; the derivative recursion: Li and Eisner,
 //! "First- and Second-Order Expectation Semirings", EMNLP 2009.
 
+use super::latent::{self, LatentEntry};
 use super::{Code, Maximum, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math::exp_nonpositive;
@@ -604,6 +605,44 @@ impl Sums for Tree {
         }
         Ok(())
     }
+}
+
+/// `tree:NxK` and `tree:K:PARENTS` in the registry.
+pub(super) fn entry() -> LatentEntry {
+    let help = "N variables with K values on a complete binary tree, where the parent of variable i is (i - 1) / 2; or on \
+                any tree: the parents of the variables 1, 2, ..., each before its child";
+    LatentEntry::new("tree", "NxK or K:P1,P2,...", help, |sizes| {
+        let binary = |n: usize| -> Vec<usize> { (1..n).map(|i| (i - 1) / 2).collect() };
+        let (values, parents) = match sizes.as_str().split_once(':') {
+            Some((values, parents)) => {
+                let parents = parents.split(',').map(|p| sizes.whole(p)).collect::<Result<Vec<_>, _>>()?;
+                if let Some(i) = (0..parents.len()).find(|i| parents[*i] > *i) {
+                    let (child, found) = (i + 1, parents[i]);
+                    return Err(sizes.refused(format!("a parent of variable {child} from 0 to {i}, not {found}")));
+                }
+                (sizes.whole(values)?, parents)
+            }
+            None => {
+                let (variables, values) = sizes.pair('x')?;
+                if variables == 0 || variables > latent::MAX_POTENTIALS {
+                    return Err(sizes.refused(format!("1 to {} variables", latent::MAX_POTENTIALS)));
+                }
+                (values, binary(variables))
+            }
+        };
+        let n = parents.len() + 1;
+        sizes.informative(n, values)?;
+        sizes.at_most(latent::tables(n, values))?;
+        let edges: Vec<(usize, usize)> = parents.iter().enumerate().map(|(i, p)| (*p, i + 1)).collect();
+        let text = match parents == binary(n) {
+            true => format!("{n}x{values}"),
+            false => {
+                let parents: Vec<String> = parents.iter().map(usize::to_string).collect();
+                format!("{values}:{}", parents.join(","))
+            }
+        };
+        Ok((Tree::new(n, values, &edges).map_err(|e| sizes.explain(e))?.into(), text))
+    })
 }
 
 #[cfg(test)]

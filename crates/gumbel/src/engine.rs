@@ -1,0 +1,235 @@
+//! What a training loop and an evaluation need of whoever computes networks.
+//!
+//! An [`Engine`] owns the parameters of a model, their optimiser, and nothing else: it does one [step](Engine::step) with any
+//! estimator, answers an estimator's questions about any images with the present parameters ([`ask`](Engine::ask)), decodes
+//! codes, and gives and takes its state. Whoever speaks to an engine knows neither its layers nor its tensors; a model whose
+//! decoder also reads continuous samples keeps them to itself, with their part of the loss.
+
+use crate::Error;
+use crate::estimator::{Estimator, MEASURES, Tally};
+use crate::likelihood::Likelihood;
+use crate::network::Snapshot;
+use crate::noise::Noise;
+use crate::oracle::Oracle;
+use crate::registry::{Entry, Setting, Settings};
+use crate::structure::AnyStructure;
+use std::fmt;
+use std::sync::Arc;
+
+/// Height, width and channels of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of pixels.
+    pub height: usize,
+    /// Columns of pixels.
+    pub width: usize,
+    /// Numbers of a pixel: 1 grey, 3 red, green, blue.
+    pub channels: usize,
+}
+
+impl Shape {
+    /// Grey images.
+    pub fn grey(height: usize, width: usize) -> Self {
+        Shape { height, width, channels: 1 }
+    }
+
+    /// Numbers of an image.
+    pub fn len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Whether an image has no numbers.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Images that an engine reads: one split as one epoch sees it.
+pub trait Images: Sync {
+    /// Number of images.
+    fn count(&self) -> usize;
+
+    /// Their size.
+    fn shape(&self) -> Shape;
+
+    /// Images of equal keys are equal: an engine may keep what it has made of them.
+    fn key(&self) -> u64;
+
+    /// Whether every number is 0 or 1.
+    fn is_binary(&self) -> bool;
+
+    /// Writes images `[indices, height, width, channels]` with numbers in [0, 1].
+    ///
+    /// # Errors
+    /// An index beyond the last.
+    fn fill(&self, indices: &[u32], out: &mut [f32]) -> Result<(), Error>;
+
+    /// All images at once, as zeros and ones; only of [binary](Images::is_binary) images.
+    ///
+    /// # Errors
+    /// Images that are not binary.
+    fn bytes(&self) -> Result<Vec<u8>, Error>;
+}
+
+/// What a step needs to know beside images and estimator.
+#[derive(Debug, Clone, Copy)]
+pub struct StepOptions<'a> {
+    /// Weight of the KL term, 0 to 1; greater than 0 only where the latent has sums or the estimator takes it.
+    pub kl_weight: f32,
+    /// The stream of Gumbel variables `[samples, batch, width]`.
+    pub noise: &'a Noise,
+    /// Samples of each image.
+    pub samples: usize,
+}
+
+/// What a step tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Mean loss of what the decoder followed, in nats per image, without the KL term.
+    pub reconstruction: f64,
+    /// What the estimator has measured, in the order of [`Estimator::measures`].
+    pub tallies: [Tally; MEASURES],
+}
+
+/// What an engine answers about some images.
+pub struct Asked<'a> {
+    /// Potentials `[images, P]`.
+    pub potentials: Vec<f32>,
+    /// Answers for these images, by their places in the list.
+    pub oracle: Box<dyn Oracle + 'a>,
+}
+
+/// A model with its optimiser; see the [module](self).
+pub trait Engine {
+    /// The engine's name, as in `summary.json`.
+    fn name(&self) -> &'static str;
+
+    /// What it computes with beyond that: the instruction set or the backend.
+    fn arithmetic(&self) -> String;
+
+    /// The latent variable.
+    fn structure(&self) -> &AnyStructure;
+
+    /// Brings the images of a batch into the engine's own form, outside of the time of a step; a step does it otherwise.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    fn prepare(&mut self, _images: &dyn Images, _batch: &[u32]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// One step of the optimiser on the images `batch`. The estimator [learns](Estimator::learn) too.
+    ///
+    /// # Errors
+    /// Numbers that are no longer finite, images that cannot be read.
+    fn step(
+        &mut self,
+        images: &dyn Images,
+        batch: &[u32],
+        estimator: &mut dyn Estimator,
+        options: &StepOptions<'_>,
+    ) -> Result<StepReport, Error>;
+
+    /// Potentials of some images, and an oracle for them; nothing is updated.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32]) -> Result<Asked<'a>, Error>;
+
+    /// Means of the pixels `[rows, height, width, channels]` in [0, 1] for codes `[rows, U]`.
+    ///
+    /// # Errors
+    /// Wrong lengths.
+    fn means(&mut self, codes: &[f32], means: &mut [f32]) -> Result<(), Error>;
+
+    /// Parameters, moments and step count.
+    fn snapshot(&mut self) -> Snapshot;
+
+    /// Puts a stored state back.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] says what does not fit.
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error>;
+}
+
+/// What a model is made for.
+#[derive(Clone)]
+pub struct ModelOptions<'a> {
+    /// Values of the model's settings.
+    pub settings: &'a Settings,
+    /// The images.
+    pub shape: Shape,
+    /// Whether they are zeros and ones.
+    pub binary: bool,
+    /// The latent variable.
+    pub structure: AnyStructure,
+    /// The likelihood of the pixels.
+    pub likelihood: Arc<dyn Likelihood>,
+    /// The estimator that it will be trained with.
+    pub estimator: &'a dyn Estimator,
+    /// Most images in a step.
+    pub batch: usize,
+    /// Samples of each image.
+    pub samples: usize,
+    /// Learning rate of Adam.
+    pub lr: f64,
+    /// Seed of the initial parameters.
+    pub seed: u64,
+    /// Threads.
+    pub threads: usize,
+    /// `auto`, or the name of an engine.
+    pub engine: &'a str,
+    /// Where tensors live: `cpu`, `wgpu`.
+    pub device: &'a str,
+}
+
+type Build = dyn Fn(&ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> + Send + Sync;
+
+/// A model in the registry.
+#[derive(Clone)]
+pub struct ModelEntry {
+    name: &'static str,
+    help: &'static str,
+    settings: Vec<Setting>,
+    build: Arc<Build>,
+}
+
+impl ModelEntry {
+    /// A model with a name, a line of help, its settings and a constructor.
+    pub fn new(
+        name: &'static str,
+        help: &'static str,
+        settings: &[Setting],
+        build: impl Fn(&ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> + Send + Sync + 'static,
+    ) -> Self {
+        ModelEntry { name, help, settings: settings.to_vec(), build: Arc::new(build) }
+    }
+
+    /// Constructs the model in the engine that is asked for, or in the best that fits.
+    ///
+    /// # Errors
+    /// Settings out of range, an engine that cannot have the model.
+    pub fn build(&self, options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
+        (self.build)(options)
+    }
+}
+
+impl fmt::Debug for ModelEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelEntry").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Entry for ModelEntry {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn help(&self) -> &str {
+        self.help
+    }
+
+    fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+}

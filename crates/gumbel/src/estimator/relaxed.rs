@@ -1,0 +1,71 @@
+//! What the relaxed estimators share: the code `softmax((h + gamma) / tau)` of each variable, and the way back through it.
+
+use super::piece::{Memory, room};
+use super::registry::TEMPERATURE;
+use super::{Moment, Piece, Slopes};
+use crate::Error;
+use crate::math::softmax_in_place;
+use crate::registry::Settings;
+use crate::schedule::Annealing;
+use crate::structure::Structure;
+
+/// A temperature, fixed or on a schedule.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Temperature {
+    pub tau: f32,
+    schedule: Option<Annealing>,
+}
+
+impl Temperature {
+    pub fn fixed(tau: f32) -> Result<Self, Error> {
+        match tau.is_finite() && tau > 0.0 {
+            true => Ok(Temperature { tau, schedule: None }),
+            false => Err(Error::range("temperature", tau, "a finite number greater than 0")),
+        }
+    }
+
+    pub fn of(settings: &Settings) -> Result<Self, Error> {
+        let schedule = TEMPERATURE.annealing(settings)?;
+        Ok(Temperature { tau: schedule.at(0), schedule: Some(schedule) })
+    }
+
+    pub fn set(&mut self, moment: &Moment) {
+        if let Some(schedule) = &self.schedule {
+            self.tau = schedule.at(moment.step);
+        }
+    }
+
+    /// Writes the relaxed codes of one sample to `memory.codes` `[samples, examples, U]`.
+    pub fn relax<S: Structure>(&self, piece: &mut Piece<'_, S>, sample: usize) {
+        let (structure, count) = (piece.structure, piece.count());
+        let (p, u, k) = (structure.potentials(), structure.unary(), structure.unary() / structure.variables());
+        let codes = room(&mut piece.memory.codes, piece.samples * count * u);
+        for (b, code) in codes[sample * count * u..][..count * u].chunks_exact_mut(u).enumerate() {
+            code.copy_from_slice(&piece.potentials[b * p..][..u]);
+            code.iter_mut().zip(piece.noise.of(sample, b)).for_each(|(h, g)| *h = (*h + g) / self.tau);
+            code.chunks_exact_mut(k).for_each(|block| {
+                softmax_in_place(block);
+            });
+        }
+    }
+
+    /// Adds the gradient at the potentials from the slopes at the codes.
+    pub fn unrelax<S: Structure>(&self, piece: &mut Piece<'_, S>, slopes: Slopes<'_>) {
+        let (structure, count, tau) = (piece.structure, piece.count(), self.tau);
+        let (p, u, k) = (structure.potentials(), structure.unary(), structure.unary() / structure.variables());
+        let Memory { codes, .. } = &*piece.memory;
+        for sample in 0..piece.samples {
+            let rows = slopes.row(sample, count, u).chunks_exact(u);
+            let rows = rows.zip(codes[sample * count * u..].chunks_exact(u)).zip(piece.gradient.chunks_exact_mut(p));
+            for ((slope, code), gradient) in rows {
+                let blocks = code.chunks_exact(k).zip(slope.chunks_exact(k));
+                for ((code, d), g) in blocks.zip(gradient[..u].chunks_exact_mut(k)) {
+                    let mean: f32 = code.iter().zip(d).map(|(q, d)| q * d).sum();
+                    for ((g, q), d) in g.iter_mut().zip(code).zip(d) {
+                        *g += q * (d - mean) / tau;
+                    }
+                }
+            }
+        }
+    }
+}
