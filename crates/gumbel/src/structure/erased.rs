@@ -121,21 +121,27 @@ impl<S: Sums + fmt::Debug + Send> Erased for Summed<S> {
         self.0.tractable()
     }
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.0.tractable()?;
         self.0.marginals(potentials, marginals)
     }
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
+        self.0.tractable()?;
         self.0.log_partition(potentials)
     }
     fn entropy(&self, potentials: &[f32]) -> Result<f64, Error> {
+        self.0.tractable()?;
         self.0.entropy(potentials)
     }
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+        self.0.tractable()?;
         self.0.kl_to_uniform(potentials, scale, gradient)
     }
     fn samples(&self, potentials: &[f32], mut generator: &mut dyn Rng, z: &mut [u32]) -> Result<(), Error> {
+        self.0.tractable()?;
         self.0.samples(potentials, &mut generator, z)
     }
     fn sample(&self, potentials: &[f32], mut generator: &mut dyn Rng, z: &mut [u32]) -> Result<(), Error> {
+        self.0.tractable()?;
         self.0.sample(potentials, &mut generator, z)
     }
 }
