@@ -162,6 +162,10 @@ impl<S: Structure> Estimator<S> for Search {
             near.copy_from_slice(&own[..count]);
             let gains = room(gains, count);
             gains.fill(0.0);
+            // Room for all, so that no later step needs more.
+            room(compact, count * n);
+            room(answers, count * (u + 1));
+            active.reserve(count);
             // Where the separable z(eps) is not z*, the search starts from the better of both.
             active.clear();
             active.extend(piece.of.iter().copied().filter(|b| {
