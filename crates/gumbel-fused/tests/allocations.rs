@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const WARM_UP: u64 = 20;
+const WARM_UP: u64 = 200;
 const STEPS: u64 = 60;
 
 /// Estimators that a latent can have, by their names and settings.
