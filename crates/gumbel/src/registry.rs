@@ -141,6 +141,9 @@ impl Settings {
     }
 
     /// Replaces the value of one and gives all back, for chains of calls in tests and examples.
+    ///
+    /// # Errors
+    /// As [`Setting::parse`].
     pub fn with(mut self, setting: &Setting, text: &str) -> Result<Self, Error> {
         self.set(setting.name, setting.parse(text)?);
         Ok(self)

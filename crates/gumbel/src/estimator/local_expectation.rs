@@ -34,6 +34,19 @@ pub(super) fn entry() -> EstimatorEntry {
 }
 
 /// Exact in each coordinate given the sampled others.
+///
+/// ```
+/// use gumbel::estimator::{LocalExpectation, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::binary(2)?;
+/// let mut oracle = Closure::new(&latent, |_, code| 8.0 * code[1] * code[3]);
+/// // z* = (1, 0): for the second variable the loss of 1 is 8, for the first both values cost nothing.
+/// let noise = [0.0, 1.0, 1.0, 0.0];
+/// let found = estimate(&LocalExpectation, &latent, &[0.0; 4], &noise, &mut oracle)?;
+/// assert_eq!(found.gradient, [0.0, 0.0, -2.0, 2.0]); // q (1 - q) 8
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LocalExpectation;
 

@@ -27,6 +27,17 @@ pub(super) fn entry() -> EstimatorEntry {
 }
 
 /// Exact gradient of -ln p(x) for the decoder, exact posterior for the encoder.
+///
+/// ```
+/// use gumbel::estimator::{Marginal, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::new(2)?;
+/// let mut oracle = Closure::new(&latent, |_, code| f32::ln(3.0) * code[1]);
+/// let found = estimate(&Marginal, &latent, &[0.2, 0.2], &[], &mut oracle)?; // there is no noise
+/// assert!((found.gradient[1] - (0.5 - 0.25)).abs() < 1e-6); // q less the posterior
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marginal;
 
