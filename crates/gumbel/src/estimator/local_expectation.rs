@@ -10,7 +10,8 @@
 //! It is the limit epsilon -> 0 of the Rao-Blackwellised direct estimate, and needs just its decoder evaluations.
 //!
 //! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
-//! - Unbiased for independent variables, and defined for them only; for one variable it is the exact gradient.
+//! - No bias for independent variables, and defined for them only.
+//! - Variance: of the sampled values of the other variables alone; for one variable it is the exact gradient.
 
 use super::registry::{EstimatorEntry, PAPER};
 use super::{Estimator, Piece, centred, independent};

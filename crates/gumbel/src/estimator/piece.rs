@@ -272,7 +272,8 @@ impl<S: Structure> Workspace<S> {
         room(&mut self.second, width);
     }
 
-    /// Finds z* = arg max of potentials + noise on the unary ones. The solver remembers where it stood.
+    /// Finds z* = arg max of potentials + noise on the unary ones; further noise is not looked at. The solver remembers
+    /// where it stood.
     ///
     /// # Errors
     /// NaN, everything forbidden.
@@ -286,7 +287,7 @@ impl<S: Structure> Workspace<S> {
     ) -> Result<Maximum, Error> {
         let perturbed = &mut self.first[..structure.potentials()];
         perturbed.copy_from_slice(potentials);
-        add(perturbed, noise, 1.0);
+        add(&mut perturbed[..structure.unary()], noise, 1.0);
         self.warm = false;
         let maximum = structure.argmax(perturbed, assignment, &mut self.solver)?;
         self.warm = true;
