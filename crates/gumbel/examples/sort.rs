@@ -2,8 +2,8 @@
 //!
 //! The encoder is one weight per place. It scores element i at place j by `x_i weight_j`, and the arg max over all
 //! permutations puts the elements into places. The decoder is the user's own: it reads the permutation matrix and says
-//! how far the list that comes out is from the sorted one. Nobody differentiates through the arg max: direct optimisation
-//! compares the permutation that was sampled with the one that the losses of its neighbours ask for.
+//! how far the list that comes out is from the sorted one. Nobody differentiates through the arg max: direct
+//! optimisation compares the permutation that was sampled with the one that the losses of its neighbours ask for.
 //!
 //!     cargo run --release -p gumbel --example sort
 

@@ -1,21 +1,22 @@
 //! What an estimator asks: losses at codes, as often as it likes, for the examples that it names.
 //!
-//! A decoder with its likelihood is an [`Oracle`]: it answers four questions about the loss `-ln p(x | z)` of an example at
-//! codes, and takes one instruction, what to *follow*. It knows no estimator, and an estimator knows no network.
+//! A decoder with its likelihood is an [`Oracle`]: it answers four questions about the loss `-ln p(x | z)` of an
+//! example at codes, and takes one instruction, what to *follow*. It knows no estimator, and an estimator knows no
+//! network.
 //!
 //! | question | asked by |
 //! |---|---|
 //! | [`losses`](Oracle::losses): at assignments | score-function estimators, proposals of a search |
-//! | [`around`](Oracle::around): of all one-coordinate changes of an assignment | direct optimisation, local expectation, exact search |
+//! | [`around`](Oracle::around): of all one-coordinate changes | direct optimisation, search, local expectation |
 //! | [`states`](Oracle::states): of all states | joint losses, exact sums |
-//! | [`slopes`](Oracle::slopes): and their derivative in the code, at hard or relaxed codes | relaxed estimators, search by slopes |
+//! | [`slopes`](Oracle::slopes): and their derivatives, at any codes | relaxed estimators, search by slopes |
 //!
-//! Rows of an answer belong to the examples that `of` names, by their places in the piece of a batch that the oracle answers
-//! for; an example may be named several times, or not at all.
+//! Rows of an answer belong to the examples that `of` names, by their places in the piece of a batch that the oracle
+//! answers for; an example may be named several times, or not at all.
 //!
-//! The decoder's own objective is what it is told to [follow](Oracle::follow): a weighted sum of losses at assignments, at
-//! relaxed codes, or at all states. Where an estimator [wants them](crate::estimator::Estimator::wants_slopes), the slopes at
-//! what is followed come back without a further pass.
+//! The decoder's own objective is what it is told to [follow](Oracle::follow): a weighted sum of losses at assignments,
+//! at relaxed codes, or at all states. Where an estimator [wants them](crate::estimator::Estimator::wants_slopes), the
+//! slopes at what is followed come back without a further pass.
 //!
 //! [`Closure`] makes an oracle of a function.
 
@@ -33,8 +34,8 @@ pub trait Oracle {
     /// Slices of wrong lengths, examples that it does not have, those of the decoder.
     fn losses(&mut self, of: &[u32], assignments: &[u32], losses: &mut [f32]) -> Result<(), Error>;
 
-    /// Writes the losses at `assignments` `[rows, n]` to `own` `[rows]`, and those of all their one-coordinate changes to
-    /// `losses` `[rows, U]`, in the form of [`Code::neighbour_losses`](crate::structure::Code::neighbour_losses).
+    /// Writes the losses at `assignments` `[rows, n]` to `own` `[rows]`, and those of all their one-coordinate changes
+    /// to `losses` `[rows, U]`, in the form of [`Code::neighbour_losses`](crate::structure::Code::neighbour_losses).
     ///
     /// # Errors
     /// As [`losses`](Oracle::losses).
@@ -46,8 +47,8 @@ pub trait Oracle {
     /// As [`losses`](Oracle::losses), a space too large to enumerate.
     fn states(&mut self, of: &[u32], losses: &mut [f32]) -> Result<(), Error>;
 
-    /// Writes the losses at `codes` `[rows, U]`, hard or relaxed, to `losses` `[rows]`, and their derivatives in the code to
-    /// `slopes` `[rows, U]`.
+    /// Writes the losses at `codes` `[rows, U]`, hard or relaxed, to `losses` `[rows]`, and their derivatives in the
+    /// code to `slopes` `[rows, U]`.
     ///
     /// # Errors
     /// As [`losses`](Oracle::losses).
@@ -121,9 +122,10 @@ impl Questions {
     }
 }
 
-/// An oracle made of a function: `loss(example, code)` in nats, of codes `[U]` of zeros and ones, and also of those that
-/// single changes lead to, and of relaxed ones where slopes are asked for. Slopes are central differences with a step of
-/// 1/64, exact but for rounding where the loss is quadratic. What is to be followed is kept for whoever wants to look.
+/// An oracle made of a function: `loss(example, code)` in nats, of codes `[U]` of zeros and ones, and also of those
+/// that single changes lead to, and of relaxed ones where slopes are asked for. Slopes are central differences with a
+/// step of 1/64, exact but for rounding where the loss is quadratic. What is to be followed is kept for whoever wants
+/// to look.
 ///
 /// ```
 /// use gumbel::oracle::{Closure, Oracle};

@@ -1,8 +1,10 @@
-//! Names, settings and constructors: what a program needs to offer estimators, structures, data sets, models and likelihoods.
+//! Names, settings and constructors: what a program needs to offer estimators, structures, data sets, models and
+//! likelihoods.
 //!
-//! Each of them stands in one file with its [`Entry`]: its name, a line of help, its [settings](Setting) with ranges and
-//! defaults, and its constructor. A [`Registry`] is a list of such entries; flags, keys of files, help and error messages
-//! are made from it. A registry is a value: add entries of your own to it and give it to whoever looks names up.
+//! Each of them stands in one file with its [`Entry`]: its name, a line of help, its [settings](Setting) with ranges
+//! and defaults, and its constructor. A [`Registry`] is a list of such entries; flags, keys of files, help and error
+//! messages are made from it. A registry is a value: add entries of your own to it and give it to whoever looks names
+//! up.
 
 use crate::Error;
 use std::collections::BTreeMap;

@@ -24,7 +24,8 @@ pub struct Annealing {
 }
 
 impl Annealing {
-    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite, start and least value also in f32.
+    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite, start and least value also in
+    /// f32.
     ///
     /// # Errors
     /// Other values.

@@ -12,8 +12,8 @@
 //! potentials, and is found from where the solver stood at z*. The gradient stands at all
 //! potentials, those of pairs too.
 //!
-//! **KL by perturbation**: where the Gibbs distribution has no tractable sums, so has its KL no gradient. If every value
-//! of every variable has noise, the entropy of the perturbed arg max is at most `E[sum of gamma over the unary
+//! **KL by perturbation**: where the Gibbs distribution has no tractable sums, so has its KL no gradient. If every
+//! value of every variable has noise, the entropy of the perturbed arg max is at most `E[sum of gamma over the unary
 //! statistics of z*]`, with gamma of mean zero (equal for independent variables), and the derivative of this is that of
 //! `-E[<h, s(z*)>]` with h held fast. So [`with_kl`](Direct::with_kl) adds `weight <h, s(z)>` to the loss: `z(eps) =
 //! argmax (1 - eps weight) h + gamma - eps loss`. The term that is minimised is a lower bound of the KL.
@@ -61,8 +61,8 @@ const JOINT: Setting = Setting {
     kind: Kind::Choice(&["off", "exact", "search"]),
     default: "off",
     value: "NAME",
-    help: "loss of the second arg max: off, the separable approximation around the sample; exact, the true one of every \
-           state (up to 32768); search, a local search with true losses",
+    help: "loss of the second arg max: off, the separable approximation around the sample; exact, the true one of \
+           every state (up to 32768); search, a local search with true losses",
 };
 /// Of direct: what is perturbed.
 const NOISE: Setting = Setting {
@@ -247,8 +247,8 @@ impl Direct {
         Direct { kl: 0.0, kl_inside: false, ..self }
     }
 
-    /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether both
-    /// arg maxima coincide.
+    /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether
+    /// both arg maxima coincide.
     pub(super) fn example<S: Structure>(&self, structure: &S, row: &mut Row<'_, S>, scale: f32) -> Result<bool, Error> {
         check_numbers("loss", row.losses)?;
         let u = structure.unary();

@@ -5,10 +5,11 @@
 //! z(eps)  = argmax_z { h(z) + gamma(z) - eps loss(z) }
 //! ```
 //!
-//! over all states, with the loss of each of them: nothing is approximated by a sum over coordinates, as [`Direct`] does.
-//! The noise is
+//! over all states, with the loss of each of them: nothing is approximated by a sum over coordinates, as [`Direct`]
+//! does. The noise is
 //!
-//! - [`Unary`](Perturbation::Unary): a Gumbel variable for each unary potential, as for [`Direct`]. z* is then the same;
+//! - [`Unary`](Perturbation::Unary): a Gumbel variable for each unary potential, as for [`Direct`]. z* is then the
+//!   same;
 //! - [`Full`](Perturbation::Full): one for every state. z* is then an exact sample of the Gibbs distribution q, and the
 //!   expectation of the estimate is known: (marginals of h - marginals of h - eps loss) / eps, the latter of the
 //!   distribution proportional to `q(z) exp(-eps loss(z))`. It tends to the exact gradient of `E_q[loss]`.
@@ -37,8 +38,8 @@ pub enum Perturbation {
     Full,
 }
 
-/// Direct optimisation with the losses of all states. With unary noise it also finds the second arg max of the separable
-/// approximation, to measure what that misses.
+/// Direct optimisation with the losses of all states. With unary noise it also finds the second arg max of the
+/// separable approximation, to measure what that misses.
 ///
 /// ```
 /// use gumbel::estimator::{Direct, DirectJoint, Perturbation, estimate};

@@ -5,8 +5,8 @@
 //! gradient at the potentials is `E_q[s(z)] - E_{p(z|x)}[s(z)]`.
 //!
 //! - Cost: the decoder at all |Z| states, with gradient; refused above [`MAX_STATES`](super::MAX_STATES).
-//! - No bias, no variance, for its own objective, which is not the bound: where q can represent the posterior, both have
-//!   the same optimum; the encoder's pull does not vanish for states whose q is nearly zero.
+//! - No bias, no variance, for its own objective, which is not the bound: where q can represent the posterior, both
+//!   have the same optimum; the encoder's pull does not vanish for states whose q is nearly zero.
 //!
 //! Reference: the encoder's update is the limit, in the number of samples, of the wake phase of Bornschein and Bengio,
 //! "Reweighted Wake-Sleep", ICLR 2015.

@@ -1,8 +1,8 @@
 //! Gradient estimators: what an encoder learns from the losses of its decoder.
 //!
 //! The task of each: estimate the gradient of `E_{z ~ q}[loss(z)]` at the potentials of a piece of a batch. An
-//! [`Estimator`] is given potentials and noise, *asks* an [`Oracle`] for losses as often as it likes, adds to the gradient,
-//! and says what the decoder is to follow. The [registry](estimators()) lists them:
+//! [`Estimator`] is given potentials and noise, *asks* an [`Oracle`] for losses as often as it likes, adds to the
+//! gradient, and says what the decoder is to follow. The [registry](estimators()) lists them:
 //!
 #![doc = include_str!("../../estimators.md")]
 //!
@@ -129,8 +129,8 @@ pub trait Estimator<S: Structure = AnyStructure>: Send + Sync {
     /// NaN, a space too large to enumerate, those of the oracle.
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error>;
 
-    /// Goes on after the decoder's pass: `slopes` `[rows, examples, U]` are the derivatives of the weighted losses in what it
-    /// followed. Only for those that [want them](Estimator::wants_slopes).
+    /// Goes on after the decoder's pass: `slopes` `[rows, examples, U]` are the derivatives of the weighted losses in
+    /// what it followed. Only for those that [want them](Estimator::wants_slopes).
     ///
     /// # Errors
     /// As [`estimate`](Estimator::estimate).

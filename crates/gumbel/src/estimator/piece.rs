@@ -161,7 +161,8 @@ impl<S: Structure> Piece<'_, S> {
         .map(drop)
     }
 
-    /// Calls `f` for every example, with `losses` values of `memory.losses` and `weights` values of `memory.weights` each.
+    /// Calls `f` for every example, with `losses` values of `memory.losses` and `weights` values of `memory.weights`
+    /// each.
     pub(super) fn each(
         &mut self,
         sample: usize,

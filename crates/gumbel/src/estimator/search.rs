@@ -4,10 +4,11 @@
 //! z(eps) ~ argmax_z { h(z) + gamma(z) - eps loss(z) }
 //! ```
 //!
-//! The search starts from the better of the separable z(eps) (see [`Direct`]) and z*, and takes the best of all one-coordinate
-//! changes, again and again until none is better. For variables with values, one-sided.
+//! The search starts from the better of the separable z(eps) (see [`Direct`]) and z*, and takes the best of all
+//! one-coordinate changes, again and again until none is better. For variables with values, one-sided.
 //!
-//! - Cost: the one-coordinate changes of z*, of z(eps), and of every state on the way, without gradient; one backward pass.
+//! - Cost: the one-coordinate changes of z*, of z(eps), and of every state on the way, without gradient; one backward
+//!   pass.
 //! - Bias: of order eps, without most of the error of the separable approximation: the state that it ends in cannot be
 //!   improved by a change of one variable, which is not to say that it is the arg max. Variance: of order 1 / eps.
 //!
@@ -49,8 +50,8 @@ impl Search {
         structure.score(perturbed, z) - (self.0.epsilon() * loss) as f64
     }
 
-    /// Takes the best step from z, given its loss and those of its one-coordinate changes; the gain in nats, `None` if no
-    /// step is better.
+    /// Takes the best step from z, given its loss and those of its one-coordinate changes; the gain in nats, `None` if
+    /// no step is better.
     fn improve<S: Structure>(
         &self,
         structure: &S,

@@ -66,7 +66,7 @@ impl Table {
     }
 
     /// The losses of all states.
-    pub fn losses(&self) -> &[f32] {
+    pub fn all(&self) -> &[f32] {
         &self.own
     }
 }

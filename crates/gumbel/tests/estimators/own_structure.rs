@@ -117,7 +117,8 @@ impl Sums for Window {
 const WINDOW: Window = Window { places: 7, length: 3 };
 const BATCH: usize = 14;
 
-/// Every example wants the window that begins at its own place, and pays for each place that is missed or covered in vain.
+/// Every example wants the window that begins at its own place, and pays for each place that is missed or covered in
+/// vain.
 fn loss(b: usize, code: &[f32]) -> f32 {
     let wanted = |u: usize| (u + WINDOW.places - b % WINDOW.places) % WINDOW.places < WINDOW.length;
     code.iter().enumerate().map(|(u, c)| (c - wanted(u) as u8 as f32).powi(2)).sum()

@@ -21,7 +21,7 @@ fn with_full_noise_the_mean_of_direct_is_a_difference_of_marginals() {
             let direct = Direct::new(epsilon as f32).unwrap().sides(sides);
             let joint = DirectJoint::new(direct, Perturbation::Full);
             let found = mean_of(&joint, structure, &h, oracle, 1, 800_000, 700 + i as u64);
-            let at = |shift| marginals(structure, &h, oracle.losses(), shift);
+            let at = |shift| marginals(structure, &h, oracle.all(), shift);
             let ends = at(back).into_iter().zip(at(-epsilon));
             let expected: Vec<f64> = ends.map(|(a, b)| (a - b) / (back + epsilon)).collect();
             assert!(expected.iter().any(|e| e.abs() > 0.02), "{structure:?}: nothing to compare");
@@ -36,7 +36,7 @@ fn exact_is_the_limit_of_the_difference_of_marginals() {
     for (i, structure) in structured().iter().enumerate() {
         let h = potentials(structure, 520 + i as u64);
         let loss = Loss::new(structure, 0.5, 620 + 2 * i as u64);
-        let table = Table::of(structure, |code| loss.of(code)).losses().to_vec();
+        let table = Table::of(structure, |code| loss.of(code)).all().to_vec();
         let mut oracle = Closure::new(structure, |_, code| loss.of(code));
         let gradient = exact(structure, &h, &mut oracle);
         let step = 1e-4;
@@ -265,8 +265,8 @@ fn the_joint_loss_measures_what_the_separable_one_misses() {
 }
 
 /// The entropy of a perturbed arg max is at most the mean of the noise that it collects, where every value of every
-/// variable has noise; for independent variables it is equal (Maji, Hazan, Jaakkola 2014). Not so for indicators without
-/// noise on "off".
+/// variable has noise; for independent variables it is equal (Maji, Hazan, Jaakkola 2014). Not so for indicators
+/// without noise on "off".
 #[test]
 fn the_noise_at_the_sample_bounds_its_entropy() {
     let draws = 200_000;
