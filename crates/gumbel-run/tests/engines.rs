@@ -1,0 +1,394 @@
+//! The fused engine against the autodiff engine, which do not know each other: the same steps, the same answers.
+
+#![cfg(feature = "burn")]
+
+use gumbel::Error;
+use gumbel::engine::{Engine, Images, ModelOptions, Shape, StepOptions, StepReport};
+use gumbel::estimator::{Estimator, Moment, Piece, estimators};
+use gumbel::likelihood::Bernoulli;
+use gumbel::network::{Moments, Snapshot};
+use gumbel::noise::{Noise, Purpose};
+use gumbel::oracle::{Followed, Oracle, Questions};
+use gumbel::registry::{Entry, Settings, Value};
+use gumbel::structure::{
+    AnyStructure, Arborescence, Categorical, Chain, Pairwise, Permutation, SpanningTree, Structure, Subset,
+    Supermodular, Tree,
+};
+use gumbel_fused::{Fused, Isa};
+use std::sync::Arc;
+
+fn uniform(len: usize, seed: u64) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    Noise::new(seed, Purpose::User(0), 0).uniform(&mut x);
+    x
+}
+
+/// Independent variables of all kinds, and one of every structure.
+fn structures() -> Vec<AnyStructure> {
+    vec![
+        Categorical::new(2).unwrap().into(),
+        Categorical::new(10).unwrap().into(),
+        Categorical::new(37).unwrap().into(),
+        Categorical::binary(9).unwrap().into(),
+        Categorical::product(3, 4).unwrap().into(),
+        Pairwise::new(1).unwrap().into(),
+        Pairwise::new(8).unwrap().into(),
+        Pairwise::new(17).unwrap().into(),
+        Supermodular::new(8).unwrap().into(),
+        Supermodular::new(15).unwrap().into(),
+        Chain::new(4, 3).unwrap().into(),
+        Tree::new(4, 5, &[(2, 0), (2, 3), (1, 3)]).unwrap().into(),
+        Subset::new(20, 3).unwrap().into(),
+        Permutation::new(4).unwrap().into(),
+        SpanningTree::complete(5).unwrap().into(),
+        Arborescence::new(5, 1).unwrap().into(),
+    ]
+}
+
+/// A model and its batches.
+struct Case {
+    pixels: usize,
+    hidden: &'static str,
+    structure: AnyStructure,
+    batch: usize,
+    samples: usize,
+    density: f32,
+}
+
+/// Its images.
+struct Pictures {
+    bytes: Vec<u8>,
+    pixels: usize,
+}
+
+impl Images for Pictures {
+    fn count(&self) -> usize {
+        self.bytes.len() / self.pixels
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::grey(1, self.pixels)
+    }
+
+    fn key(&self) -> u64 {
+        0
+    }
+
+    fn is_binary(&self) -> bool {
+        true
+    }
+
+    fn fill(&self, indices: &[u32], out: &mut [f32]) -> Result<(), Error> {
+        for (i, out) in indices.iter().zip(out.chunks_exact_mut(self.pixels)) {
+            let image = &self.bytes[*i as usize * self.pixels..][..self.pixels];
+            out.iter_mut().zip(image).for_each(|(o, b)| *o = *b as f32);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.bytes.clone())
+    }
+}
+
+impl Case {
+    fn random(seed: u64) -> Self {
+        let u = uniform(8, seed);
+        let pick = |i: usize, from: &[usize]| from[(u[i] * from.len() as f32) as usize];
+        let width = ["5", "16", "31", "48"][pick(0, &[0, 1, 2, 3])];
+        let hidden = match (pick(1, &[1, 1, 2, 3]), width) {
+            (1, width) => width,
+            (2, "5") => "5,20",
+            (2, "16") => "16,20",
+            (2, "31") => "31,20",
+            (2, _) => "48,20",
+            (_, "5") => "5,7,33",
+            (_, "16") => "16,7,33",
+            (_, "31") => "31,7,33",
+            _ => "48,7,33",
+        };
+        let structure = structures().swap_remove((u[2] * structures().len() as f32) as usize);
+        Case {
+            pixels: pick(3, &[1, 23, 64, 131]),
+            hidden,
+            structure,
+            batch: pick(4, &[1, 7, 16, 40]),
+            samples: pick(5, &[1, 1, 3]),
+            density: u[6],
+        }
+    }
+
+    fn images(&self, seed: u64) -> Pictures {
+        let bytes = uniform(self.batch * self.pixels, seed).iter().map(|u| (*u < self.density) as u8).collect();
+        Pictures { bytes, pixels: self.pixels }
+    }
+
+    /// Calls `make` with what a model of this case is made for.
+    fn with_options<T>(
+        &self,
+        seed: u64,
+        estimator: &dyn Estimator,
+        threads: usize,
+        make: impl Fn(&ModelOptions<'_>) -> T,
+    ) -> T {
+        let mut settings = Settings::default();
+        settings.set("hidden", Value::Text(self.hidden.into()));
+        make(&ModelOptions {
+            settings: &settings,
+            shape: Shape::grey(1, self.pixels),
+            binary: true,
+            structure: self.structure.clone(),
+            likelihood: Arc::new(Bernoulli),
+            estimator,
+            batch: self.batch,
+            samples: self.samples,
+            lr: 1e-3,
+            seed,
+            threads,
+            engine: "auto",
+            device: "cpu",
+        })
+    }
+
+    fn autodiff(&self, seed: u64, estimator: &dyn Estimator) -> Box<dyn Engine> {
+        self.with_options(seed, estimator, 1, |options| gumbel_vae::perceptron(options).unwrap())
+    }
+
+    fn fused(&self, seed: u64, estimator: &dyn Estimator, threads: usize) -> Fused {
+        self.with_options(seed, estimator, threads, |options| Fused::new(options).unwrap())
+    }
+}
+
+/// REINFORCE with the losses of two samples and another decoder's objective: weights that differ, questions at assignments.
+struct Weighted;
+
+impl Estimator for Weighted {
+    fn questions(&self, _: &AnyStructure) -> Questions {
+        Questions::LOSSES.and(Questions::SLOPES)
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, AnyStructure>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (count, n, u) = (piece.count(), piece.structure.variables(), piece.structure.unary());
+        let p = piece.structure.potentials();
+        for sample in 0..piece.samples {
+            piece.draw(sample)?;
+            let z = piece.memory.assignments[..count * n].to_vec();
+            let mut losses = vec![0.0; count];
+            oracle.losses(piece.of, &z, &mut losses)?;
+            let mut codes = vec![0.0; count * u];
+            z.chunks(n).zip(codes.chunks_mut(u)).for_each(|(z, c)| piece.structure.encode(z, c));
+            let (mut again, mut slopes) = (vec![0.0; count], vec![0.0; count * u]);
+            oracle.slopes(piece.of, &codes, &mut again, &mut slopes)?;
+            let weights: Vec<f32> =
+                (0..count).map(|b| piece.scale() * (1.0 + ((piece.first + b) % 3) as f32)).collect();
+            for b in 0..count {
+                assert!((losses[b] - again[b]).abs() < 1e-4 * losses[b].abs().max(1.0));
+                let gradient = &mut piece.gradient[b * p..][..p];
+                piece.structure.add_statistics(&z[b * n..][..n], weights[b] * losses[b] * 0.1, gradient);
+                gradient.iter_mut().zip(&slopes[b * u..][..u]).for_each(|(g, s)| *g += 0.1 * weights[b] * s);
+            }
+            oracle.follow(Followed::Assignments { row: sample, assignments: &z, weights: &weights })?;
+        }
+        Ok(())
+    }
+}
+
+/// Every estimator that a latent can have, by its name and settings; of joint losses those that a test can afford.
+fn all_estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)> {
+    let mut all: Vec<(String, Box<dyn Estimator>)> = vec![("weighted".into(), Box::new(Weighted))];
+    let few = structure.states().is_some_and(|s| s <= 1024);
+    for entry in estimators().iter() {
+        let mut defaults = Settings::defaults(Entry::settings(entry));
+        for (name, value) in [("epsilon", 0.7), ("temperature", 0.6)] {
+            if defaults.get(name).is_some() {
+                defaults.set(name, Value::Real(value));
+            }
+        }
+        let mut variants = vec![(String::new(), defaults.clone())];
+        if entry.name() == "direct" {
+            for (name, value) in [
+                ("two-sided", Value::Switch(true)),
+                ("rao-blackwell", Value::Switch(true)),
+                ("joint", Value::Text("search".into())),
+                ("joint", Value::Text("exact".into())),
+            ] {
+                let mut settings = defaults.clone();
+                let text = format!(" {name} {value}");
+                settings.set(name, value);
+                variants.push((text, settings));
+            }
+        }
+        for (text, settings) in variants {
+            let enumerates = !few && (["exact", "marginal"].contains(&entry.name()) || text == " joint exact");
+            if !enumerates && let Ok(estimator) = entry.build(&settings, structure) {
+                all.push((format!("{}{text}", entry.name()), estimator));
+            }
+        }
+    }
+    all
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expected: &[f32], scale: f32, tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance * scale, "{what}, {i}: {a}, not {b} (scale {scale})");
+    }
+}
+
+fn step(
+    engine: &mut dyn Engine,
+    images: &Pictures,
+    batch: &[u32],
+    estimator: &mut dyn Estimator,
+    (kl_weight, noise, samples): (f32, &Noise, usize),
+) -> StepReport {
+    let kl_weight =
+        if engine.structure().has_sums() || estimator.takes_kl(engine.structure()) { kl_weight } else { 0.0 };
+    estimator.begin(&Moment { step: 0, kl_weight }).unwrap();
+    engine.step(images, batch, estimator, &StepOptions { kl_weight, noise, samples }).unwrap()
+}
+
+/// The mean gradient stands in the first moments after one step.
+#[test]
+fn gradients_equal_those_of_automatic_differentiation() {
+    for seed in 0..160 {
+        let case = Case::random(seed);
+        let images = case.images(seed + 1000);
+        let batch: Vec<u32> = (0..case.batch as u32).collect();
+        for (name, mut estimator) in all_estimators(&case.structure) {
+            let what = format!(
+                "seed {seed}, {name}, {:?}, {} pixels, hidden {}, batch {}, {} samples",
+                case.structure, case.pixels, case.hidden, case.batch, case.samples
+            );
+            let kl_weight = [0.0, 0.3, 1.0][seed as usize % 3];
+            let noise = Noise::new(seed, Purpose::Noise, 3);
+            let options = (kl_weight, &noise, case.samples);
+            let mut plain = case.autodiff(seed, estimator.as_ref());
+            let start = plain.snapshot();
+            let expected = step(plain.as_mut(), &images, &batch, estimator.as_mut(), options);
+            let plain = plain.snapshot();
+            let isas = if seed % 4 == 0 { Isa::all() } else { vec![Isa::all()[0]] };
+            for isa in isas {
+                let mut fused = case.fused(seed, estimator.as_ref(), 1);
+                fused.set_isa(isa);
+                assert_eq!(fused.snapshot(), start, "{what}: both begin alike");
+                let found = step(&mut fused, &images, &batch, estimator.as_mut(), options);
+                for (f, e) in found.tallies.iter().zip(&expected.tallies) {
+                    assert_eq!(f.count, e.count, "{what}: {found:?}, not {expected:?}");
+                    assert!((f.sum - e.sum).abs() < 1e-3 * e.sum.abs().max(1.0), "{what}: {found:?}, not {expected:?}");
+                }
+                let error = (found.reconstruction - expected.reconstruction).abs();
+                assert!(error < 1e-5 * expected.reconstruction.abs().max(1.0), "{what}: {found:?}, not {expected:?}");
+                let moments = fused.snapshot().moments;
+                let largest = |m: &[Moments]| m.iter().flat_map(|m| &m.first).fold(0.0f32, |a, b| a.max(b.abs()));
+                let scale = largest(&plain.moments);
+                for (slot, (f, p)) in moments.iter().zip(&plain.moments).enumerate() {
+                    let at = format!("{what}, {}, parameter {slot}", isa.name());
+                    if !p.first.is_empty() {
+                        assert_close(&at, &f.first, &p.first, scale, 1e-5);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A run of some steps on changing batches, the last one smaller.
+fn train(case: &Case, estimator: &mut dyn Estimator, threads: usize, steps: u64) -> Snapshot {
+    let images = case.images(77);
+    let mut fused = case.fused(5, estimator, threads);
+    for s in 0..steps {
+        let order = Noise::new(6, Purpose::Shuffle, s).permutation(case.batch);
+        let batch = &order[..case.batch - (s % 3 == 2) as usize * (case.batch / 2)];
+        let noise = Noise::new(6, Purpose::Noise, s);
+        step(&mut fused, &images, batch, estimator, (1.0, &noise, case.samples));
+    }
+    fused.snapshot()
+}
+
+#[test]
+fn steps_do_not_depend_on_threads() {
+    let [single, several]: [AnyStructure; 2] =
+        [Categorical::new(37).unwrap().into(), Categorical::binary(9).unwrap().into()];
+    let [pairs, subset]: [AnyStructure; 2] = [Pairwise::new(12).unwrap().into(), Subset::new(12, 5).unwrap().into()];
+    let order: AnyStructure = Permutation::new(4).unwrap().into();
+    for (structure, hidden) in
+        [(single, "300"), (several, "40,300"), (pairs, "300"), (subset, "40,300"), (order, "300")]
+    {
+        let case = Case { pixels: 784, hidden, structure, batch: 50, samples: 1, density: 0.2 };
+        for (name, mut estimator) in all_estimators(&case.structure) {
+            let one = train(&case, estimator.as_mut(), 1, 7);
+            let same = one == train(&case, estimator.as_mut(), 2, 7) && one == train(&case, estimator.as_mut(), 5, 7);
+            assert!(same, "{name}, {:?}", case.structure);
+        }
+    }
+}
+
+/// Both engines from the same state, back and forth: what one has left the other goes on with.
+#[test]
+fn engines_take_turns() {
+    for seed in [3, 8, 21] {
+        let structure = Categorical::product(3, 4).unwrap().into();
+        let case = Case { samples: 1, structure, ..Case::random(seed) };
+        let images = case.images(seed);
+        let batch: Vec<u32> = (0..case.batch as u32).collect();
+        let registry = estimators();
+        let entry = registry.get("gumbel-softmax").unwrap();
+        let mut settings = Settings::defaults(Entry::settings(entry));
+        settings.set("temperature", Value::Real(0.9));
+        let mut estimator = entry.build(&settings, &case.structure).unwrap();
+        let mut plain = case.autodiff(seed, estimator.as_ref());
+        let mut mixed = case.autodiff(seed, estimator.as_ref());
+        let mut fused = case.fused(seed, estimator.as_ref(), 2);
+        for s in 0..6 {
+            let noise = Noise::new(seed, Purpose::Noise, s);
+            let options = (1.0, &noise, 1);
+            step(plain.as_mut(), &images, &batch, estimator.as_mut(), options);
+            if s % 2 == 0 {
+                step(mixed.as_mut(), &images, &batch, estimator.as_mut(), options);
+                continue;
+            }
+            fused.restore(&mixed.snapshot()).unwrap();
+            step(&mut fused, &images, &batch, estimator.as_mut(), options);
+            mixed.restore(&fused.snapshot()).unwrap();
+        }
+        let (mixed, plain) = (mixed.snapshot(), plain.snapshot());
+        for (a, b) in mixed.parameters.all().zip(plain.parameters.all()) {
+            // Adam divides by the gradient's size: where that is rounding, so is the step, at most lr each.
+            assert_close(&format!("seed {seed}, {}", a.name), &a.values, &b.values, 1e-3, 0.2);
+        }
+    }
+}
+
+/// Questions from outside of a step, in both engines.
+#[test]
+fn both_engines_answer_alike() {
+    for seed in 200..230 {
+        let case = Case::random(seed);
+        let images = case.images(seed);
+        let batch: Vec<u32> = (0..case.batch as u32).collect();
+        let mut estimator = estimators()
+            .get("direct")
+            .unwrap()
+            .build(&Settings::defaults(Entry::settings(estimators().get("direct").unwrap())), &case.structure);
+        let estimator = estimator.as_mut().unwrap();
+        let mut fused = case.fused(seed, estimator.as_ref(), 2);
+        let mut plain = case.autodiff(seed, estimator.as_ref());
+        let noise = Noise::new(seed, Purpose::Noise, 0);
+        // After some steps, so that nothing is answered from what was before.
+        for _ in 0..3 {
+            step(&mut fused, &images, &batch, estimator.as_mut(), (1.0, &noise, case.samples));
+        }
+        plain.restore(&fused.snapshot()).unwrap();
+        let mut found = fused.ask(&images, &batch).unwrap();
+        let mut expected = plain.ask(&images, &batch).unwrap();
+        assert_close("potentials", &found.potentials, &expected.potentials, 1.0, 1e-4);
+        if let Some(states) = case.structure.states().filter(|s| *s <= 4000) {
+            let [mut a, mut b] = [(); 2].map(|()| vec![0.0; batch.len() * states]);
+            found.oracle.states(&batch, &mut a).unwrap();
+            expected.oracle.states(&batch, &mut b).unwrap();
+            assert_close(&format!("{:?}: states", case.structure), &a, &b, case.pixels as f32, 1e-5);
+        }
+    }
+}
