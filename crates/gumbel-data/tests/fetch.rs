@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gumbel_data::{DataError, DatasetName, Digest, FetchOptions, FileSpec, Progress, Source, fetch_file};
+use gumbel_data::{DataError, Digest, FetchOptions, FileSpec, Progress, Source, dataset, fetch_file};
 
 /// What the server does with one request.
 #[derive(Debug, Clone, Copy)]
@@ -334,18 +334,22 @@ fn load_uses_the_given_mirrors_and_respects_offline() {
             urls.push(url.to_string());
         }
     };
-    let result = gumbel_data::load(DatasetName::Mnist, &source, &mut progress);
+    let result = gumbel_data::load(&dataset("mnist").unwrap(), &source, &mut progress);
     assert!(matches!(result, Err(DataError::Fetch { .. })), "{result:?}");
     assert_eq!(urls[0], format!("{}/mnist/train-images-idx3-ubyte.gz", server.address));
 
     source.offline = true;
     let seen = server.ranges().len();
-    let error = gumbel_data::load(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
+    let error = gumbel_data::load(&dataset("mnist").unwrap(), &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("offline"), "{error}");
-    let error = gumbel_data::fetch(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
+    let error = gumbel_data::fetch(&dataset("mnist").unwrap(), &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("offline"), "{error}");
     source = Source { data_dir: Some(folder.path().into()), offline: false, ..source };
-    let error = gumbel_data::load(DatasetName::FashionMnist, &source, &mut |_| {}).unwrap_err();
+    let error = gumbel_data::load(&dataset("fashion-mnist").unwrap(), &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("train-images-idx3-ubyte.gz"), "{error}");
+    // To ask what is there fetches nothing, even where it might.
+    source = Source { data_dir: None, ..source };
+    let error = gumbel_data::info(&dataset("fashion-mnist").unwrap(), &source).unwrap_err();
+    assert!(error.is_missing() && error.to_string().contains("fashion-mnist is not in"), "{error}");
     assert_eq!(server.ranges().len(), seen);
 }
