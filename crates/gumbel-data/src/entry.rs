@@ -13,8 +13,8 @@ use crate::files::{Digest, FileSpec};
 use crate::source::{Limits, Source};
 use crate::{DataError, Dataset};
 
-type Make = Arc<dyn Fn(&Source, Limits) -> Result<Dataset, DataError> + Send + Sync>;
-type Read = Arc<dyn Fn(&[PathBuf]) -> Result<Dataset, DataError> + Send + Sync>;
+type Maker = Arc<dyn Fn(&Source, Limits) -> Result<Dataset, DataError> + Send + Sync>;
+type Reader = Arc<dyn Fn(&[PathBuf]) -> Result<Dataset, DataError> + Send + Sync>;
 type Bytes = Arc<dyn Fn() -> Result<Vec<u8>, DataError> + Send + Sync>;
 
 /// A data set that can be listed, verified, fetched and loaded by its name.
@@ -52,7 +52,7 @@ pub struct DatasetEntry {
 #[derive(Clone)]
 pub(crate) enum Content {
     /// Comes out of a function; nothing here knows of files.
-    Made { make: Make, check: Option<MadeCheck> },
+    Made { make: Maker, check: Option<MadeCheck> },
     /// Read from files, in the first form that is there.
     Files(Vec<Form>),
 }
@@ -70,7 +70,7 @@ pub(crate) struct MadeCheck {
 pub struct Form {
     name: String,
     files: Vec<FileSpec>,
-    read: Read,
+    read: Reader,
 }
 
 impl Form {
@@ -288,8 +288,8 @@ pub struct FetchedFile {
 /// that is made needs none.
 ///
 /// # Errors
-/// [`DataError::Missing`] and [`DataError::Checksum`] if files that may not be fetched are missing or damaged, and those
-/// of [`fetch_file`].
+/// [`DataError::Missing`] and [`DataError::Checksum`] if files that may not be fetched are missing or damaged, and
+/// those of [`fetch_file`].
 pub fn fetch(
     entry: &DatasetEntry,
     source: &Source,

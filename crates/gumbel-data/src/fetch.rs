@@ -120,7 +120,12 @@ pub fn fetch_file(
     if path.is_file() && file.check(&path)?.matches == Some(true) {
         return Ok(path);
     }
-    let mut download = Download { file, part: folder.join(format!("{}.part", file.name)), path, progress };
+    let part = folder.join(format!("{}.part", file.name));
+    // Its name must be known to the next process, hence can be guessed: what it may point to is not written.
+    if part.is_symlink() {
+        fs::remove_file(&part).map_err(DataError::io("remove", &part))?;
+    }
+    let mut download = Download { file, part, path, progress };
     // Complete already, if the last process ended just before its renaming.
     if download.part.is_file() && file.check(&download.part)?.matches == Some(true) {
         return download.finish();

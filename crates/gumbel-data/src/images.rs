@@ -44,8 +44,9 @@ impl fmt::Display for Split {
 
 /// Images of one size, with or without labels.
 ///
-/// Pixels are bytes, row-major `[count, height, width, channels]`: the channels of a pixel stand beside each other. Grey
-/// images have one channel, in which 255 is ink (bright) and 0 is background; colours have three, red, green and blue.
+/// Pixels are bytes, row-major `[count, height, width, channels]`: the channels of a pixel stand beside each other.
+/// Grey images have one channel, in which 255 is ink (bright) and 0 is background; colours have three: red, green and
+/// blue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     count: usize,

@@ -19,7 +19,8 @@
 //! | name | train / valid / test | classes | source |
 //! | --- | --- | --- | --- |
 //! | `glyphs` | 50,000 / 10,000 / 10,000 | 10 | generated from a seed, see [`glyphs`](glyphs()) |
-//! | `mnist`, `fashion-mnist` | 50,000 / 10,000 / 10,000 | 10 | four IDX files, see [`read_mnist`], [`read_fashion_mnist`] |
+//! | `mnist` | 50,000 / 10,000 / 10,000 | 10 | four IDX files, see [`read_mnist`] |
+//! | `fashion-mnist` | 50,000 / 10,000 / 10,000 | 10 | four IDX files, see [`read_fashion_mnist`] |
 //! | `omniglot` | 23,000 / 1,345 / 8,070 | 50 | `chardata.mat`, see [`read_omniglot_chardata`] |
 //! | `omniglot` | 23,000 / 1,345 / 8,115 | 50 | the original archives, see [`read_omniglot_zips`] |
 //!
@@ -28,7 +29,7 @@
 //! - [`dataset()`] finds one by its name, [`datasets`] are all of them: a registry, to which a program adds its own
 //!   [`DatasetEntry`].
 //! - [`load`] gives the [`Dataset`] of an entry; a [`Source`] says where its files are and whether they may be fetched.
-//!   [`list`], [`info`], [`verify`] and [`fetch`] answer what is there and complete it.
+//!   [`list`], [`info`], [`verify`] and [`fetch()`] answer what is there and complete it.
 //! - A [`Dataset`] has three [`Images`]; [`Binarization`] turns them into batches of `f32`.
 //! - [`idx`] and [`mat`] read the two array formats.
 //!

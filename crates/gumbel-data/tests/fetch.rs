@@ -278,6 +278,21 @@ fn a_complete_part_needs_no_request() {
     assert!(server.ranges().is_empty());
 }
 
+/// Whoever may write the folder cannot make a download overwrite another file.
+#[cfg(unix)]
+#[test]
+fn a_part_that_is_a_link_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    fs::write(&other, b"precious").unwrap();
+    std::os::unix::fs::symlink(&other, folder.path().join("data.bin.part")).unwrap();
+    let server = Server::start(content(), vec![Act::Good]);
+    let spec = spec(folder.path(), vec![server.address.clone()]);
+    let path = fetch_file(&spec, folder.path(), &options(), &mut |_| {}).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (content(), b"precious".to_vec()));
+    assert!(!path.is_symlink());
+}
+
 #[test]
 fn the_next_mirror_is_tried() {
     let folder = tempfile::tempdir().unwrap();

@@ -39,9 +39,9 @@ pub const GLYPH_CLASSES: [&str; 10] =
 
 /// Generates the data set `glyphs`: 28x28 grey images of ten figures.
 ///
-/// The whole set has 50,000 training, 10,000 validation and 10,000 test images; `counts` says how many of each are made,
-/// always the first ones. Every ten consecutive images of a split (starting at a multiple of ten) show each figure once,
-/// in random order.
+/// The whole set has 50,000 training, 10,000 validation and 10,000 test images; `counts` says how many of each are
+/// made, always the first ones. Every ten consecutive images of a split (starting at a multiple of ten) show each
+/// figure once, in random order.
 ///
 /// # Errors
 /// [`DataError::Argument`] for more images than the whole set has.

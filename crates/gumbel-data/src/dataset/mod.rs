@@ -1,4 +1,8 @@
-//! The data sets: each stands in a file of its own, with its entry, and in one line of [`datasets`].
+//! The data sets: each stands in a file of its own, with its entry, and in the list of [`datasets`].
+//!
+//! A new one is a new file here, whose `entry` says its name, a line of help, and either its [`FileSpec`]s (names,
+//! digests, mirrors) with a reader ([`DatasetEntry::of_files`]) or how it is made ([`DatasetEntry::custom`]); and
+//! `new::entry()` in the list. Four IDX files like those of MNIST are a [`four_idx::FourIdx`], a table of digests.
 
 mod fashion_mnist;
 mod four_idx;
@@ -13,6 +17,8 @@ pub use glyphs::{GLYPH_CLASSES, glyphs};
 pub use mnist::read_mnist;
 pub use omniglot::{read_omniglot_chardata, read_omniglot_zips};
 
+#[cfg(doc)]
+use crate::FileSpec;
 use crate::{DataError, DatasetEntry};
 
 /// The data sets of this crate. [`Registry::add`] puts more beside them.

@@ -121,13 +121,13 @@ fn arrange(pool: &Images, test: &Images, valid: usize) -> [Images; 3] {
 
 /// One drawing in an archive.
 #[derive(Debug)]
-struct Entry {
+struct Drawing {
     index: usize,
     file: String,
 }
 
 /// Alphabet, then character: its drawings.
-type Characters = BTreeMap<(String, String), Vec<Entry>>;
+type Characters = BTreeMap<(String, String), Vec<Drawing>>;
 
 fn read_zips([background, evaluation]: [PathBuf; 2], layout: Layout) -> Result<Dataset, DataError> {
     let (first, second) = rayon::join(
@@ -219,7 +219,7 @@ fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'
             return Err(at.bad(format!("entry {name}"), "a .png file", file));
         }
         let drawings = characters.entry((alphabet.to_string(), character.to_string())).or_default();
-        drawings.push(Entry { index, file: name.to_string() });
+        drawings.push(Drawing { index, file: name.to_string() });
     }
     for drawings in characters.values_mut() {
         drawings.sort_by(|a, b| a.file.cmp(&b.file));
@@ -229,7 +229,7 @@ fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'
 
 fn read_entry<R: Read + std::io::Seek>(
     archive: &mut zip::ZipArchive<R>,
-    entry: &Entry,
+    entry: &Drawing,
     at: At<'_>,
 ) -> Result<[u8; DIM], DataError> {
     let mut file =
@@ -321,8 +321,8 @@ fn check_shape(matrix: &Matrix, rows: usize, columns: usize, at: At<'_>) -> Resu
 
 /// What the levels of all matrices are multiplied with to be bytes: 255 if they go from 0 to 1, 1 if they go to 255.
 ///
-/// Decided once for all, by all of their levels, so that one of them can neither turn a whole variable black nor set one
-/// variable apart from another.
+/// Decided once for all, by all of their levels, so that one of them can neither turn a whole variable black nor set
+/// one variable apart from another.
 fn scale_of(matrices: &[Matrix], at: At<'_>) -> Result<f64, DataError> {
     let (mut ink, mut above, mut first_above) = (0usize, 0usize, None);
     for matrix in matrices {
@@ -340,8 +340,8 @@ fn scale_of(matrices: &[Matrix], at: At<'_>) -> Result<f64, DataError> {
     }
     match first_above {
         None => Ok(255.0),
-        // Of the inked pixels of images with levels to 255, hardly any has a level of at most 1; the other way round none
-        // is above 1.
+        // Of the inked pixels of images with levels to 255, hardly any has a level of at most 1; of images with levels
+        // to 1, all have.
         Some(_) if 2 * above >= ink => Ok(1.0),
         Some((matrix, i, value)) => {
             Err(at.bad(position(matrix, i), "a grey level from 0 to 1, as most others in the file", value))
