@@ -67,7 +67,7 @@ fn present_file(file: &FileSpec, folder: &Path) -> Option<PresentFile> {
     Some(PresentFile { file: path.file_name()?.to_string_lossy().into_owned(), path, bytes })
 }
 
-/// The files that [`load`](crate::load) would read.
+/// The files that [`load`] would read.
 fn wanted_files<'a>(entry: &'a DatasetEntry, folder: &Path) -> &'a [FileSpec] {
     entry.form_in(folder).map_or(&[], |form| form.files())
 }
@@ -116,7 +116,7 @@ pub struct Info {
 /// Loads a data set that is there and describes it. Fetches nothing.
 ///
 /// # Errors
-/// [`DataError::Missing`] if it is not there, and those of [`load`](crate::load) but for fetching.
+/// [`DataError::Missing`] if it is not there, and those of [`load`] but for fetching.
 pub fn info(entry: &DatasetEntry, source: &Source) -> Result<Info, DataError> {
     let (folder, data) = match entry.content() {
         Content::Made { .. } => (None, load(entry, source, &mut |_| {})?),
