@@ -122,17 +122,12 @@ impl<S: Structure> Estimator<S> for Search {
         Questions::AROUND
     }
 
-    fn takes_kl(&self, _: &S) -> bool {
-        self.0.kl_inside()
-    }
-
     fn measures(&self) -> &'static [Measure] {
         &MEASURES
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
-        self.0.set(moment);
-        Ok(())
+        self.0.set(moment)
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
