@@ -529,6 +529,28 @@ impl Config {
         Path::new("runs").join(fitting_name(&name))
     }
 
+    /// A name for each of some configurations: the settings in which they differ, such as `binary:15, seed 1`.
+    pub fn differences(configs: &[Config]) -> Vec<String> {
+        let mut keys: Vec<&str> = vec![];
+        for key in configs.iter().flat_map(|c| &c.keys).map(|s| s.name) {
+            if !keys.contains(&key) && configs.iter().any(|c| c.settings.get(key) != configs[0].settings.get(key)) {
+                keys.push(key);
+            }
+        }
+        let name = |config: &Config| {
+            let own = keys.iter().filter_map(|key| Some((*key, config.settings.get(key)?)));
+            let parts: Vec<String> = own
+                .map(|(key, value)| match value {
+                    // A name says what it is the name of.
+                    Value::Text(text) if ["dataset", "latent", "estimator"].contains(&key) => text.clone(),
+                    value => format!("{key} {value}"),
+                })
+                .collect();
+            if parts.is_empty() { config.latent.text.clone() } else { parts.join(", ") }
+        };
+        configs.iter().map(name).collect()
+    }
+
     /// Refuses to resume a run with settings other than those it was started with; `path` is that of the run's file.
     ///
     /// # Errors
@@ -648,7 +670,6 @@ mod tests {
             &[("epochs", "0")],
             &[("samples", "0")],
             &[("hidden", "0")],
-            &[("hidden", "")],
             &[("hidden", "3,x")],
             &[("hidden", "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1")],
             &[("epsilon", "-1")],
@@ -745,9 +766,19 @@ mod tests {
     }
 
     #[test]
+    fn runs_are_told_apart_by_the_settings_in_which_they_differ() {
+        let exact = config(&[("estimator", "exact"), ("seed", "1")]).unwrap();
+        let names = Config::differences(&[config(&[("seed", "1"), ("epsilon", "2")]).unwrap(), exact.clone()]);
+        assert!(names[0].starts_with("direct, epsilon 2, ") && names[1] == "exact", "{names:?}");
+        let seeds = Config::differences(&[exact.clone(), exact.with("seed", "2").unwrap()]);
+        assert_eq!(seeds, ["seed 1", "seed 2"]);
+        assert_eq!(Config::differences(&[exact.clone(), exact]), ["categorical:10", "categorical:10"]);
+    }
+
+    #[test]
     fn folders_of_long_latents_have_names_that_file_systems_take() {
-        let plain = config(&[("latent", "tree:3:0,0,1")]).unwrap();
-        assert_eq!(plain.default_folder(), Path::new("runs/glyphs-tree30-0-1-direct-s0"));
+        let plain = config(&[("latent", "tree:3:0,0,0")]).unwrap();
+        assert_eq!(plain.default_folder(), Path::new("runs/glyphs-tree30-0-0-direct-s0"));
         let long = |last: &str| {
             let parents = format!("{}{last}", "0,".repeat(200));
             config(&[("latent", &format!("tree:2:{parents}"))]).unwrap().default_folder()

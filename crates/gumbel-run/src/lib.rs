@@ -24,7 +24,7 @@
 //!
 //! - [`Registry`], [`config`], [`model`]: what a run is made of;
 //! - [`train()`] and its [`Observer`]s, [`evaluate`], [`metrics`]; [`Trainer`]: single steps;
-//! - [`folder`], [`store`], [`stored`]: files; [`picture`], [`show`], [`inspect`]: what they show.
+//! - [`folder`], [`store`], [`stored`]: files; [`picture`], [`plot`], [`show`], [`inspect`]: what they show.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -42,6 +42,7 @@ mod kl;
 pub mod metrics;
 pub mod model;
 pub mod picture;
+pub mod plot;
 mod registry;
 pub mod show;
 pub mod store;

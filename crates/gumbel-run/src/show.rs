@@ -1,7 +1,8 @@
 //! Pictures of what a model makes: samples of its prior, reconstructions.
 
+use crate::Result;
 use crate::evaluate::is_single;
-use crate::{Result, picture};
+use crate::picture::{Grid, grid};
 use gumbel::engine::{Engine, Images, Shape};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{AnyStructure, Structure, Sums, argmax_batch, perturbed_argmax};
@@ -24,6 +25,8 @@ pub struct Samples {
     pub rows: Option<usize>,
     /// The order of the values of a K-way variable; by default that of their numbers.
     pub order: Option<Vec<u32>>,
+    /// Pixels of the picture to a pixel of an image; by default as the picture has it.
+    pub scale: Option<usize>,
 }
 
 /// Decoder means `[assignments, pixels]` at assignments `[assignments, n]`.
@@ -75,7 +78,13 @@ pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples, path: &Pa
         }
         false => of_the_prior(&structure, which.seed, which.rows.unwrap_or(10) * COLUMNS)?,
     };
-    picture::grid(path, &means(engine, &z, shape.len())?, shape, COLUMNS)
+    draw(path, &means(engine, &z, shape.len())?, shape, which.scale)
+}
+
+fn draw(path: &Path, tiles: &[f32], shape: Shape, scale: Option<usize>) -> Result<()> {
+    let plain = Grid::new(tiles, shape.height, shape.width);
+    let scale = scale.unwrap_or(plain.scale);
+    grid(path, &Grid { channels: shape.channels, columns: COLUMNS, scale, ..plain })
 }
 
 /// Assignments drawn from the prior.
@@ -97,7 +106,12 @@ fn of_the_prior(structure: &AnyStructure, seed: u64, count: usize) -> Result<Vec
 ///
 /// # Errors
 /// A picture that cannot be written.
-pub fn reconstructions(engine: &mut dyn Engine, images: &dyn Images, path: &Path) -> Result<()> {
+pub fn reconstructions(
+    engine: &mut dyn Engine,
+    images: &dyn Images,
+    scale: Option<usize>,
+    path: &Path,
+) -> Result<()> {
     let structure = engine.structure().clone();
     let shape = images.shape();
     let pixels = shape.len();
@@ -110,5 +124,5 @@ pub fn reconstructions(engine: &mut dyn Engine, images: &dyn Images, path: &Path
     let means = means(engine, &z, pixels)?;
     let pairs = x.chunks_exact(pixels).zip(means.chunks_exact(pixels));
     let tiles: Vec<f32> = pairs.flat_map(|(image, mean)| [image, mean].concat()).collect();
-    picture::grid(path, &tiles, shape, COLUMNS)
+    draw(path, &tiles, shape, scale)
 }

@@ -70,8 +70,7 @@ pub fn open(registry: &Registry, folder: &Path) -> Result<Stored> {
     // The description must be possible before a network of its size is made.
     let pixels = card.height.checked_mul(card.width).and_then(|p| p.checked_mul(card.channels));
     let possible = pixels.is_some_and(|p| (1..=1 << 24).contains(&p))
-        && config.model_entry().check(&config.model_options(&*estimator, card.shape())).is_ok()
-        && pixels.is_some_and(|p| parameters.all().any(|named| named.shape.contains(&p)) || !text.contains("height"));
+        && config.model_entry().check(&config.model_options(&*estimator, card.shape())).is_ok();
     if !possible {
         return Err(foreign(format!("images of {}x{} pixels", card.height, card.width)));
     }
@@ -93,7 +92,7 @@ pub fn open_config(registry: &Registry, folder: &Path) -> Result<Config> {
         return Err(Error::foreign(folder, "a run folder", "no config.toml in it"));
     }
     let mut config = Config::read(registry, &path)?;
-    config.set_data_dir(data_dir(&files));
+    config.set_data_dir(data_dir(folder));
     Ok(config)
 }
 
@@ -114,9 +113,9 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
 /// The file that says where a run's data lay.
 const DATA_DIR: &str = "data-dir";
 
-/// Where the data of a run lay, if a folder was named.
-fn data_dir(files: &Files) -> Option<PathBuf> {
-    let bytes = fs::read(files.other(DATA_DIR)).ok().filter(|b| !b.is_empty())?;
+/// Where the data of a stored run lay, if a folder was named.
+pub fn data_dir(folder: &Path) -> Option<PathBuf> {
+    let bytes = fs::read(Files::new(folder).other(DATA_DIR)).ok().filter(|b| !b.is_empty())?;
     #[cfg(unix)]
     let name = <OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes);
     #[cfg(not(unix))]

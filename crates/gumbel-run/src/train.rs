@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, Summary};
 use crate::store::{self, Checkpoint, write_atomic};
 use crate::stored::{ModelCard, remember_data_dir};
 use crate::trainer::Trainer;
-use crate::{Config, Error, Result, picture, show};
+use crate::{Config, Error, Result, plot, show};
 use gumbel::estimator::{MEASURES, Tally};
 use gumbel::noise::{Noise, Purpose};
 use gumbel_data::{Dataset, Split};
@@ -371,10 +371,10 @@ impl Run<'_> {
         engine.restore(&snapshot).map_err(|e| Error::foreign(self.files.best(), "the model of this run", e.to_string()))?;
         let images = SplitImages::new(self.data, Split::Valid, config.binarization(), 0);
         let order = show::by_use(&mut **engine, &images)?;
-        let samples = show::Samples { seed: config.seed(), rows: None, order };
+        let samples = show::Samples { seed: config.seed(), order, ..show::Samples::default() };
         show::samples(&mut **engine, shape(self.data), &samples, &self.files.other("samples.png"))?;
         let images = SplitImages::new(self.data, Split::Test, config.binarization(), 0);
-        show::reconstructions(&mut **engine, &images, &self.files.other("reconstructions.png"))?;
+        show::reconstructions(&mut **engine, &images, None, &self.files.other("reconstructions.png"))?;
         let title = format!(
             "{}, {}, {}, KL {}, seed {}",
             config.text("dataset"),
@@ -383,7 +383,7 @@ impl Run<'_> {
             config.kl(),
             config.seed()
         );
-        picture::curves(&self.files.other("curves.svg"), &title, &self.state.metrics)?;
+        plot::run(&self.files.other("curves.svg"), &title, &self.state.metrics)?;
         Ok(Outcome { summary: Some(summary), steps: self.step })
     }
 }

@@ -3,7 +3,8 @@
 use super::progress;
 use crate::args::{Common, Data};
 use crate::output::{self, Failure};
-use gumbel_data::{DataError, DatasetEntry, FileStatus, NotFetched, printable};
+use crate::registry;
+use gumbel_data::{DatasetEntry, FileStatus, printable};
 
 /// Looks at, fetches and verifies data sets.
 pub fn run(common: &Common, command: &Data) -> Result<(), Failure> {
@@ -17,25 +18,7 @@ pub fn run(common: &Common, command: &Data) -> Result<(), Failure> {
 
 /// The data set of a name; a name that is none is wrong usage.
 fn named(name: &str) -> Result<DatasetEntry, Failure> {
-    gumbel_data::dataset(name).map_err(|e| Failure::Usage(e.to_string()))
-}
-
-/// An error of the data, with what the command line can do about it where data are missing.
-pub fn explain(error: DataError) -> Failure {
-    match &error {
-        DataError::Missing { dataset, why, .. } => {
-            let other = format!("--data-dir DIR or GUMBEL_DATA name a folder that holds {dataset}/");
-            Failure::Other(match why {
-                NotFetched::NotAsked => {
-                    format!("{error}; {other}, without them `gumbel data fetch {dataset}` fetches it into the cache")
-                }
-                NotFetched::Offline => format!("{error}; {other}, without --offline it is fetched"),
-                _ => format!("{error}; {other}"),
-            })
-        }
-        DataError::NoCacheFolder => Failure::Other(format!("{error}; --data-dir DIR or GUMBEL_DATA name a folder")),
-        _ => error.into(),
-    }
+    Ok(gumbel_data::dataset(name)?)
 }
 
 /// A path, fit for a line of a terminal.
@@ -44,7 +27,7 @@ fn shown(path: &std::path::Path) -> String {
 }
 
 fn list(common: &Common) -> Result<(), Failure> {
-    for l in gumbel_data::list(&gumbel_data::datasets(), &common.source()).map_err(explain)? {
+    for l in gumbel_data::list(&registry().datasets, &common.source())? {
         if common.json {
             output::json(&l)?;
             continue;
@@ -60,7 +43,7 @@ fn list(common: &Common) -> Result<(), Failure> {
 }
 
 fn info(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
-    let i = gumbel_data::info(entry, &common.source()).map_err(explain)?;
+    let i = gumbel_data::info(entry, &common.source())?;
     if common.json {
         output::json(&i)?;
         return Ok(());
@@ -82,7 +65,7 @@ fn info(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
 
 fn fetch(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
     let files = gumbel_data::fetch(entry, &common.source(), &mut |p| progress(common, &p));
-    for f in files.map_err(explain)? {
+    for f in files? {
         if common.json {
             output::json(&f)?;
         } else {
@@ -93,7 +76,7 @@ fn fetch(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
 }
 
 fn verify(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
-    let v = gumbel_data::verify(entry, &common.source()).map_err(explain)?;
+    let v = gumbel_data::verify(entry, &common.source())?;
     if common.json {
         output::json(&v)?;
     } else {
