@@ -2,15 +2,16 @@
 //!
 //! The encoder is one weight per place. It scores element i at place j by `x_i weight_j`, and the arg max over all
 //! permutations puts the elements into places. The decoder is the user's own: it reads the permutation matrix and says
-//! how far the list that comes out is from the sorted one. Nobody differentiates through the arg max: direct optimisation
-//! compares the permutation that was sampled with the one that the losses of its neighbours ask for.
+//! how far the list that comes out is from the sorted one. Nobody differentiates through the arg max: direct
+//! optimisation compares the permutation that was sampled with the one that the losses of its neighbours ask for.
 //!
 //!     cargo run --release -p gumbel --example sort
 
 use gumbel::Error;
-use gumbel::estimator::{Direct, Estimate, Inputs, Solvers};
+use gumbel::estimator::{Direct, Memory, estimate_with};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Permutation, Structure, argmax_batch};
+use gumbel::oracle::Closure;
+use gumbel::structure::{Permutation, argmax_batch};
 
 /// Elements of a list.
 const N: usize = 6;
@@ -18,7 +19,10 @@ const N: usize = 6;
 const BATCH: usize = 32;
 
 /// The squared distance of the list that a code `[element, place]` makes of x from the sorted one.
-fn loss(x: &[f32], sorted: &[f32], code: &[f32]) -> f32 {
+fn loss(x: &[f32], code: &[f32]) -> f32 {
+    let mut sorted = [0.0; N];
+    sorted.copy_from_slice(x);
+    sorted.sort_by(f32::total_cmp);
     let place = |j: usize| (0..N).map(|i| code[i * N + j] * x[i]).sum::<f32>();
     (0..N).map(|j| (place(j) - sorted[j]).powi(2)).sum()
 }
@@ -36,55 +40,31 @@ fn potentials(x: &[f32], weight: &[f32; N]) -> Vec<f32> {
     x.iter().flat_map(|x| weight.iter().map(move |w| x * w)).collect()
 }
 
-/// Losses of the sampled permutations' neighbours, `[batch, N, N]`.
-fn neighbour_losses(z: &Permutation, x: &[f32], sample: &[u32]) -> Vec<f32> {
-    let (mut code, mut out) = (vec![0.0; N * N], vec![0.0; BATCH * N * N]);
-    for ((x, sample), out) in x.chunks(N).zip(sample.chunks(N)).zip(out.chunks_mut(N * N)) {
-        let mut sorted = x.to_vec();
-        sorted.sort_by(f32::total_cmp);
-        z.encode(sample, &mut code);
-        let mut changed = vec![];
-        z.code().for_each_change(&code, |change| {
-            let mut next = code.clone();
-            change.off.into_iter().for_each(|u| next[u] = 0.0);
-            change.on.into_iter().for_each(|u| next[u] = 1.0);
-            changed.push(loss(x, &sorted, &next));
-        });
-        z.code().neighbour_losses(&code, loss(x, &sorted, &code), &changed, out);
-    }
-    out
-}
-
 /// Learns for some steps; returns the weights and the share of new lists that they sort without a mistake.
 pub fn run(steps: u64) -> Result<([f32; N], f64), Error> {
     let z = Permutation::new(N)?;
-    let direct = Direct::new(0.5)?;
-    let mut solvers = Solvers::default();
+    let (direct, mut memory) = (Direct::new(0.5)?, Memory::default());
     let mut weight = [0.0; N]; // all permutations alike
-    let (mut noise, mut sample) = (vec![0.0; BATCH * N * N], vec![0; BATCH * N]);
+    let mut noise = vec![0.0; BATCH * N * N];
     for step in 0..steps {
         let x = lists(step);
-        let h = potentials(&x, &weight);
         Noise::new(0, Purpose::Noise, step).gumbel(&mut noise);
-        solvers.sample(&direct, &z, &h, &noise, &mut sample)?;
-        let losses = neighbour_losses(&z, &x, &sample);
-        let inputs = Inputs { potentials: &h, noise: &noise, assignment: &sample, losses: &losses };
-        let mut gradient = vec![0.0; h.len()];
-        solvers.estimate(&direct, &z, &inputs, &mut Estimate::new(&mut gradient, 1.0 / BATCH as f32))?;
-        // Back into the encoder: potential (i, j) is x_i weight_j.
-        for (x, row) in x.iter().zip(gradient.chunks(N)) {
-            weight.iter_mut().zip(row).for_each(|(w, g)| *w -= x * g);
+        let mut decoder = Closure::new(&z, |b, code| loss(&x[b * N..][..N], code));
+        let found = estimate_with(&direct, &z, &potentials(&x, &weight), &noise, &mut decoder, &mut memory)?;
+        // Back into the encoder: potential (i, j) is x_i weight_j, and the batch counts with its mean.
+        for (x, row) in x.iter().zip(found.gradient.chunks(N)) {
+            weight.iter_mut().zip(row).for_each(|(w, g)| *w -= x * g / BATCH as f32);
         }
     }
     // Without noise, on lists that it has not seen.
-    let x = lists(u64::MAX);
-    argmax_batch(&z, &potentials(&x, &weight), &mut sample)?;
+    let (x, mut places) = (lists(u64::MAX), vec![0; BATCH * N]);
+    argmax_batch(&z, &potentials(&x, &weight), &mut places)?;
     let sorts = |x: &[f32], places: &[u32]| {
         let mut out = [0.0; N];
         x.iter().zip(places).for_each(|(x, j)| out[*j as usize] = *x);
         out.is_sorted()
     };
-    let right = x.chunks(N).zip(sample.chunks(N)).filter(|(x, places)| sorts(x, places)).count();
+    let right = x.chunks(N).zip(places.chunks(N)).filter(|(x, places)| sorts(x, places)).count();
     Ok((weight, right as f64 / BATCH as f64))
 }
 

@@ -1,9 +1,10 @@
 //! What a training loop and an evaluation need of whoever computes networks.
 //!
-//! An [`Engine`] owns the parameters of a model, their optimiser, and nothing else: it does one [step](Engine::step) with any
-//! estimator, answers an estimator's questions about any images with the present parameters ([`ask`](Engine::ask)), decodes
-//! codes, and gives and takes its state. Whoever speaks to an engine knows neither its layers nor its tensors; a model whose
-//! decoder also reads continuous samples keeps them to itself, with their part of the loss.
+//! An [`Engine`] owns the parameters of a model, their optimiser, and nothing else: it does one [step](Engine::step)
+//! with any estimator, answers an estimator's questions about any images with the present parameters
+//! ([`ask`](Engine::ask)), decodes codes, and gives and takes its state. Whoever speaks to an engine knows neither its
+//! layers nor its tensors; a model whose decoder also reads continuous samples keeps them to itself, with their part of
+//! the loss.
 
 use crate::Error;
 use crate::estimator::{Estimator, MEASURES, Tally};
@@ -110,7 +111,8 @@ pub trait Engine {
     /// The latent variable.
     fn structure(&self) -> &AnyStructure;
 
-    /// Brings the images of a batch into the engine's own form, outside of the time of a step; a step does it otherwise.
+    /// Brings the images of a batch into the engine's own form, outside of the time of a step; a step does it
+    /// otherwise.
     ///
     /// # Errors
     /// Images that cannot be read.

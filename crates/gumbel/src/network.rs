@@ -1,5 +1,6 @@
 //! Parameters of networks in host memory: how they begin, how they are stored, and how engines exchange them.
 
+use crate::Error;
 use crate::noise::{Noise, Purpose};
 
 /// A named parameter.
@@ -33,6 +34,13 @@ impl Parameters {
         self.all().map(|p| p.values.len()).sum()
     }
 }
+
+/// Decay of the first moment in Adam (Kingma and Ba, ICLR 2015).
+pub const BETA1: f32 = 0.9;
+/// Decay of the second moment in Adam.
+pub const BETA2: f32 = 0.999;
+/// What is added to the root of the second moment in Adam.
+pub const EPSILON: f32 = 1e-8;
 
 /// First and second moment of one parameter in Adam.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -74,4 +82,49 @@ pub fn perceptron(widths: &[usize], seed: u64, stream: u64) -> Vec<Named> {
         ]
     });
     layers.collect()
+}
+
+/// Widths of hidden layers from a text such as `300` or `400,200`; none from an empty one.
+///
+/// # Errors
+/// Anything but whole numbers from 1 to 65,536, at most sixteen of them.
+pub fn widths(text: &str) -> Result<Vec<usize>, Error> {
+    let refused = |expected: &str| Err(Error::setting("hidden", text, expected));
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    let parsed: Result<Vec<usize>, _> = text.split(',').map(|w| w.trim().parse()).collect();
+    match parsed {
+        Ok(widths) if widths.len() > 16 => refused("at most 16 layers"),
+        Ok(widths) if widths.iter().all(|w| (1..=1 << 16).contains(w)) => Ok(widths),
+        _ => refused("widths from 1 to 65536, such as 300 or 400,200"),
+    }
+}
+
+/// Checks that stored parameters are those of a perceptron with layers of the given widths.
+///
+/// # Errors
+/// [`Error::Failed`] names the first that does not fit.
+pub fn fits(what: &str, stored: &[Named], widths: &[usize]) -> Result<(), Error> {
+    let expected = widths.windows(2).enumerate().flat_map(|(l, pair)| {
+        [(format!("layers.{l}.weight"), pair.to_vec()), (format!("layers.{l}.bias"), vec![pair[1]])]
+    });
+    let mut stored = stored.iter();
+    for (name, shape) in expected {
+        match stored.next() {
+            Some(s) if s.name == name && s.shape == shape && s.values.len() == shape.iter().product() => {}
+            found => {
+                let found = found.map_or("nothing".into(), |s| format!("{} {:?}", s.name, s.shape));
+                let detail = format!("a model with {found} in place of parameter {name} {shape:?} of the {what}");
+                return Err(Error::Failed { detail });
+            }
+        }
+    }
+    match stored.next() {
+        None => Ok(()),
+        Some(s) => Err(Error::Failed {
+            detail: format!("a model with one parameter too many in the {what}, {} {:?}", s.name, s.shape),
+        }),
+    }
 }

@@ -1,21 +1,22 @@
 //! What an estimator asks: losses at codes, as often as it likes, for the examples that it names.
 //!
-//! A decoder with its likelihood is an [`Oracle`]: it answers four questions about the loss `-ln p(x | z)` of an example at
-//! codes, and takes one instruction, what to *follow*. It knows no estimator, and an estimator knows no network.
+//! A decoder with its likelihood is an [`Oracle`]: it answers four questions about the loss `-ln p(x | z)` of an
+//! example at codes, and takes one instruction, what to *follow*. It knows no estimator, and an estimator knows no
+//! network.
 //!
 //! | question | asked by |
 //! |---|---|
 //! | [`losses`](Oracle::losses): at assignments | score-function estimators, proposals of a search |
-//! | [`around`](Oracle::around): of all one-coordinate changes of an assignment | direct optimisation, local expectation, exact search |
+//! | [`around`](Oracle::around): of all one-coordinate changes | direct optimisation, search, local expectation |
 //! | [`states`](Oracle::states): of all states | joint losses, exact sums |
-//! | [`slopes`](Oracle::slopes): and their derivative in the code, at hard or relaxed codes | relaxed estimators, search by slopes |
+//! | [`slopes`](Oracle::slopes): and their derivatives, at any codes | relaxed estimators, search by slopes |
 //!
-//! Rows of an answer belong to the examples that `of` names, by their places in the piece of a batch that the oracle answers
-//! for; an example may be named several times, or not at all.
+//! Rows of an answer belong to the examples that `of` names, by their places in the piece of a batch that the oracle
+//! answers for; an example may be named several times, or not at all.
 //!
-//! The decoder's own objective is what it is told to [follow](Oracle::follow): a weighted sum of losses at assignments, at
-//! relaxed codes, or at all states. Where an estimator [wants them](crate::estimator::Estimator::wants_slopes), the slopes at
-//! what is followed come back without a further pass.
+//! The decoder's own objective is what it is told to [follow](Oracle::follow): a weighted sum of losses at assignments,
+//! at relaxed codes, or at all states. Where an estimator [wants them](crate::estimator::Estimator::wants_slopes), the
+//! slopes at what is followed come back without a further pass.
 //!
 //! [`Closure`] makes an oracle of a function.
 
@@ -25,23 +26,38 @@ use crate::structure::Structure;
 
 /// Answers questions about losses at codes, in nats; see the [module](self).
 ///
-/// Every method has the `# Errors` of its decoder, and refuses slices of wrong lengths and examples that it does not have.
+/// Rows that are out of the ordinary do not stop it: a loss that is not a number is the estimator's to refuse.
 pub trait Oracle {
     /// Writes the losses at `assignments` `[rows, n]` of the examples `of` `[rows]` to `losses` `[rows]`.
+    ///
+    /// # Errors
+    /// Slices of wrong lengths, examples that it does not have, those of the decoder.
     fn losses(&mut self, of: &[u32], assignments: &[u32], losses: &mut [f32]) -> Result<(), Error>;
 
-    /// Writes the losses at `assignments` `[rows, n]` to `own` `[rows]`, and those of all their one-coordinate changes to
-    /// `losses` `[rows, U]`, in the form of [`Code::neighbour_losses`](crate::structure::Code::neighbour_losses).
+    /// Writes the losses at `assignments` `[rows, n]` to `own` `[rows]`, and those of all their one-coordinate changes
+    /// to `losses` `[rows, U]`, in the form of [`Code::neighbour_losses`](crate::structure::Code::neighbour_losses).
+    ///
+    /// # Errors
+    /// As [`losses`](Oracle::losses).
     fn around(&mut self, of: &[u32], assignments: &[u32], own: &mut [f32], losses: &mut [f32]) -> Result<(), Error>;
 
     /// Writes the losses of all states in the order of enumeration to `losses` `[rows, |Z|]`.
+    ///
+    /// # Errors
+    /// As [`losses`](Oracle::losses), a space too large to enumerate.
     fn states(&mut self, of: &[u32], losses: &mut [f32]) -> Result<(), Error>;
 
-    /// Writes the losses at `codes` `[rows, U]`, hard or relaxed, to `losses` `[rows]`, and their derivatives in the code to
-    /// `slopes` `[rows, U]`.
+    /// Writes the losses at `codes` `[rows, U]`, hard or relaxed, to `losses` `[rows]`, and their derivatives in the
+    /// code to `slopes` `[rows, U]`.
+    ///
+    /// # Errors
+    /// As [`losses`](Oracle::losses).
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error>;
 
     /// Says what the decoder follows.
+    ///
+    /// # Errors
+    /// As [`losses`](Oracle::losses).
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error>;
 }
 
@@ -106,9 +122,10 @@ impl Questions {
     }
 }
 
-/// An oracle made of a function: `loss(example, code)` in nats, of codes `[U]` of zeros and ones, and also of those that
-/// single changes lead to, and of relaxed ones where slopes are asked for. Slopes are central differences with a step of
-/// 1/64. What is to be followed is kept for whoever wants to look.
+/// An oracle made of a function: `loss(example, code)` in nats, of codes `[U]` of zeros and ones, and also of those
+/// that single changes lead to, and of relaxed ones where slopes are asked for. Slopes are central differences with a
+/// step of 1/64, exact but for rounding where the loss is quadratic. What is to be followed is kept for whoever wants
+/// to look.
 ///
 /// ```
 /// use gumbel::oracle::{Closure, Oracle};
@@ -124,6 +141,7 @@ pub struct Closure<'a, S, F> {
     structure: &'a S,
     loss: F,
     code: Vec<f32>,
+    next: Vec<f32>,
     changed: Vec<f32>,
     assignment: Vec<u32>,
     /// Every instruction so far, with owned values.
@@ -146,7 +164,7 @@ impl<'a, S: Structure, F: FnMut(usize, &[f32]) -> f32> Closure<'a, S, F> {
     /// An oracle that asks `loss`.
     pub fn new(structure: &'a S, loss: F) -> Self {
         let (code, assignment) = (vec![0.0; structure.unary()], vec![0; structure.variables()]);
-        Closure { structure, loss, code, changed: vec![], assignment, followed: vec![] }
+        Closure { structure, loss, next: code.clone(), code, changed: vec![], assignment, followed: vec![] }
     }
 }
 
@@ -172,13 +190,13 @@ impl<S: Structure, F: FnMut(usize, &[f32]) -> f32> Oracle for Closure<'_, S, F> 
             self.structure.encode(z, &mut self.code);
             *own = (self.loss)(*b as usize, &self.code);
             let kind = self.structure.code();
-            let Closure { code, changed, loss, .. } = &mut *self;
-            let mut next = code.clone();
+            let Closure { code, next, changed, loss, .. } = &mut *self;
+            next.copy_from_slice(code);
             changed.clear();
             kind.for_each_change(code, |change| {
                 change.off.into_iter().for_each(|u| next[u] = 0.0);
                 change.on.into_iter().for_each(|u| next[u] = 1.0);
-                changed.push(loss(*b as usize, &next));
+                changed.push(loss(*b as usize, next));
                 next.copy_from_slice(code);
             });
             kind.neighbour_losses(code, *own, changed, losses);

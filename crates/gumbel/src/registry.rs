@@ -1,8 +1,10 @@
-//! Names, settings and constructors: what a program needs to offer estimators, structures, data sets, models and likelihoods.
+//! Names, settings and constructors: what a program needs to offer estimators, structures, data sets, models and
+//! likelihoods.
 //!
-//! Each of them stands in one file with its [`Entry`]: its name, a line of help, its [settings](Setting) with ranges and
-//! defaults, and its constructor. A [`Registry`] is a list of such entries; flags, keys of files, help and error messages
-//! are made from it. A registry is a value: add entries of your own to it and give it to whoever looks names up.
+//! Each of them stands in one file with its [`Entry`]: its name, a line of help, its [settings](Setting) with ranges
+//! and defaults, and its constructor. A [`Registry`] is a list of such entries; flags, keys of files, help and error
+//! messages are made from it. A registry is a value: add entries of your own to it and give it to whoever looks names
+//! up.
 
 use crate::Error;
 use std::collections::BTreeMap;
@@ -141,6 +143,9 @@ impl Settings {
     }
 
     /// Replaces the value of one and gives all back, for chains of calls in tests and examples.
+    ///
+    /// # Errors
+    /// As [`Setting::parse`].
     pub fn with(mut self, setting: &Setting, text: &str) -> Result<Self, Error> {
         self.set(setting.name, setting.parse(text)?);
         Ok(self)

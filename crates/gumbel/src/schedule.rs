@@ -24,7 +24,11 @@ pub struct Annealing {
 }
 
 impl Annealing {
-    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite, start and least value also in f32.
+    /// Checks `start > 0`, `0 < min <= start`, `decay >= 0`, `every >= 1`; all finite, start and least value also in
+    /// f32.
+    ///
+    /// # Errors
+    /// Other values.
     pub fn new(start: f64, min: f64, decay: f64, every: u64) -> Result<Self, Error> {
         let usable = |value: f64| (value as f32).is_normal() && value > 0.0;
         if !usable(start) {
@@ -43,6 +47,9 @@ impl Annealing {
     }
 
     /// The same value at every step.
+    ///
+    /// # Errors
+    /// A value that is not greater than 0 in f32.
     pub fn constant(value: f64) -> Result<Self, Error> {
         Annealing::new(value, value, 0.0, 1)
     }

@@ -12,8 +12,8 @@
 //! potentials, and is found from where the solver stood at z*. The gradient stands at all
 //! potentials, those of pairs too.
 //!
-//! **KL by perturbation**: where the Gibbs distribution has no tractable sums, so has its KL no gradient. If every value
-//! of every variable has noise, the entropy of the perturbed arg max is at most `E[sum of gamma over the unary
+//! **KL by perturbation**: where the Gibbs distribution has no tractable sums, so has its KL no gradient. If every
+//! value of every variable has noise, the entropy of the perturbed arg max is at most `E[sum of gamma over the unary
 //! statistics of z*]`, with gamma of mean zero (equal for independent variables), and the derivative of this is that of
 //! `-E[<h, s(z*)>]` with h held fast. So [`with_kl`](Direct::with_kl) adds `weight <h, s(z)>` to the loss: `z(eps) =
 //! argmax (1 - eps weight) h + gamma - eps loss`. The term that is minimised is a lower bound of the KL.
@@ -61,8 +61,8 @@ const JOINT: Setting = Setting {
     kind: Kind::Choice(&["off", "exact", "search"]),
     default: "off",
     value: "NAME",
-    help: "loss of the second arg max: off, the separable approximation around the sample; exact, the true one of every \
-           state (up to 32768); search, a local search with true losses",
+    help: "loss of the second arg max: off, the separable approximation around the sample; exact, the true one of \
+           every state (up to 32768); search, a local search with true losses",
 };
 /// Of direct: what is perturbed.
 const NOISE: Setting = Setting {
@@ -134,6 +134,22 @@ pub enum Sides {
 }
 
 /// Direct optimisation: the difference of two perturbed arg maxima.
+///
+/// ```
+/// use gumbel::estimator::{Direct, Sides, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::new(3)?;
+/// let mut oracle = Closure::new(&latent, |_, code| 9.0 * code[0] + code[1] + 5.0 * code[2]);
+/// let (potentials, noise) = ([0.2, -0.1, 0.4], [0.7, 0.1, -0.3]);
+/// let direct = Direct::new(0.5)?;
+/// let found = estimate(&direct, &latent, &potentials, &noise, &mut oracle)?;
+/// assert_eq!(found.gradient, [2.0, -2.0, 0.0]); // from z* = 0 to z(eps) = 1, by 1 / eps
+/// assert_eq!(found.tallies[0].mean(), 0.0); // of the draws, none has two equal arg maxima
+/// let found = estimate(&direct.sides(Sides::Two), &latent, &potentials, &noise, &mut oracle)?;
+/// assert_eq!(found.gradient, [1.0, -1.0, 0.0]); // from z(-eps) = 0, by 1 / (2 eps)
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Direct {
     epsilon: f32,
@@ -150,6 +166,9 @@ pub struct Direct {
 
 impl Direct {
     /// One-sided, for `epsilon` > 0, in units of 1 / nat: it multiplies losses in nats.
+    ///
+    /// # Errors
+    /// Another epsilon.
     pub fn new(epsilon: f32) -> Result<Self, Error> {
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(Error::range("epsilon", epsilon, "a finite number greater than 0"));
@@ -239,8 +258,13 @@ impl Direct {
         Ok(())
     }
 
-    /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether both
-    /// arg maxima coincide.
+    /// The same without a KL in the perturbation, now and in training.
+    pub(super) fn without_kl(self) -> Self {
+        Direct { kl: 0.0, kl_inside: false, ..self }
+    }
+
+    /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether
+    /// both arg maxima coincide.
     pub(super) fn example<S: Structure>(&self, structure: &S, row: &mut Row<'_, S>, scale: f32) -> Result<bool, Error> {
         check_numbers("loss", row.losses)?;
         let u = structure.unary();
@@ -316,6 +340,19 @@ impl<S: Structure> Estimator<S> for Direct {
 }
 
 /// Direct optimisation, Rao-Blackwellised: [`Direct::expectation`] in each coordinate given the sampled others.
+///
+/// ```
+/// use gumbel::estimator::{Direct, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::new(2)?;
+/// let mut oracle = Closure::new(&latent, |_, code| 3.0 * code[1]);
+/// let expectation = Direct::new(0.5)?.rao_blackwell();
+/// let found = estimate(&expectation, &latent, &[0.2, 0.2], &[0.9, 0.1], &mut oracle)?;
+/// let moved = 1.0 / (1.0 + f32::exp(1.5)); // of softmax(h - eps loss)
+/// assert!((found.gradient[1] - (0.5 - moved) / 0.5).abs() < 1e-6); // whatever the noise of a single variable
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DirectExpectation(Direct);
 

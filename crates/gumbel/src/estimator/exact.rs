@@ -26,6 +26,18 @@ pub(super) fn entry() -> EstimatorEntry {
 }
 
 /// Exact gradient of the expected loss by enumeration.
+///
+/// ```
+/// use gumbel::estimator::{Exact, estimate};
+/// use gumbel::oracle::{Closure, Kept};
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::new(2)?;
+/// let mut oracle = Closure::new(&latent, |_, code| 3.0 * code[1]);
+/// let found = estimate(&Exact, &latent, &[0.2, 0.2], &[], &mut oracle)?; // there is no noise
+/// assert_eq!(found.gradient, [-0.75, 0.75]); // q (loss - E)
+/// assert_eq!(oracle.followed, [Kept::States(vec![0.5, 0.5])]);
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exact;
 

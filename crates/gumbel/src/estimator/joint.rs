@@ -5,10 +5,11 @@
 //! z(eps)  = argmax_z { h(z) + gamma(z) - eps loss(z) }
 //! ```
 //!
-//! over all states, with the loss of each of them: nothing is approximated by a sum over coordinates, as [`Direct`] does.
-//! The noise is
+//! over all states, with the loss of each of them: nothing is approximated by a sum over coordinates, as [`Direct`]
+//! does. The noise is
 //!
-//! - [`Unary`](Perturbation::Unary): a Gumbel variable for each unary potential, as for [`Direct`]. z* is then the same;
+//! - [`Unary`](Perturbation::Unary): a Gumbel variable for each unary potential, as for [`Direct`]. z* is then the
+//!   same;
 //! - [`Full`](Perturbation::Full): one for every state. z* is then an exact sample of the Gibbs distribution q, and the
 //!   expectation of the estimate is known: (marginals of h - marginals of h - eps loss) / eps, the latter of the
 //!   distribution proportional to `q(z) exp(-eps loss(z))`. It tends to the exact gradient of `E_q[loss]`.
@@ -37,8 +38,22 @@ pub enum Perturbation {
     Full,
 }
 
-/// Direct optimisation with the losses of all states. With unary noise it also finds the second arg max of the separable
-/// approximation, to measure what that misses.
+/// Direct optimisation with the losses of all states. With unary noise it also finds the second arg max of the
+/// separable approximation, to measure what that misses.
+///
+/// ```
+/// use gumbel::estimator::{Direct, DirectJoint, Perturbation, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::binary(2)?;
+/// // Either change helps, both together do not: the separable approximation takes both.
+/// let loss = |_: usize, code: &[f32]| if code[1] == code[3] { 0.0 } else { 5.0 };
+/// let joint = DirectJoint::new(Direct::new(1.0)?, Perturbation::Unary);
+/// let found = estimate(&joint, &latent, &[0.1, 0.0, 0.0, 0.2], &[0.0; 4], &mut Closure::new(&latent, loss))?;
+/// assert_eq!(found.gradient, [1.0, -1.0, 0.0, 0.0]); // from (0, 1) to (1, 1)
+/// assert_eq!(found.tallies[1].mean(), 1.0); // the separable approximation has missed it
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DirectJoint {
     direct: Direct,
@@ -46,7 +61,7 @@ pub struct DirectJoint {
 }
 
 impl DirectJoint {
-    /// With the epsilon and the sides of `direct`.
+    /// With the epsilon and the sides of `direct`, without its KL.
     pub fn new(direct: Direct, perturbation: Perturbation) -> Self {
         DirectJoint { direct, perturbation }
     }
@@ -168,6 +183,8 @@ impl DirectJoint {
                 piece.tallies[2].add(better - plain, 1.0);
             }
         }
+        // What has moved is the arg max of the true losses, here as elsewhere.
+        piece.memory.moved[..count * n].copy_from_slice(&better[..count * n]);
         piece.memory.compact = better;
         Ok(())
     }
@@ -184,7 +201,7 @@ fn best<S: Structure>(structure: &S, scores: &[f32], assignment: &mut [u32]) -> 
     }
 }
 
-const MEASURES: [Measure; 3] = [
+const MEASURED: [Measure; 3] = [
     ZERO_GRADIENT_RATE,
     Measure {
         name: "separable_miss_rate",
@@ -211,8 +228,8 @@ impl<S: Structure> Estimator<S> for DirectJoint {
 
     fn measures(&self) -> &'static [Measure] {
         match self.perturbation {
-            Perturbation::Unary => &MEASURES,
-            Perturbation::Full => &MEASURES[..1],
+            Perturbation::Unary => &MEASURED,
+            Perturbation::Full => &MEASURED[..1],
         }
     }
 

@@ -10,7 +10,8 @@
 //! It is the limit epsilon -> 0 of the Rao-Blackwellised direct estimate, and needs just its decoder evaluations.
 //!
 //! - Cost: z* and its neighbours, without gradient; one backward pass, for the decoder.
-//! - Unbiased for independent variables, and defined for them only; for one variable it is the exact gradient.
+//! - No bias for independent variables, and defined for them only.
+//! - Variance: of the sampled values of the other variables alone; for one variable it is the exact gradient.
 
 use super::registry::{EstimatorEntry, PAPER};
 use super::{Estimator, Piece, centred, independent};
@@ -34,6 +35,19 @@ pub(super) fn entry() -> EstimatorEntry {
 }
 
 /// Exact in each coordinate given the sampled others.
+///
+/// ```
+/// use gumbel::estimator::{LocalExpectation, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::binary(2)?;
+/// let mut oracle = Closure::new(&latent, |_, code| 8.0 * code[1] * code[3]);
+/// // z* = (1, 0): for the second variable the loss of 1 is 8, for the first both values cost nothing.
+/// let noise = [0.0, 1.0, 1.0, 0.0];
+/// let found = estimate(&LocalExpectation, &latent, &[0.0; 4], &noise, &mut oracle)?;
+/// assert_eq!(found.gradient, [0.0, 0.0, -2.0, 2.0]); // q (1 - q) 8
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LocalExpectation;
 

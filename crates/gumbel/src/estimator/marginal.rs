@@ -5,8 +5,11 @@
 //! gradient at the potentials is `E_q[s(z)] - E_{p(z|x)}[s(z)]`.
 //!
 //! - Cost: the decoder at all |Z| states, with gradient; refused above [`MAX_STATES`](super::MAX_STATES).
-//! - Exact for its own objective, which is not the bound: where q can represent the posterior, both have the same
-//!   optimum; the encoder's pull does not vanish for states whose q is nearly zero.
+//! - No bias, no variance, for its own objective, which is not the bound: where q can represent the posterior, both
+//!   have the same optimum; the encoder's pull does not vanish for states whose q is nearly zero.
+//!
+//! Reference: the encoder's update is the limit, in the number of samples, of the wake phase of Bornschein and Bengio,
+//! "Reweighted Wake-Sleep", ICLR 2015.
 
 use super::exact::probabilities;
 use super::registry::EstimatorEntry;
@@ -27,6 +30,17 @@ pub(super) fn entry() -> EstimatorEntry {
 }
 
 /// Exact gradient of -ln p(x) for the decoder, exact posterior for the encoder.
+///
+/// ```
+/// use gumbel::estimator::{Marginal, estimate};
+/// use gumbel::oracle::Closure;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::new(2)?;
+/// let mut oracle = Closure::new(&latent, |_, code| f32::ln(3.0) * code[1]);
+/// let found = estimate(&Marginal, &latent, &[0.2, 0.2], &[], &mut oracle)?; // there is no noise
+/// assert!((found.gradient[1] - (0.5 - 0.25)).abs() < 1e-6); // q less the posterior
+/// # Ok::<(), gumbel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marginal;
 

@@ -1,8 +1,8 @@
 //! Gradient estimators: what an encoder learns from the losses of its decoder.
 //!
 //! The task of each: estimate the gradient of `E_{z ~ q}[loss(z)]` at the potentials of a piece of a batch. An
-//! [`Estimator`] is given potentials and noise, *asks* an [`Oracle`] for losses as often as it likes, adds to the gradient,
-//! and says what the decoder is to follow. The [registry](estimators()) lists them:
+//! [`Estimator`] is given potentials and noise, *asks* an [`Oracle`] for losses as often as it likes, adds to the
+//! gradient, and says what the decoder is to follow. The [registry](estimators()) lists them:
 //!
 #![doc = include_str!("../../estimators.md")]
 //!
@@ -12,53 +12,10 @@
 //!
 //! # Example
 //!
-//! Leave-one-out REINFORCE (Kool, van Hoof, Welling 2019) in one piece: every sample's loss is compared with the mean of
-//! the others.
+//! An estimator of one's own, whole; it is `examples/leave_one_out.rs`, and the tests hold its mean against the exact
+//! gradient.
 //!
-//! ```
-//! use gumbel::Error;
-//! use gumbel::estimator::{Estimator, Piece, estimate};
-//! use gumbel::oracle::{Closure, Followed, Oracle, Questions};
-//! use gumbel::structure::{Categorical, Structure, Sums};
-//!
-//! struct LeaveOneOut;
-//!
-//! impl<S: Sums> Estimator<S> for LeaveOneOut {
-//!     fn questions(&self, _: &S) -> Questions {
-//!         Questions::LOSSES
-//!     }
-//!
-//!     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
-//!         let (count, samples, n) = (piece.count(), piece.samples, piece.structure.variables());
-//!         let (p, of) = (piece.structure.potentials(), piece.examples());
-//!         let mut drawn = vec![];
-//!         for sample in 0..samples {
-//!             piece.draw(sample)?;
-//!             let (z, weights) = (piece.memory.assignments.clone(), vec![piece.scale(); count]);
-//!             let mut losses = vec![0.0; count];
-//!             oracle.losses(&of, &z, &mut losses)?;
-//!             oracle.follow(Followed::Assignments { row: sample, assignments: &z, weights: &weights })?;
-//!             drawn.push((z, losses));
-//!         }
-//!         for b in 0..count {
-//!             let mean = drawn.iter().map(|(_, l)| l[b]).sum::<f32>() / samples as f32;
-//!             for (z, losses) in &drawn {
-//!                 // d ln q / d h = s(z) - E_q[s]; the second part cancels in the sum over the samples.
-//!                 let weight = piece.scale() * (losses[b] - mean) * samples as f32 / (samples as f32 - 1.0);
-//!                 piece.structure.add_statistics(&z[b * n..][..n], weight, &mut piece.gradient[b * p..][..p]);
-//!             }
-//!         }
-//!         Ok(())
-//!     }
-//! }
-//!
-//! let latent = Categorical::new(3)?;
-//! let mut oracle = Closure::new(&latent, |_, code| 9.0 * code[0] + code[1] + 5.0 * code[2]);
-//! let noise = [0.3, 0.1, 0.9, 2.0, 0.4, -0.7]; // [samples = 2, batch = 1, K = 3]
-//! let found = estimate(&LeaveOneOut, &latent, &[0.2, -0.1, 0.4], &noise, &mut oracle)?;
-//! assert_eq!(found.gradient, [2.0, 0.0, -2.0]); // z = 2 and z = 0 were drawn
-//! # Ok::<(), gumbel::Error>(())
-//! ```
+#![doc = concat!("```\n", include_str!("../../examples/leave_one_out.rs"), "```")]
 
 mod direct;
 mod exact;
@@ -172,8 +129,8 @@ pub trait Estimator<S: Structure = AnyStructure>: Send + Sync {
     /// NaN, a space too large to enumerate, those of the oracle.
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error>;
 
-    /// Goes on after the decoder's pass: `slopes` `[rows, examples, U]` are the derivatives of the weighted losses in what it
-    /// followed. Only for those that [want them](Estimator::wants_slopes).
+    /// Goes on after the decoder's pass: `slopes` `[rows, examples, U]` are the derivatives of the weighted losses in
+    /// what it followed. Only for those that [want them](Estimator::wants_slopes).
     ///
     /// # Errors
     /// As [`estimate`](Estimator::estimate).

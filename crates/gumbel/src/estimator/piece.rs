@@ -2,6 +2,7 @@
 
 use super::{Estimator, Follows, MEASURES, Slopes, Tally, enumerable};
 use crate::Error;
+use crate::error::check_len;
 use crate::oracle::{Followed, Oracle};
 use crate::structure::{Maximum, Structure, add, batch_size, examples_per_piece};
 use rayon::prelude::*;
@@ -12,7 +13,7 @@ pub struct Piece<'a, S: Structure> {
     pub structure: &'a S,
     /// Encoder potentials `[examples, P]`.
     pub potentials: &'a [f32],
-    /// Gumbel variables, as many as the estimator [asks for](Estimator::noise).
+    /// Gumbel variables, as many as the estimator [asks for](Estimator::noise); none where nothing is random.
     pub noise: Noises<'a>,
     /// Samples of each example.
     pub samples: usize,
@@ -58,7 +59,7 @@ impl<'a> Noises<'a> {
 pub struct Memory<S: Structure> {
     /// z* of the last draw, `[examples, n]`.
     pub assignments: Vec<u32>,
-    /// Second arg maxima `[examples, n]`.
+    /// z(eps) of the last draw, of estimators that have one, `[examples, n]`.
     pub moved: Vec<u32>,
     /// Losses of the examples' samples `[examples]`.
     pub own: Vec<f32>,
@@ -160,7 +161,8 @@ impl<S: Structure> Piece<'_, S> {
         .map(drop)
     }
 
-    /// Calls `f` for every example, with `losses` values of `memory.losses` and `weights` values of `memory.weights` each.
+    /// Calls `f` for every example, with `losses` values of `memory.losses` and `weights` values of `memory.weights`
+    /// each.
     pub(super) fn each(
         &mut self,
         sample: usize,
@@ -271,7 +273,8 @@ impl<S: Structure> Workspace<S> {
         room(&mut self.second, width);
     }
 
-    /// Finds z* = arg max of potentials + noise on the unary ones. The solver remembers where it stood.
+    /// Finds z* = arg max of potentials + noise on the unary ones; further noise is not looked at. The solver remembers
+    /// where it stood.
     ///
     /// # Errors
     /// NaN, everything forbidden.
@@ -285,7 +288,7 @@ impl<S: Structure> Workspace<S> {
     ) -> Result<Maximum, Error> {
         let perturbed = &mut self.first[..structure.potentials()];
         perturbed.copy_from_slice(potentials);
-        add(perturbed, noise, 1.0);
+        add(&mut perturbed[..structure.unary()], noise, 1.0);
         self.warm = false;
         let maximum = structure.argmax(perturbed, assignment, &mut self.solver)?;
         self.warm = true;
@@ -307,7 +310,8 @@ pub struct Estimated {
 /// Estimates the gradient at `potentials` `[batch, P]` with Gumbel `noise` `[samples, batch, width]`, outside of any
 /// training: nothing is updated, what is followed is passed on to the oracle.
 ///
-/// An estimator that [wants slopes](Estimator::wants_slopes) at what it follows gets them by a question.
+/// An estimator that [wants slopes](Estimator::wants_slopes) at what it follows gets them by a question. One in which
+/// [nothing is random](Estimator::is_random) needs no noise and looks at none.
 ///
 /// # Errors
 /// Wrong lengths, those of the estimator and of the oracle.
@@ -333,14 +337,14 @@ pub fn estimate_with<S: Structure, E: Estimator<S> + ?Sized>(
     oracle: &mut dyn Oracle,
     memory: &mut Memory<S>,
 ) -> Result<Estimated, Error> {
-    let (batch, width) = (batch_size(potentials.len(), structure.potentials())?, estimator.noise(structure)?);
-    let samples = match estimator.is_random() {
-        true => noise.len() / (batch * width).max(1),
-        false => 1,
+    let batch = batch_size(potentials.len(), structure.potentials())?;
+    let width = if estimator.is_random() { estimator.noise(structure)? } else { 0 };
+    let samples = match batch * width {
+        0 => 1, // nothing is random, or there is no example
+        each => (noise.len() / each).max(1),
     };
-    if estimator.is_random() && (samples == 0 || noise.len() != samples * batch * width) {
-        let expected = samples.max(1) * batch * width;
-        return Err(Error::Length { what: "noise", expected, found: noise.len() });
+    if estimator.is_random() {
+        check_len("noise", noise.len(), samples * batch * width)?;
     }
     let of: Vec<u32> = (0..batch as u32).collect();
     let mut found = Estimated {

@@ -46,8 +46,8 @@ pub(super) const PAPER: Option<usize> = Some(1);
 pub(super) const RELAXED: Option<usize> = Some(100);
 
 impl EstimatorEntry {
-    /// An estimator with a name, a line of help and a constructor. The constructor is given the values of its settings and
-    /// the latent variable, and refuses combinations that cannot be.
+    /// An estimator with a name, a line of help and a constructor. The constructor is given the values of its settings
+    /// and the latent variable, and refuses combinations that cannot be.
     pub fn new(
         name: &'static str,
         help: &'static str,
@@ -155,7 +155,8 @@ impl Schedule {
     pub fn annealing(&self, settings: &Settings) -> Result<Annealing, Error> {
         let [start_name, min_name, decay_name, every_name] = self.settings.map(|s| s.name);
         let (start, min) = (settings.real(start_name), settings.real(min_name));
-        // A start below the least value is a constant, as `max(min, ...)` says; the least value must be possible itself.
+        // A start below the least value is a constant, as `max(min, ...)` says; the least value must be possible
+        // itself.
         let min = if start.is_finite() { min.min(start) } else { min };
         let made = Annealing::new(start, min, settings.real(decay_name), settings.whole(every_name));
         made.map_err(|e| match e {
@@ -225,7 +226,8 @@ pub(super) const TEMPERATURE: Schedule = schedule!("temperature", "the temperatu
 /// The table of estimators in the documentation, in Markdown.
 pub fn table() -> String {
     let mut text = String::from(
-        "| estimator | what it is | decoder passes without gradient | with | bias | variance |\n|---|---|---|---|---|---|\n",
+        "| estimator | what it is | decoder passes without gradient | with | bias | variance |\n\
+         |---|---|---|---|---|---|\n",
     );
     for entry in estimators().iter() {
         let [forward, backward, bias, variance] = entry.traits();

@@ -1,4 +1,5 @@
-//! What the relaxed estimators share: the code `softmax((h + gamma) / tau)` of each variable, and the way back through it.
+//! What the relaxed estimators share: the code `softmax((h + gamma) / tau)` of each variable, and the way back through
+//! it.
 
 use super::piece::{Memory, room};
 use super::registry::TEMPERATURE;

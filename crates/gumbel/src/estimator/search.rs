@@ -4,10 +4,11 @@
 //! z(eps) ~ argmax_z { h(z) + gamma(z) - eps loss(z) }
 //! ```
 //!
-//! The search starts from the better of the separable z(eps) (see [`Direct`]) and z*, and takes the best of all one-coordinate
-//! changes, again and again until none is better. For variables with values, one-sided.
+//! The search starts from the better of the separable z(eps) (see [`Direct`]) and z*, and takes the best of all
+//! one-coordinate changes, again and again until none is better. For variables with values, one-sided.
 //!
-//! - Cost: the one-coordinate changes of z*, of z(eps), and of every state on the way, without gradient; one backward pass.
+//! - Cost: the one-coordinate changes of z*, of z(eps), and of every state on the way, without gradient; one backward
+//!   pass.
 //! - Bias: of order eps, without most of the error of the separable approximation: the state that it ends in cannot be
 //!   improved by a change of one variable, which is not to say that it is the arg max. Variance: of order 1 / eps.
 //!
@@ -16,7 +17,7 @@
 
 use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
 use super::piece::{Memory, room};
-use super::{Direct, Estimator, Moment, Piece};
+use super::{Direct, Estimator, Moment, Piece, Sides};
 use crate::Error;
 use crate::oracle::{Oracle, Questions};
 use crate::structure::{Code, Structure, add};
@@ -39,9 +40,9 @@ use crate::structure::{Code, Structure, add};
 pub struct Search(Direct);
 
 impl Search {
-    /// With the epsilon of a one-sided `direct`.
+    /// With the epsilon of `direct`, one-sided and without a KL: the search compares true losses alone.
     pub fn new(direct: Direct) -> Self {
-        Search(direct)
+        Search(direct.sides(Sides::One).without_kl())
     }
 
     /// `h + gamma - eps loss` of an assignment.
@@ -49,8 +50,8 @@ impl Search {
         structure.score(perturbed, z) - (self.0.epsilon() * loss) as f64
     }
 
-    /// Takes the best step from z, given its loss and those of its one-coordinate changes; the gain in nats, `None` if no
-    /// step is better.
+    /// Takes the best step from z, given its loss and those of its one-coordinate changes; the gain in nats, `None` if
+    /// no step is better.
     fn improve<S: Structure>(
         &self,
         structure: &S,
@@ -107,7 +108,7 @@ fn ask_again<S: Structure>(
     Ok(())
 }
 
-const MEASURES: [Measure; 3] = [
+const MEASURED: [Measure; 3] = [
     ZERO_GRADIENT_RATE,
     Measure {
         name: "search_move_rate",
@@ -123,7 +124,7 @@ impl<S: Structure> Estimator<S> for Search {
     }
 
     fn measures(&self) -> &'static [Measure] {
-        &MEASURES
+        &MEASURED
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
@@ -134,6 +135,9 @@ impl<S: Structure> Estimator<S> for Search {
         let (structure, count, scale) = (piece.structure, piece.count(), piece.scale);
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let step = scale / self.0.epsilon();
+        // Room for all examples at once: how many of them move is not known beforehand.
+        room(&mut piece.memory.compact, count * n);
+        room(&mut piece.memory.answers, count * (u + 1));
         for sample in 0..piece.samples {
             piece.draw(sample)?;
             piece.ask_around(oracle)?;
@@ -157,6 +161,10 @@ impl<S: Structure> Estimator<S> for Search {
             near.copy_from_slice(&own[..count]);
             let gains = room(gains, count);
             gains.fill(0.0);
+            // Room for all, so that no later step needs more.
+            room(compact, count * n);
+            room(answers, count * (u + 1));
+            active.reserve(count);
             // Where the separable z(eps) is not z*, the search starts from the better of both.
             active.clear();
             active.extend(piece.of.iter().copied().filter(|b| {

@@ -33,7 +33,7 @@ enum Repr {
 }
 
 /// Working memory of [`AnyStructure`].
-pub struct AnyScratch(pub(super) Option<Box<dyn Any + Send>>);
+pub struct AnyScratch(pub(super) Option<Box<dyn Any + Send + Sync>>);
 
 impl fmt::Debug for AnyStructure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

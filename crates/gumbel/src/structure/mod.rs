@@ -52,7 +52,7 @@ pub use tree::Tree;
 /// A finite set Z with linear scores and an exact arg max.
 pub trait Structure: Sync {
     /// Working memory of the solver: made once, reused for every instance.
-    type Scratch: Send + 'static;
+    type Scratch: Send + Sync + 'static;
 
     /// Number of potentials, P.
     fn potentials(&self) -> usize;

@@ -77,6 +77,17 @@ impl Output {
         }
     }
 
+    /// Makes room for so many rows.
+    pub fn resize(&mut self, rows: usize) {
+        let chunks = lanes(rows);
+        self.logits.resize(self.blocks.len() * chunks * BLOCK, Lane::ZERO);
+        for block in &mut self.blocks {
+            block.derivative.resize(chunks * BLOCK, Lane::ZERO);
+            block.sums.resize(chunks, Lane::ZERO);
+            block.units.resize(lanes(self.units) * chunks * LANES, Lane::ZERO);
+        }
+    }
+
     /// Places in [`logits`](Output::logits) of each block.
     pub fn part(rows: usize) -> usize {
         lanes(rows) * BLOCK
@@ -107,17 +118,17 @@ impl Output {
 
 /// What the rows of the decoder stand for in the objective.
 pub enum Role<'a> {
-    /// Row r is one image: the place r of the batch (or of one of several samples of it).
+    /// Row r is one image: the place r of the batch (or of one of several rows for it).
     Images {
-        /// Places in the batch; row `sample * stride + place` belongs to it.
+        /// Places in the batch; row `number * stride + place` belongs to it.
         stride: usize,
-        /// Samples.
-        samples: usize,
-        /// Weight of each image's loss.
-        scale: f32,
+        /// Rows of each image.
+        numbers: usize,
+        /// Weight of each row's loss.
+        weights: &'a [f32],
     },
-    /// Rows are states, shared by all images: image b has weight `scale` at row `chosen[b]`.
-    Chosen { chosen: &'a [u32], scale: f32 },
+    /// Rows are states, shared by all images: image b has a weight at row `chosen[b]`.
+    Chosen { chosen: &'a [u32], weights: &'a [f32] },
     /// Image b has the weights of its chunk of the table: `weights(b)[chunk]`, rows in the lanes.
     Weighted { weights: &'a (dyn Fn(usize) -> &'a [Lane] + Sync) },
 }
@@ -290,9 +301,9 @@ impl Block {
         for (place, image) in batch.iter().enumerate() {
             let ones = bits.ones(*image as usize, *first / BLOCK).iter().map(|one| *one as usize % BLOCK);
             match role {
-                Role::Images { stride, samples, scale } => {
-                    for row in (0..*samples).map(|sample| sample * stride + place) {
-                        let (chunk, l) = (row / LANES, row % LANES);
+                Role::Images { stride, numbers, weights } => {
+                    for row in (0..*numbers).map(|number| number * stride + place) {
+                        let (chunk, l, scale) = (row / LANES, row % LANES, weights[row]);
                         let mut sum = 0.0;
                         for one in ones.clone() {
                             derivative[chunk][one].0[l] -= scale;
@@ -301,7 +312,8 @@ impl Block {
                         sums[chunk].0[l] -= sum;
                     }
                 }
-                Role::Chosen { chosen, scale } => {
+                Role::Chosen { chosen, weights } => {
+                    let scale = weights[place];
                     let (chunk, l) = (chosen[place] as usize / LANES, chosen[place] as usize % LANES);
                     let derivative = &mut derivative[chunk];
                     for one in ones {
@@ -321,9 +333,32 @@ impl Block {
         }
     }
 
-    /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image.
+    /// Logits of 16 rows in the lanes into `logits` `[64 pixels]`; the sum of their softplus.
     ///
-    /// `units` are tiles `[16 units, rows in the lanes]`, one for each group of units; `ones` are the image's in this block.
+    /// `units` are tiles `[16 units, rows in the lanes]`, one for each group of units.
+    #[inline(always)]
+    pub fn decode<W: Vector>(&self, w: W, units: &[Lane], width: usize, logits: &mut [Lane]) -> W::V {
+        let groups = lanes(width);
+        let mut sum = w.zero();
+        for p in 0..lanes(self.pixels) {
+            let n = rows_in(self.pixels, p);
+            by_rows!(W, n, |first, R| {
+                let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(self.bias.p[p].0[first + q]));
+                for g in 0..groups {
+                    let weights = &self.weights.p[(p * groups + g) * LANES + first..];
+                    rows_by_lanes(w, &mut acc, weights, &units[g * LANES..][..rows_in(width, g)]);
+                }
+                for (q, t) in acc.into_iter().enumerate().take(n - first) {
+                    sum = w.add(sum, w.softplus(t));
+                    w.store(&mut logits[p * LANES + first + q], t);
+                }
+            });
+        }
+        sum
+    }
+
+    /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image; `ones`
+    /// are the image's in this block.
     #[inline(always)]
     pub fn losses<W: Vector>(&self, w: W, units: &[Lane], width: usize, ones: &[u16]) -> W::V {
         let groups = lanes(width);
@@ -347,6 +382,47 @@ impl Block {
             });
         }
         sum
+    }
+
+    /// Adds this block's part of the gradient at the units `[units]`, rows in the lanes, from the derivatives at its logits
+    /// `[64 pixels]`.
+    #[inline(always)]
+    pub fn units_gradient<W: Vector>(&self, w: W, derivative: &[Lane], width: usize, gradient: &mut [Lane]) {
+        let groups = lanes(width);
+        for g in 0..groups {
+            by_rows!(W, rows_in(width, g), |first, R| {
+                let mut acc: [W::V; R] = std::array::from_fn(|q| w.load(&gradient[g * LANES + first + q]));
+                for p in 0..lanes(self.pixels) {
+                    let n = rows_in(self.pixels, p);
+                    let weights = &self.weights.p[(p * groups + g) * LANES..][..n];
+                    columns_by_lanes(w, &mut acc, weights, first, &derivative[p * LANES..][..n]);
+                }
+                for (out, acc) in gradient[g * LANES + first..].iter_mut().zip(acc) {
+                    w.store(out, acc);
+                }
+            });
+        }
+    }
+
+    /// Adds the weights of some of this block's pixels, `[groups of units]`, and the sum of their biases.
+    #[inline(always)]
+    pub fn add_weights<W: Vector>(&self, w: W, ones: &[u16], width: usize, sums: &mut [Lane]) -> f32 {
+        let groups = lanes(width);
+        let mut bias = 0.0;
+        for one in ones {
+            let c = *one as usize - self.first;
+            bias += self.bias.p[c / LANES].0[c % LANES];
+            for (g, sum) in sums.iter_mut().enumerate() {
+                let weights = w.load(&self.weights.p[(c / LANES * groups + g) * LANES + c % LANES]);
+                w.store(sum, w.add(w.load(sum), weights));
+            }
+        }
+        bias
+    }
+
+    /// The number of its pixels.
+    pub fn pixels(&self) -> usize {
+        self.pixels
     }
 }
 

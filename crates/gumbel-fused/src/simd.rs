@@ -330,9 +330,20 @@ impl Isa {
     pub const VARIABLE: &'static str = "GUMBEL_SIMD";
 
     /// The best that this machine has, unless the environment asks for less.
-    pub fn detect() -> Self {
-        let at_most = std::env::var(Self::VARIABLE).unwrap_or_default();
-        Self::all().into_iter().find(|isa| at_most.is_empty() || isa.name() == at_most).unwrap_or(Isa::Portable)
+    ///
+    /// # Errors
+    /// A name that is none of those that this machine has.
+    pub fn detect() -> Result<Self, gumbel::Error> {
+        let all = Self::all();
+        match std::env::var(Self::VARIABLE) {
+            Ok(name) if !name.is_empty() => {
+                let names: Vec<&str> = all.iter().map(|isa| isa.name()).collect();
+                let found = all.iter().find(|isa| isa.name() == name);
+                let expected = || gumbel::registry::one_of(&name, &names);
+                found.copied().ok_or_else(|| gumbel::Error::setting(Self::VARIABLE, format!("{name:?}"), expected()))
+            }
+            _ => Ok(all[0]),
+        }
     }
 
     /// All that this machine has, the best first.

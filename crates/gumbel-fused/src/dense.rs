@@ -25,6 +25,13 @@ impl Activation {
         Activation { y: zero(), transposed: zero(), gradient: zero() }
     }
 
+    /// Makes room for so many rows.
+    pub fn resize(&mut self, rows: usize) {
+        for lane in [&mut self.y, &mut self.transposed, &mut self.gradient] {
+            lane.resize(lanes(rows) * LANES, Lane::ZERO);
+        }
+    }
+
     #[inline(always)]
     pub fn transpose(&mut self, rows: usize) {
         let tiles = self.y.chunks_exact(LANES).zip(self.transposed.chunks_exact_mut(LANES));
@@ -74,6 +81,11 @@ impl Dense {
         Dense { inputs, outputs, slabs, outs }
     }
 
+    /// Makes room for the gradients of so many rows.
+    pub fn resize_slabs(&mut self, rows: usize) {
+        self.slabs.iter_mut().for_each(|slab| slab.gradient.resize(lanes(rows) * LANES, Lane::ZERO));
+    }
+
     /// Visits the parameters with their moments; see [`super::first::First::visit`].
     pub fn visit(&mut self, mut each: impl FnMut(Part, usize, [&mut f32; 3])) {
         for (s, slab) in self.slabs.iter_mut().enumerate() {
@@ -104,6 +116,26 @@ impl Dense {
                 }
                 for (y, acc) in y[o * LANES + first..].iter_mut().zip(acc) {
                     w.store(y, w.max(acc, w.zero()));
+                }
+            });
+        }
+    }
+
+    /// The way back for gradients with rows in the lanes: `[outputs, rows in the lanes]` in, `[inputs, rows in the lanes]`
+    /// out, masked by the ReLU of the inputs' activations `x`.
+    #[inline(always)]
+    pub fn transposed_backward<W: Vector>(&self, w: W, gradient: &[Lane], x: &[Lane], out: &mut [Lane]) {
+        for (g, slab) in self.slabs.iter().enumerate() {
+            by_rows!(W, rows_in(self.inputs, g), |first, R| {
+                let mut acc = [w.zero(); R];
+                for o in 0..lanes(self.outputs) {
+                    let n = rows_in(self.outputs, o);
+                    let weights = &slab.weights.p[o * LANES..][..n];
+                    columns_by_lanes(w, &mut acc, weights, first, &gradient[o * LANES..][..n]);
+                }
+                let rows = out[g * LANES + first..].iter_mut().zip(&x[g * LANES + first..]);
+                for ((out, x), acc) in rows.zip(acc) {
+                    w.store(out, w.choose(w.load(x), w.zero(), acc, w.zero()));
                 }
             });
         }

@@ -149,12 +149,12 @@ impl Weights {
     }
 }
 
-/// One step of Adam for sixteen parameters, as in [`crate::adam`]; returns the new ones.
+/// One step of Adam for sixteen parameters (Kingma and Ba, ICLR 2015); returns the new ones.
 ///
 /// A mean that has decayed to less than 1e-30 becomes zero: it would go on into denormal numbers, which are slow.
 #[inline(always)]
 pub fn adam<W: Vector>(w: W, rates: Rates, p: &mut Lane, m: &mut Lane, v: &mut Lane, gradient: W::V) -> W::V {
-    use crate::adam::{BETA1, BETA2, EPSILON};
+    use gumbel::network::{BETA1, BETA2, EPSILON};
     let mean = w.fma(w.splat(1.0 - BETA1), gradient, w.mul(w.splat(BETA1), w.load(m)));
     let mean = w.choose(w.abs(mean), w.splat(1e-30), mean, w.zero());
     let square = w.mul(w.splat(1.0 - BETA2), gradient);

@@ -52,19 +52,6 @@ impl Bits {
         Some(bits)
     }
 
-    /// Replaces the images, keeping the memory.
-    pub fn refill<T: Copy + Into<f32>>(&mut self, images: &[T], pixels: usize) -> Option<()> {
-        for list in [&mut self.ones, &mut self.codes] {
-            list.clear();
-        }
-        self.starts.clear();
-        self.cuts.clear();
-        self.pixels = pixels;
-        images.chunks_exact(pixels).try_for_each(|image| self.push(image))?;
-        self.close();
-        Some(())
-    }
-
     fn push<T: Copy + Into<f32>>(&mut self, image: &[T]) -> Option<()> {
         let first = self.codes.len() as u32;
         let mut middle = first;
@@ -190,38 +177,35 @@ mod tests {
     fn lists_hold_what_the_images_do() {
         for pixels in [1, 2, 7, 64, 131] {
             let images: Vec<u8> = (0..5 * pixels).map(|i| (i * i % 7 < 3) as u8).collect();
-            let mut bits = Bits::new(&images, pixels).unwrap();
-            for _ in 0..2 {
-                assert_eq!((bits.count(), bits.pixels()), (5, pixels));
-                for (i, image) in images.chunks(pixels).enumerate() {
-                    let ones: Vec<u16> = (0..pixels as u16).filter(|p| image[*p as usize] == 1).collect();
-                    let blocks = (0..pixels.div_ceil(BLOCK)).flat_map(|b| bits.ones(i, b)).copied();
-                    assert_eq!(blocks.collect::<Vec<_>>(), ones);
-                    let [a, b] = [0, 1].map(|half| {
-                        let codes = bits.codes(i)[half].as_flattened().iter().copied();
-                        let real = codes.filter(|c| *c != none(pixels, half));
-                        real.map(|c| c + origin(pixels, half)).collect::<Vec<_>>()
-                    });
-                    let decode = |c: &u16| match c % 3 {
-                        0 => vec![c / 3 * 2],
-                        1 => vec![c / 3 * 2 + 1],
-                        _ => vec![c / 3 * 2, c / 3 * 2 + 1],
-                    };
-                    assert_eq!(a.iter().chain(&b).flat_map(decode).collect::<Vec<_>>(), ones);
-                    assert!(a.iter().all(|c| (*c as usize) < 3 * (pairs(pixels) / 2)));
-                    assert!(b.iter().all(|c| *c as usize >= 3 * (pairs(pixels) / 2)));
+            let bits = Bits::new(&images, pixels).unwrap();
+            assert_eq!((bits.count(), bits.pixels()), (5, pixels));
+            for (i, image) in images.chunks(pixels).enumerate() {
+                let ones: Vec<u16> = (0..pixels as u16).filter(|p| image[*p as usize] == 1).collect();
+                let blocks = (0..pixels.div_ceil(BLOCK)).flat_map(|b| bits.ones(i, b)).copied();
+                assert_eq!(blocks.collect::<Vec<_>>(), ones);
+                let [a, b] = [0, 1].map(|half| {
+                    let codes = bits.codes(i)[half].as_flattened().iter().copied();
+                    let real = codes.filter(|c| *c != none(pixels, half));
+                    real.map(|c| c + origin(pixels, half)).collect::<Vec<_>>()
+                });
+                let decode = |c: &u16| match c % 3 {
+                    0 => vec![c / 3 * 2],
+                    1 => vec![c / 3 * 2 + 1],
+                    _ => vec![c / 3 * 2, c / 3 * 2 + 1],
+                };
+                assert_eq!(a.iter().chain(&b).flat_map(decode).collect::<Vec<_>>(), ones);
+                assert!(a.iter().all(|c| (*c as usize) < 3 * (pairs(pixels) / 2)));
+                assert!(b.iter().all(|c| *c as usize >= 3 * (pairs(pixels) / 2)));
+            }
+            let mut members = Members::new(pixels, 4);
+            for batch in [&[3u32, 0, 3, 1][..], &[2]] {
+                members.fill(&bits, batch);
+                for p in 0..pixels {
+                    let mut found = [members.of(p / 2 * 3 + p % 2), members.of(p / 2 * 3 + 2)].concat();
+                    found.sort_unstable();
+                    let has = |place: &u16| images[batch[*place as usize] as usize * pixels + p] == 1;
+                    assert_eq!(found, (0..batch.len() as u16).filter(has).collect::<Vec<_>>());
                 }
-                let mut members = Members::new(pixels, 4);
-                for batch in [&[3u32, 0, 3, 1][..], &[2]] {
-                    members.fill(&bits, batch);
-                    for p in 0..pixels {
-                        let mut found = [members.of(p / 2 * 3 + p % 2), members.of(p / 2 * 3 + 2)].concat();
-                        found.sort_unstable();
-                        let has = |place: &u16| images[batch[*place as usize] as usize * pixels + p] == 1;
-                        assert_eq!(found, (0..batch.len() as u16).filter(has).collect::<Vec<_>>());
-                    }
-                }
-                bits.refill(&images, pixels).unwrap();
             }
         }
         assert!(Bits::new(&[0.5f32, 1.0], 2).is_none() && Bits::new(&[0u8], 0).is_none());

@@ -1,0 +1,379 @@
+//! Questions to the decoder about single images: losses at assignments, at one-coordinate changes, and their slopes.
+//!
+//! Sixteen rows stand in the lanes. Whoever asks has a [`Scratch`]; parameters are only read.
+
+use super::bits::{BLOCK, Bits};
+use super::codes::{Codes, Ones};
+use super::dense::{Dense, rows_in};
+use super::output::Output;
+use super::simd::{Kernel, LANES, Lane, Vector, lanes};
+use super::tile::{by_rows, columns_by_lanes, rows_by_lanes, transpose};
+use gumbel::structure::{AnyStructure, Change, Structure};
+
+/// The decoder's layers.
+#[derive(Clone, Copy)]
+pub struct Decoder<'a> {
+    pub codes: &'a Codes,
+    pub dense: &'a [Dense],
+    pub output: &'a Output,
+}
+
+/// Working memory for one group of sixteen rows.
+pub struct Scratch {
+    /// U values.
+    code: Vec<f32>,
+    /// Codes of sixteen rows.
+    ones: Ones,
+    changes: Vec<Change>,
+    /// Losses of a code and then of its changes, filled up to whole lanes.
+    losses: Vec<f32>,
+    /// The first layer before its ReLU at a code.
+    base: Vec<Lane>,
+    /// Units of sixteen rows, for each hidden layer of the decoder, and the gradients there: `[units, rows in the lanes]`.
+    pub units: Vec<Vec<Lane>>,
+    gradients: Vec<Vec<Lane>>,
+    /// Codes `[U, rows in the lanes]`.
+    input: Vec<Lane>,
+    /// Logits of a block `[64 pixels, rows in the lanes]`.
+    logits: Vec<Lane>,
+}
+
+impl Scratch {
+    /// `hidden` are the widths of the decoder's hidden layers.
+    pub fn new(structure: &AnyStructure, hidden: &[usize]) -> Self {
+        let u = structure.unary();
+        let changes = structure.code().changes(u);
+        let units = || hidden.iter().map(|width| vec![Lane::ZERO; lanes(*width) * LANES]).collect();
+        Scratch {
+            code: vec![0.0; u],
+            ones: Ones::new(LANES, u),
+            changes: Vec::with_capacity(changes),
+            losses: vec![0.0; lanes(1 + changes) * LANES],
+            base: vec![Lane::ZERO; hidden.first().map_or(0, |width| lanes(*width))],
+            units: units(),
+            gradients: units(),
+            input: vec![Lane::ZERO; lanes(u) * LANES],
+            logits: vec![Lane::ZERO; BLOCK],
+        }
+    }
+
+    /// The decoder's hidden layers after the first.
+    #[inline(always)]
+    fn deepen<W: Vector>(&mut self, w: W, decoder: Decoder<'_>) {
+        for (l, layer) in decoder.dense.iter().enumerate() {
+            let [x, y] = self.units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
+            layer.transposed_forward(w, x, y);
+        }
+    }
+
+    /// The decoder's hidden units at up to sixteen assignments `[rows, n]`.
+    #[inline(always)]
+    pub fn decode<W: Vector>(&mut self, w: W, structure: &AnyStructure, decoder: Decoder<'_>, assignments: &[u32]) {
+        let n = structure.variables();
+        assignments.chunks_exact(n).enumerate().for_each(|(r, z)| self.ones.set(r, structure, z));
+        let rows = assignments.len() / n;
+        for (group, out) in decoder.codes.groups.iter().zip(self.units[0].chunks_exact_mut(LANES)) {
+            let bias = w.load(&group.bias.p[0]);
+            let mut tile = [Lane::ZERO; LANES];
+            for (r, y) in tile.iter_mut().enumerate().take(rows) {
+                let mut sum = bias;
+                for one in self.ones.of(r) {
+                    sum = w.add(sum, w.load(&group.weights.p[*one as usize]));
+                }
+                w.store(y, w.max(sum, w.zero()));
+            }
+            transpose(&tile, out);
+        }
+        self.deepen(w, decoder);
+    }
+
+    /// Losses of up to sixteen rows whose last hidden units stand in `units`; row l belongs to image `of[l]`.
+    #[inline(always)]
+    fn losses_of<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
+        let last = self.units.last().expect("a decoder has a hidden layer");
+        let mut sum = w.zero();
+        let mut at_ones = [0.0f32; LANES];
+        for (b, block) in decoder.output.blocks.iter().enumerate() {
+            sum = w.add(sum, block.decode(w, last, decoder.output.units, &mut self.logits));
+            for (l, image) in of.iter().enumerate() {
+                for one in bits.ones(*image as usize, b) {
+                    at_ones[l] += self.logits[*one as usize % BLOCK].0[l];
+                }
+            }
+        }
+        let mut sums = Lane::ZERO;
+        w.store(&mut sums, sum);
+        losses.iter_mut().enumerate().for_each(|(l, loss)| *loss = sums.0[l] - at_ones[l]);
+    }
+
+    /// Writes the losses of the separable approximation around z for an image to `out` (U values); returns that of z.
+    #[inline(always)]
+    fn around<W: Vector>(
+        &mut self,
+        w: W,
+        structure: &AnyStructure,
+        z: &[u32],
+        decoder: Decoder<'_>,
+        (bits, image): (&Bits, usize),
+        out: &mut [f32],
+    ) -> f32 {
+        let kind = structure.code();
+        structure.encode(z, &mut self.code);
+        self.changes.clear();
+        kind.for_each_change(&self.code, |change| self.changes.push(change));
+        for (group, base) in decoder.codes.groups.iter().zip(&mut self.base) {
+            let mut sum = w.load(&group.bias.p[0]);
+            for (one, _) in self.code.iter().enumerate().filter(|(_, c)| **c != 0.0) {
+                sum = w.add(sum, w.load(&group.weights.p[one]));
+            }
+            w.store(base, sum);
+        }
+        // Row 0 is the code itself.
+        for (t, losses) in self.losses.chunks_exact_mut(LANES).enumerate() {
+            let none = Change { off: None, on: None };
+            let change = |l: usize| match (t * LANES + l).checked_sub(1) {
+                Some(c) => self.changes.get(c).copied().unwrap_or(none),
+                None => none,
+            };
+            let changes: [Change; LANES] = std::array::from_fn(change);
+            decode_changes(w, decoder, &self.base, &changes, &mut self.units);
+            let last = self.units.last().expect("a decoder has a hidden layer");
+            let mut sum = w.zero();
+            for (b, block) in decoder.output.blocks.iter().enumerate() {
+                sum = w.add(sum, block.losses(w, last, decoder.output.units, bits.ones(image, b)));
+            }
+            let mut lane = Lane::ZERO;
+            w.store(&mut lane, sum);
+            losses.copy_from_slice(&lane.0);
+        }
+        let (own, changed) = (self.losses[0], &self.losses[1..=self.changes.len()]);
+        kind.neighbour_losses(&self.code, own, changed, out);
+        own
+    }
+
+    /// Losses and their derivatives in the code at up to sixteen codes `[rows, U]`.
+    #[inline(always)]
+    fn slopes<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, bits: &Bits, ask: &mut SlopesOf<'_>) {
+        let Decoder { codes, dense, output } = decoder;
+        let u = codes.width;
+        for (r, code) in ask.codes.chunks_exact(u).enumerate() {
+            self.input.iter_mut().zip(code).for_each(|(lane, c)| lane.0[r] = *c);
+        }
+        for (g, group) in codes.groups.iter().enumerate() {
+            by_rows!(W, rows_in(codes.units, g), |first, R| {
+                let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(group.bias.p[0].0[first + q]));
+                columns_by_lanes(w, &mut acc, &group.weights.p[..u], first, &self.input[..u]);
+                for (y, acc) in self.units[0][g * LANES + first..].iter_mut().zip(acc) {
+                    w.store(y, w.max(acc, w.zero()));
+                }
+            });
+        }
+        self.deepen(w, decoder);
+
+        let depth = dense.len();
+        let (last, gradient) = (&self.units[depth], &mut self.gradients[depth]);
+        gradient.fill(Lane::ZERO);
+        let mut sum = w.zero();
+        let mut at_ones = [0.0f32; LANES];
+        for (b, block) in output.blocks.iter().enumerate() {
+            sum = w.add(sum, block.decode(w, last, output.units, &mut self.logits));
+            for (l, image) in ask.of.iter().enumerate() {
+                for one in bits.ones(*image as usize, b) {
+                    at_ones[l] += self.logits[*one as usize % BLOCK].0[l];
+                }
+            }
+            for t in &mut self.logits[..block.pixels()] {
+                let (_, sigmoid) = w.softplus_and_sigmoid(w.load(t));
+                w.store(t, sigmoid);
+            }
+            for (l, image) in ask.of.iter().enumerate() {
+                for one in bits.ones(*image as usize, b) {
+                    self.logits[*one as usize % BLOCK].0[l] -= 1.0;
+                }
+            }
+            block.units_gradient(w, &self.logits, output.units, gradient);
+        }
+        let mut sums = Lane::ZERO;
+        w.store(&mut sums, sum);
+        ask.losses.iter_mut().enumerate().for_each(|(l, loss)| *loss = sums.0[l] - at_ones[l]);
+        for (g, y) in gradient.iter_mut().zip(last) {
+            w.store(g, w.choose(w.load(y), w.zero(), w.load(g), w.zero()));
+        }
+        for (l, layer) in dense.iter().enumerate().rev() {
+            let [below, above] = self.gradients.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
+            layer.transposed_backward(w, above, &self.units[l], below);
+        }
+        let gradient = &self.gradients[0];
+        for group_of_codes in 0..lanes(u) {
+            by_rows!(W, rows_in(u, group_of_codes), |first, R| {
+                let mut acc = [w.zero(); R];
+                let at = group_of_codes * LANES + first;
+                for (g, group) in codes.groups.iter().enumerate() {
+                    let n = rows_in(codes.units, g);
+                    rows_by_lanes(w, &mut acc, &group.weights.p[at..], &gradient[g * LANES..][..n]);
+                }
+                // The place of the codes, which have been read, takes their slopes.
+                for (out, acc) in self.input[at..].iter_mut().zip(acc) {
+                    w.store(out, acc);
+                }
+            });
+        }
+        for (r, slope) in ask.slopes.chunks_exact_mut(u).enumerate() {
+            slope.iter_mut().zip(&self.input).for_each(|(s, lane)| *s = lane.0[r]);
+        }
+    }
+}
+
+/// The decoder's last hidden units for sixteen changes of a code, changes in the lanes.
+#[inline(always)]
+fn decode_changes<W: Vector>(
+    w: W,
+    decoder: Decoder<'_>,
+    base: &[Lane],
+    changes: &[Change; LANES],
+    units: &mut [Vec<Lane>],
+) {
+    for ((group, base), out) in decoder.codes.groups.iter().zip(base).zip(units[0].chunks_exact_mut(LANES)) {
+        let base = w.load(base);
+        let weights = |place: Option<usize>| place.map_or(w.zero(), |u| w.load(&group.weights.p[u]));
+        let mut tile = [Lane::ZERO; LANES];
+        for (row, change) in tile.iter_mut().zip(changes) {
+            let moved = w.add(base, w.sub(weights(change.on), weights(change.off)));
+            w.store(row, w.max(moved, w.zero()));
+        }
+        transpose(&tile, out);
+    }
+    for (l, layer) in decoder.dense.iter().enumerate() {
+        let [x, y] = units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
+        layer.transposed_forward(w, x, y);
+    }
+}
+
+/// A question about images by their numbers in `bits`.
+pub struct Losses<'a> {
+    pub scratch: &'a mut Scratch,
+    pub structure: &'a AnyStructure,
+    pub decoder: Decoder<'a>,
+    pub bits: &'a Bits,
+    /// `[rows]`.
+    pub of: &'a [u32],
+    /// `[rows, n]`.
+    pub assignments: &'a [u32],
+    /// `[rows]`.
+    pub losses: &'a mut [f32],
+}
+
+impl Kernel for Losses<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let n = self.structure.variables();
+        let rows = self.of.chunks(LANES).zip(self.assignments.chunks(LANES * n)).zip(self.losses.chunks_mut(LANES));
+        for ((of, z), losses) in rows {
+            self.scratch.decode(w, self.structure, self.decoder, z);
+            self.scratch.losses_of(w, self.decoder, self.bits, of, losses);
+        }
+    }
+}
+
+/// The same for all one-coordinate changes.
+pub struct Around<'a> {
+    pub scratch: &'a mut Scratch,
+    pub structure: &'a AnyStructure,
+    pub decoder: Decoder<'a>,
+    pub bits: &'a Bits,
+    /// `[rows]`.
+    pub of: &'a [u32],
+    /// `[rows, n]`.
+    pub assignments: &'a [u32],
+    /// `[rows]`.
+    pub own: &'a mut [f32],
+    /// `[rows, U]`.
+    pub losses: &'a mut [f32],
+}
+
+impl Kernel for Around<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let (n, u) = (self.structure.variables(), self.structure.unary());
+        let rows = self.of.iter().zip(self.assignments.chunks_exact(n)).zip(self.losses.chunks_exact_mut(u));
+        for (((image, z), losses), own) in rows.zip(self.own) {
+            let image = (self.bits, *image as usize);
+            *own = self.scratch.around(w, self.structure, z, self.decoder, image, losses);
+        }
+    }
+}
+
+/// Losses and slopes at codes.
+pub struct Slopes<'a> {
+    pub scratch: &'a mut Scratch,
+    pub decoder: Decoder<'a>,
+    pub bits: &'a Bits,
+    pub ask: SlopesOf<'a>,
+}
+
+/// Rows of a question about slopes.
+pub struct SlopesOf<'a> {
+    /// `[rows]`.
+    pub of: &'a [u32],
+    /// `[rows, U]`.
+    pub codes: &'a [f32],
+    /// `[rows]`.
+    pub losses: &'a mut [f32],
+    /// `[rows, U]`.
+    pub slopes: &'a mut [f32],
+}
+
+impl Kernel for Slopes<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let u = self.decoder.codes.width;
+        let SlopesOf { of, codes, losses, slopes } = self.ask;
+        let rows = of.chunks(LANES).zip(codes.chunks(LANES * u));
+        let rows = rows.zip(losses.chunks_mut(LANES).zip(slopes.chunks_mut(LANES * u)));
+        for ((of, codes), (losses, slopes)) in rows {
+            let mut ask = SlopesOf { of, codes, losses, slopes };
+            self.scratch.slopes(w, self.decoder, self.bits, &mut ask);
+        }
+    }
+}
+
+/// Means of the pixels `[rows, pixels]` at codes `[rows, U]`.
+pub struct Means<'a> {
+    pub scratch: &'a mut Scratch,
+    pub decoder: Decoder<'a>,
+    pub codes: &'a [f32],
+    pub means: &'a mut [f32],
+}
+
+impl Kernel for Means<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let Decoder { codes, output, .. } = self.decoder;
+        let (u, pixels) = (codes.width, output.pixels);
+        let scratch = self.scratch;
+        for (rows, means) in self.codes.chunks(LANES * u).zip(self.means.chunks_mut(LANES * pixels)) {
+            for (r, code) in rows.chunks_exact(u).enumerate() {
+                scratch.input.iter_mut().zip(code).for_each(|(lane, c)| lane.0[r] = *c);
+            }
+            for (g, group) in codes.groups.iter().enumerate() {
+                by_rows!(W, rows_in(codes.units, g), |first, R| {
+                    let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(group.bias.p[0].0[first + q]));
+                    columns_by_lanes(w, &mut acc, &group.weights.p[..u], first, &scratch.input[..u]);
+                    for (y, acc) in scratch.units[0][g * LANES + first..].iter_mut().zip(acc) {
+                        w.store(y, w.max(acc, w.zero()));
+                    }
+                });
+            }
+            scratch.deepen(w, self.decoder);
+            let last = scratch.units.last().expect("a decoder has a hidden layer");
+            for (b, block) in output.blocks.iter().enumerate() {
+                block.decode(w, last, output.units, &mut scratch.logits);
+                for (p, t) in scratch.logits[..block.pixels()].iter_mut().enumerate() {
+                    let (_, sigmoid) = w.softplus_and_sigmoid(w.load(t));
+                    w.store(t, sigmoid);
+                    means.chunks_exact_mut(pixels).zip(t.0).for_each(|(row, mean)| row[b * BLOCK + p] = mean);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What the engine answers against the plain path: a perceptron in double precision from its parameters.
+
+#[allow(dead_code, reason = "every test uses some of it")]
+mod common;
+
+use common::{Case, Pictures};
+use gumbel::engine::{Engine, Shape};
+use gumbel::estimator::{Direct, Estimator, Exact};
+use gumbel::network::{Named, Snapshot};
+use gumbel::noise::{Noise, Purpose};
+use gumbel::structure::{AnyStructure, Structure, latents};
+use gumbel_fused::Isa;
+
+fn uniform(len: usize, seed: u64) -> Vec<f32> {
+    let mut x = vec![0.0; len];
+    Noise::new(seed, Purpose::User(0), 0).uniform(&mut x);
+    x
+}
+
+/// Outputs of a perceptron, and the derivative of `<outputs, direction>` in its input.
+fn perceptron(layers: &[Named], input: &[f64], direction: impl Fn(&[f64]) -> Vec<f64>) -> (Vec<f64>, Vec<f64>) {
+    let mut activations = vec![input.to_vec()];
+    for pair in layers.chunks(2) {
+        let (inputs, outputs) = (pair[0].shape[0], pair[0].shape[1]);
+        let last = activations.len() == layers.len() / 2;
+        let x = activations.last().unwrap();
+        let y = (0..outputs).map(|o| {
+            let sum: f64 = (0..inputs).map(|i| x[i] * pair[0].values[i * outputs + o] as f64).sum();
+            let y = sum + pair[1].values[o] as f64;
+            if last { y } else { y.max(0.0) }
+        });
+        let y = y.collect();
+        activations.push(y);
+    }
+    let outputs = activations.pop().unwrap();
+    let mut gradient = direction(&outputs);
+    for (pair, x) in layers.chunks(2).zip(&activations).rev() {
+        let (inputs, outputs) = (pair[0].shape[0], pair[0].shape[1]);
+        let back = |i: usize| (0..outputs).map(|o| gradient[o] * pair[0].values[i * outputs + o] as f64).sum::<f64>();
+        let below = (0..inputs).map(|i| if x[i] > 0.0 { back(i) } else { 0.0 });
+        let first = std::ptr::eq(x, &activations[0]);
+        gradient = if first { (0..inputs).map(back).collect() } else { below.collect() };
+    }
+    (outputs, gradient)
+}
+
+/// Loss and slope of an image at a code.
+fn loss(model: &Snapshot, x: &[f32], code: &[f32]) -> (f64, Vec<f64>) {
+    let code: Vec<f64> = code.iter().map(|c| *c as f64).collect();
+    let derivative = |t: &[f64]| t.iter().zip(x).map(|(t, x)| 1.0 / (1.0 + (-t).exp()) - *x as f64).collect::<Vec<_>>();
+    let (logits, slope) = perceptron(&model.parameters.decoder, &code, derivative);
+    let pixel = |(t, x): (&f64, &f32)| t.max(0.0) + (-t.abs()).exp().ln_1p() - *x as f64 * t;
+    (logits.iter().zip(x).map(pixel).sum(), slope)
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1.0f64, |m, e| m.max(e.abs()));
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((*f as f64 - e).abs() < 1e-5 * scale, "{what}, {i}: {f}, not {e}");
+    }
+}
+
+/// A model with larger weights than at the beginning: its losses differ from state to state.
+fn grown(case: &Case<'_>, shape: Shape, estimator: &dyn Estimator) -> gumbel_fused::Fused {
+    let mut fused = case.fused(shape, estimator);
+    let mut model = fused.snapshot();
+    for named in model.parameters.encoder.iter_mut().chain(&mut model.parameters.decoder) {
+        named.values.iter_mut().for_each(|v| *v *= 2.0);
+    }
+    fused.restore(&model).unwrap();
+    assert_eq!(fused.snapshot(), model);
+    fused
+}
+
+#[test]
+fn every_answer_is_that_of_the_plain_perceptron() {
+    for (seed, latent) in [
+        "categorical:5",
+        "categorical:37",
+        "binary:7",
+        "categorical:3x4",
+        "pairwise:6",
+        "pairwise:9",
+        "supermodular:4",
+        "chain:3x3",
+        "subset:7,3",
+        "permutation:4",
+        "spanning-tree:4",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let structure: AnyStructure = latents().parse(latent).unwrap().structure;
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let states = structure.states().unwrap();
+        let (hidden, height) = [("16", 3), ("23", 13), ("40,7", 5), ("9,33,17", 10)][seed % 4];
+        let shape = Shape::grey(height, 11);
+        let count = 21;
+        let bytes: Vec<u8> = uniform(count * shape.len(), seed as u64).iter().map(|v| (*v < 0.3) as u8).collect();
+        let images = Pictures::new(bytes, shape);
+        let all: Vec<u32> = (0..count as u32).rev().collect();
+        let x: Vec<f32> = {
+            let mut x = vec![0.0; count * shape.len()];
+            gumbel::engine::Images::fill(&images, &all, &mut x).unwrap();
+            x
+        };
+        let x = |b: usize| &x[b * shape.len()..][..shape.len()];
+        let direct = Direct::new(1.0).unwrap();
+        // One estimator that has a table of all states, one that has not where there are several variables.
+        let made: [&dyn Estimator; 2] = [&direct, &Exact];
+        for (which, estimator) in made.into_iter().enumerate() {
+            for isa in Isa::all() {
+                let case = Case { hidden, seed: seed as u64, threads: 1 + which, ..Case::new(&structure) };
+                let mut fused = grown(&case, shape, estimator);
+                fused.set_isa(isa);
+                let model = fused.snapshot();
+                let what = format!("{latent}, hidden {hidden}, estimator {which}, {}", isa.name());
+
+                let mut z = vec![0; n];
+                let mut code = vec![0.0; u];
+                let mut codes = vec![];
+                let mut assignments = vec![];
+                let of: Vec<u32> = (0..2 * count as u32).map(|r| r * 7 % count as u32).collect();
+                for r in 0..of.len() {
+                    structure.state((r * 31 + 5) % states, &mut z);
+                    structure.encode(&z, &mut code);
+                    assignments.extend_from_slice(&z);
+                    codes.extend_from_slice(&code);
+                }
+
+                let mut asked = fused.ask(&images, &all).unwrap();
+                for b in 0..count {
+                    let input: Vec<f64> = x(b).iter().map(|v| *v as f64).collect();
+                    let (raw, _) = perceptron(&model.parameters.encoder, &input, |t| vec![0.0; t.len()]);
+                    let mut expected: Vec<f32> = raw.iter().map(|v| *v as f32).collect();
+                    structure.to_potentials(&mut expected);
+                    let expected: Vec<f64> = expected.iter().map(|v| *v as f64).collect();
+                    assert_close(&format!("{what}: potentials"), &asked.potentials[b * p..][..p], &expected);
+                }
+
+                let expected: Vec<f64> =
+                    of.iter().zip(codes.chunks(u)).map(|(b, code)| loss(&model, x(*b as usize), code).0).collect();
+                let mut losses = vec![0.0; of.len()];
+                asked.oracle.losses(&of, &assignments, &mut losses).unwrap();
+                assert_close(&format!("{what}: losses"), &losses, &expected);
+
+                let (mut own, mut around) = (vec![0.0; of.len()], vec![0.0; of.len() * u]);
+                asked.oracle.around(&of, &assignments, &mut own, &mut around).unwrap();
+                assert_close(&format!("{what}: own losses"), &own, &expected);
+                for (r, b) in of.iter().enumerate().step_by(5) {
+                    let code = &codes[r * u..][..u];
+                    let mut changed = vec![];
+                    structure.code().for_each_change(code, |change| {
+                        let mut next = code.to_vec();
+                        change.off.into_iter().for_each(|u| next[u] = 0.0);
+                        change.on.into_iter().for_each(|u| next[u] = 1.0);
+                        changed.push(loss(&model, x(*b as usize), &next).0 as f32);
+                    });
+                    let mut expected_losses = vec![0.0; u];
+                    structure.code().neighbour_losses(code, expected[r] as f32, &changed, &mut expected_losses);
+                    let expected: Vec<f64> = expected_losses.iter().map(|v| *v as f64).collect();
+                    // Differences of losses have the rounding of the losses.
+                    let found: Vec<f32> = around[r * u..][..u].to_vec();
+                    let scale = expected_losses.iter().chain(&changed).fold(1.0f32, |m, v| m.max(v.abs()));
+                    for (f, e) in found.iter().zip(&expected) {
+                        assert!((*f as f64 - e).abs() < 1e-5 * scale as f64, "{what}: around, {f}, not {e}");
+                    }
+                }
+
+                let mut table = vec![0.0; 3 * states];
+                asked.oracle.states(&[2, 0, 9], &mut table).unwrap();
+                for (b, row) in [2, 0, 9].into_iter().zip(table.chunks(states)) {
+                    for s in (0..states).step_by(1 + states / 60) {
+                        structure.state(s, &mut z);
+                        structure.encode(&z, &mut code);
+                        let expected = loss(&model, x(b), &code).0;
+                        assert_close(&format!("{what}: state {s}"), &row[s..s + 1], &[expected]);
+                    }
+                }
+
+                // Relaxed codes.
+                let soft: Vec<f32> = codes.iter().zip(uniform(codes.len(), 9)).map(|(c, v)| 0.5 * (c + v)).collect();
+                let (mut losses, mut slopes) = (vec![0.0; of.len()], vec![0.0; of.len() * u]);
+                asked.oracle.slopes(&of, &soft, &mut losses, &mut slopes).unwrap();
+                for (r, b) in of.iter().enumerate() {
+                    let (value, slope) = loss(&model, x(*b as usize), &soft[r * u..][..u]);
+                    assert_close(&format!("{what}: loss at a relaxed code"), &losses[r..=r], &[value]);
+                    assert_close(&format!("{what}: slopes"), &slopes[r * u..][..u], &slope);
+                }
+                drop(asked);
+
+                let mut means = vec![0.0; of.len() * shape.len()];
+                fused.means(&soft, &mut means).unwrap();
+                for (code, means) in soft.chunks(u).zip(means.chunks(shape.len())) {
+                    let code: Vec<f64> = code.iter().map(|c| *c as f64).collect();
+                    let (logits, _) = perceptron(&model.parameters.decoder, &code, |t| vec![0.0; t.len()]);
+                    let expected: Vec<f64> = logits.iter().map(|t| 1.0 / (1.0 + (-t).exp())).collect();
+                    assert_close(&format!("{what}: means"), means, &expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let structure: AnyStructure = latents().parse("binary:4").unwrap().structure;
+    let direct = Direct::new(1.0).unwrap();
+    let mut fused = Case::new(&structure).fused(Shape::grey(4, 4), &direct);
+    let mut model = fused.snapshot();
+    model.parameters.decoder[2].shape[1] = 17;
+    let message = fused.restore(&model).unwrap_err().to_string();
+    assert!(message.contains("layers.1.weight") && message.contains("decoder"), "{message}");
+    let mut model = fused.snapshot();
+    model.moments = vec![Default::default(); 3];
+    assert!(fused.restore(&model).unwrap_err().to_string().contains("moments"));
+    assert!(fused.means(&[0.0; 9], &mut [0.0; 16]).is_err());
+    let images = Pictures::new(vec![0; 50], Shape::grey(5, 5));
+    assert!(fused.ask(&images, &[0]).err().unwrap().to_string().contains("16 pixels, found 25"));
+}

@@ -1,0 +1,16 @@
+//! Estimators against the exact gradient and their definitions: statistical tests at fixed seeds.
+//!
+//! A mean over N draws is compared with its expectation in every coordinate within four standard errors; the
+//! standard error comes from the draws themselves. With fixed seeds the tests are deterministic.
+
+mod common;
+
+mod closed_forms;
+mod errors;
+mod learned;
+mod own_structure;
+mod registry;
+mod relaxed;
+mod score_function;
+mod search;
+mod structured;
