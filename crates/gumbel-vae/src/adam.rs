@@ -9,26 +9,18 @@
 //! the parameters travel there and back in every step.
 
 use crate::host;
-use crate::model::Named;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor};
+use gumbel::Error;
+use gumbel::network::{Moments, Named};
 use gumbel::vectorised;
 use rayon::prelude::*;
 
-pub(crate) const BETA1: f32 = 0.9;
-pub(crate) const BETA2: f32 = 0.999;
-pub(crate) const EPSILON: f32 = 1e-8;
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const EPSILON: f32 = 1e-8;
 /// Values per piece of parallel work; fixed.
 const CHUNK: usize = 16_384;
-
-/// First and second moment of one parameter.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Moments {
-    /// Mean of the gradients.
-    pub first: Vec<f32>,
-    /// Mean of the squared gradients.
-    pub second: Vec<f32>,
-}
 
 /// The optimiser's state: moments of each parameter in the order of the modules' traversal, and the step count.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,14 +46,23 @@ impl Adam {
         &self.moments
     }
 
-    /// Puts a stored state back; `parameters` are the model's, in order. `Err` says what does not fit.
-    pub fn restore(&mut self, steps: u64, moments: Vec<Moments>, parameters: &[Named]) -> Result<(), String> {
-        let fits = |(m, p): (&Moments, &Named)| m.first.len() == p.values.len() && m.second.len() == p.values.len();
-        if !moments.is_empty() && (moments.len() != parameters.len() || !moments.iter().zip(parameters).all(fits)) {
-            return Err("moments of another model".into());
+    /// Puts a stored state back; `parameters` are the model's, in order.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] for moments of other parameters.
+    pub fn restore<'a>(
+        &mut self,
+        steps: u64,
+        moments: &[Moments],
+        parameters: impl Iterator<Item = &'a Named>,
+    ) -> Result<(), Error> {
+        let expected: Vec<usize> = parameters.map(|p| p.values.len()).collect();
+        let fits = |(m, len): (&Moments, &usize)| m.first.len() == *len && m.second.len() == *len;
+        if !moments.is_empty() && (moments.len() != expected.len() || !moments.iter().zip(&expected).all(fits)) {
+            return Err(Error::Failed { detail: "moments of another model".into() });
         }
         self.steps = steps;
-        self.moments = moments;
+        self.moments = moments.to_vec();
         Ok(())
     }
 

@@ -1,44 +1,56 @@
-//! Discrete variational auto-encoders on Burn, trained through arg max.
+//! Networks on Burn, and the engine that trains them by automatic differentiation, on any device.
 //!
-//! The discrete mathematics lives in the crate `gumbel`; here are the networks around it: [encoders and
-//! decoders](model), the [likelihood], the [training step](engine), [evaluation](evaluate), and [runs](train) that
-//! survive being killed.
+//! The discrete mathematics lives in the crate `gumbel`, whose estimators ask an [oracle](gumbel::oracle). Here are
+//! [encoders and decoders](mod@model), and [`Autodiff`], an [`Engine`](gumbel::engine::Engine) that owns their parameters,
+//! answers those questions for a batch of images, and takes the steps. It knows no files and no configuration.
 //!
 //! # Example
 //!
-//! A run from its configuration to its summary, on the generated data set:
+//! A decoder of one's own enters the registry of models in a few lines, and trains with any estimator, latent and
+//! likelihood:
 //!
-//! ```no_run
-//! use gumbel_vae::config::TrainConfig;
-//! use gumbel_vae::train::{Quiet, Start, train};
-//!
-//! let config = TrainConfig { epochs: 2, ..TrainConfig::default() };
-//! let data = gumbel_data::glyphs(0, [50_000, 10_000, 10_000])?;
-//! let folder = std::path::Path::new("runs/example");
-//! let outcome = train(&config, &data, folder, Start::Fresh, &mut Quiet)?;
-//! println!("test bound: {:.2} nats", outcome.summary.expect("it was not stopped").final_test.bound);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//! use burn::module::{Module, Param, ParamId};
+//! use burn::tensor::{Device, Tensor};
+//! use gumbel::engine::ModelEntry;
+//! use gumbel::structure::Structure;
+//! use gumbel_vae::model::{Decoder, Mlp};
 //!
-//! Your own decoder: implement [`model::Decoder`] for a Burn module and give it to [`engine::Autodiff`], whose
-//! [`step`](engine::Autodiff::step) is one training step.
+//! /// Every statistic of the code leaves a stroke of its own: `outputs = codes strokes`.
+//! #[derive(Module, Debug)]
+//! struct Strokes {
+//!     strokes: Param<Tensor<2>>, // [U, pixels]
+//! }
+//!
+//! impl Decoder for Strokes {
+//!     fn outputs(&self, codes: Tensor<2>, _continuous: Option<Tensor<2>>) -> Tensor<2> {
+//!         codes.matmul(self.strokes.val())
+//!     }
+//! }
+//!
+//! fn strokes() -> ModelEntry {
+//!     gumbel_vae::model("strokes", "one stroke for every statistic", &[], |options, device| {
+//!         let (pixels, latent) = (options.shape.len(), &options.structure);
+//!         let encoder = Mlp::new(&[pixels, 50, latent.potentials()], options.seed, 0, device);
+//!         let zeros = Tensor::zeros([latent.unary(), pixels], &device.clone().autodiff()).require_grad();
+//!         Ok((encoder, Strokes { strokes: Param::initialized(ParamId::new(), zeros) }))
+//!     })
+//! }
+//! # let _ = strokes();
+//! ```
 
 #![deny(missing_docs)]
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod adam;
-pub mod config;
-pub mod engine;
-mod error;
-pub mod evaluate;
-pub mod executor;
-pub mod fused;
+mod engine;
+mod entry;
 mod host;
-pub mod inspect;
 pub mod model;
-pub mod picture;
-pub mod store;
+mod oracle;
 mod table;
-pub mod train;
+#[cfg(test)]
+mod testing;
 
-pub use error::{Error, Result};
+pub use engine::{Autodiff, StepGradients};
+pub use entry::{device, model, perceptron};

@@ -1,82 +1,65 @@
 //! The fast paths of a training step against the plain path: automatic differentiation through everything.
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor, TensorData, activation};
-use gumbel::estimator::{Direct, DirectJoint, Exact, LocalExpectation, Marginal, Perturbation, Sides};
-use gumbel::noise::{Noise, Purpose};
+mod common;
+#[path = "../src/testing.rs"]
+mod testing;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, activation};
+use common::{BATCH, Pictures, engine, engine_with, gumbel, images, noise, tensor, uniform, values};
+use gumbel::engine::{Engine, StepOptions};
+use gumbel::estimator::{
+    Direct, DirectJoint, Estimator, Exact, GumbelSoftmax, LocalExpectation, Marginal, Perturbation, Search, Sides,
+    StraightThrough,
+};
+use gumbel::likelihood::Bernoulli;
 use gumbel::structure::{
     AnyStructure, Categorical, Chain, Code, Pairwise, Permutation, Structure, Subset, Sums, Supermodular, Tree,
     perturbed_argmax,
 };
-use gumbel_vae::engine::{Autodiff, Method, StepOptions};
-use gumbel_vae::model::{Decoder, Encoder, Mlp, parameters, with_parameters};
+use gumbel_vae::Autodiff;
+use gumbel_vae::model::{Decoder, Encoder, Mlp};
+use std::sync::Arc;
+use testing::Quartic;
 
-const PIXELS: usize = 23;
-const BATCH: usize = 7;
+use common::PIXELS;
 
-fn uniform(len: usize, seed: u64) -> Vec<f32> {
-    let mut x = vec![0.0; len];
-    Noise::new(seed, Purpose::User(0), 0).uniform(&mut x);
-    x
-}
-
-fn gumbel(len: usize, seed: u64) -> Vec<f32> {
-    let mut x = vec![0.0; len];
-    Noise::new(seed, Purpose::User(1), 0).gumbel(&mut x);
-    x
-}
-
-fn images() -> Vec<f32> {
-    uniform(BATCH * PIXELS, 1).iter().map(|u| (*u < 0.3) as u8 as f32).collect()
-}
-
-fn engine<S: Sums + Clone>(structure: S, hidden: &[usize]) -> Autodiff<Mlp, Mlp, S> {
-    let device = Device::flex();
-    let encoder = Mlp::new(&[&[PIXELS], hidden, &[structure.potentials()]].concat(), 3, 0, &device);
-    let decoder = Mlp::new(&[&[structure.unary()], hidden, &[PIXELS]].concat(), 3, 1, &device);
-    Autodiff::new(encoder, decoder, structure, 1e-3, &device)
-}
+type Perceptron = Autodiff<Mlp, Mlp>;
 
 /// The same for binary variables with a decoder that sees how many of them are 1, and explains the images better, by dark
 /// pixels, where they are four: from three or five every single change to four helps, and all together go too far.
-fn counting(variables: usize) -> Autodiff<Mlp, Mlp> {
+fn counting(variables: usize) -> Perceptron {
     let hidden = 11;
-    let mut engine: Autodiff<Mlp, Mlp> = engine(Pairwise::new(variables).unwrap().into(), &[hidden]);
-    let mut named = parameters(engine.decoder());
+    let mut engine = engine(Pairwise::new(variables).unwrap(), &[hidden]);
+    let mut snapshot = engine.snapshot();
+    let named = &mut snapshot.parameters.decoder;
     // Unit j is the excess of the number over j - 1/4: never at the kink of its ReLU.
     named[0].values.iter_mut().enumerate().for_each(|(i, w)| *w = (i / hidden % 2) as f32);
     named[1].values.iter_mut().enumerate().for_each(|(j, b)| *b = 0.25 - j as f32);
     let tent = |j: usize| [(3, -1.0), (4, 2.0), (5, -1.0)].into_iter().find(|(k, _)| *k == j).map_or(0.0, |(_, w)| w);
     named[2].values.iter_mut().enumerate().for_each(|(i, w)| *w = tent(i / PIXELS));
     named[3].values.fill(-0.1); // not zero, the kink of the plain softplus
-    let decoder = with_parameters(engine.decoder().clone(), &named).unwrap();
-    engine.set_modules(engine.encoder().clone(), decoder);
+    engine.restore(&snapshot).unwrap();
     engine
 }
 
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+/// Gradients of all parameters of both modules, by automatic differentiation.
+fn gradients(engine: &Perceptron, loss: Tensor<1>) -> Vec<Vec<f32>> {
+    common::gradients(&[engine.encoder(), engine.decoder()], loss)
 }
 
-fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
-    t.inner().into_data().as_slice::<f32>().unwrap().to_vec()
-}
-
-/// Gradients of all parameters of both modules.
-fn gradients<S: Sums + Clone>(engine: &Autodiff<Mlp, Mlp, S>, loss: Tensor<1>) -> Vec<Vec<f32>> {
-    struct Reader<'a>(&'a Gradients, Vec<Vec<f32>>);
-    impl ModuleVisitor for Reader<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val();
-            let zero = || vec![0.0; value.dims().iter().product()];
-            self.1.push(value.grad(self.0).map_or_else(zero, values));
-        }
-    }
-    let grads = loss.backward();
-    let mut reader = Reader(&grads, vec![]);
-    engine.encoder().visit(&mut reader);
-    engine.decoder().visit(&mut reader);
-    reader.1
+/// The same as the engine estimates them, with the noise of [`gumbel`].
+fn estimated(
+    engine: &mut Perceptron,
+    x: &[f32],
+    estimator: &dyn Estimator,
+    kl_weight: f32,
+    (samples, seed): (usize, u64),
+) -> Vec<Vec<f32>> {
+    let options = StepOptions { kl_weight, noise: &noise(seed), samples };
+    let batch: Vec<u32> = (0..BATCH as u32).collect();
+    let found = engine.gradients(&Pictures::new(x), &batch, estimator, &options).unwrap();
+    found.gradients.all().map(|p| p.values.clone()).collect()
 }
 
 #[track_caller]
@@ -92,51 +75,58 @@ fn assert_close(what: &str, fast: &[Vec<f32>], plain: &[Vec<f32>], tolerance: f3
     }
 }
 
-/// -ln p(x | logits) per row, by operations of Burn that automatic differentiation knows: `[rows]`.
-fn plain_losses(logits: Tensor<2>, x: Tensor<2>) -> Tensor<1> {
-    let softplus = activation::relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
-    (softplus - x * logits).sum_dim(1).flatten(0, 1)
+/// -ln p(x | outputs) per row, by operations of Burn that automatic differentiation knows: `[rows]`.
+fn plain_losses(engine: &Perceptron, outputs: Tensor<2>, x: Tensor<2>) -> Tensor<1> {
+    let pixels = match engine.likelihood().name() {
+        "quartic" => (outputs - x).powi_scalar(4).div_scalar(4.0),
+        _ => activation::relu(outputs.clone()) + outputs.clone().abs().neg().exp().log1p() - x * outputs,
+    };
+    pixels.sum_dim(1).flatten(0, 1)
+}
+
+/// Codes of assignments, on the autodiff device.
+fn codes(structure: &AnyStructure, z: &[u32]) -> Tensor<2> {
+    let (n, u) = (structure.variables(), structure.unary());
+    let mut codes = vec![0.0; z.len() / n * u];
+    z.chunks(n).zip(codes.chunks_mut(u)).for_each(|(z, code)| structure.encode(z, code));
+    tensor(codes, [z.len() / n, u])
 }
 
 /// Losses of every example at every state, by decoding batch * states rows: `[batch, states]`.
-fn plain_table<S: Sums + Clone>(engine: &Autodiff<Mlp, Mlp, S>, x: &[f32]) -> Tensor<2> {
-    let states = engine.structure.states().unwrap();
-    let mut z = vec![0; engine.structure.variables()];
+fn plain_table(engine: &Perceptron, x: &[f32]) -> Tensor<2> {
+    let structure = engine.structure();
+    let states = structure.states().unwrap();
+    let mut z = vec![0; structure.variables()];
     let mut all = vec![];
     let mut rows = vec![];
     for image in x.chunks(PIXELS) {
         for s in 0..states {
-            engine.structure.state(s, &mut z);
+            structure.state(s, &mut z);
             all.extend_from_slice(&z);
             rows.extend_from_slice(image);
         }
     }
-    let logits = engine.decoder().logits(engine.codes(&all).autodiff());
-    plain_losses(logits, tensor(rows, [BATCH * states, PIXELS])).reshape([BATCH, states])
+    let outputs = engine.decoder().outputs(codes(structure, &all), None);
+    plain_losses(engine, outputs, tensor(rows, [BATCH * states, PIXELS])).reshape([BATCH, states])
+}
+
+/// The encoder's outputs `[batch, P]`.
+fn plain_raw(engine: &Perceptron, x: &[f32]) -> Tensor<2> {
+    engine.encoder().encode(tensor(x.to_vec(), [BATCH, PIXELS])).potentials
 }
 
 /// ln q of every state: `[batch, states]`.
-fn plain_log_q(engine: &Autodiff<Mlp, Mlp, Categorical>, x: &[f32]) -> Tensor<2> {
-    let (n, k, states) = (engine.structure.variables(), engine.structure.values(), engine.structure.states().unwrap());
-    let h = engine.encoder().potentials(tensor(x.to_vec(), [BATCH, PIXELS]));
+fn plain_log_q(engine: &Perceptron, structure: &Categorical, x: &[f32]) -> Tensor<2> {
+    let (n, k, states) = (structure.variables(), structure.values(), structure.states().unwrap());
+    let h = plain_raw(engine, x);
     let log_q = activation::log_softmax(h.reshape([BATCH * n, k]), 1).reshape([BATCH, n * k]);
     let mut statistics = vec![0.0; states * n * k];
     let mut z = vec![0; n];
     for (s, row) in statistics.chunks_exact_mut(n * k).enumerate() {
-        engine.structure.state(s, &mut z);
-        engine.structure.add_statistics(&z, 1.0, row);
+        structure.state(s, &mut z);
+        structure.add_statistics(&z, 1.0, row);
     }
     log_q.matmul(tensor(statistics, [states, n * k]).transpose())
-}
-
-fn surrogate<S: Sums + Clone>(
-    engine: &Autodiff<Mlp, Mlp, S>,
-    x: &[f32],
-    method: &Method<S>,
-    kl_weight: f32,
-    noise: &[f32],
-) -> Tensor<1> {
-    engine.surrogate(x, PIXELS, &StepOptions { method, kl_weight, noise }).unwrap().0
 }
 
 fn structures() -> [Categorical; 4] {
@@ -148,11 +138,10 @@ fn structures() -> [Categorical; 4] {
 fn exact_equals_autodiff_through_the_softmax() {
     for (structure, hidden) in structures().into_iter().zip([&[11][..], &[11], &[9, 8], &[]]) {
         for kl_weight in [0.0, 0.3, 1.0] {
-            let engine = engine(structure, hidden);
+            let mut engine = engine(structure, hidden);
             let x = images();
-            let noise = gumbel(BATCH * structure.unary(), 2);
-            let fast = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Exact)), kl_weight, &noise));
-            let log_q = plain_log_q(&engine, &x);
+            let fast = estimated(&mut engine, &x, &Exact, kl_weight, (1, 2));
+            let log_q = plain_log_q(&engine, &structure, &x);
             let q = log_q.clone().exp();
             let kl = (q.clone() * (log_q + structure.ln_states() as f32)).sum();
             let plain = ((q * plain_table(&engine, &x)).sum() + kl.mul_scalar(kl_weight)).div_scalar(BATCH as f32);
@@ -164,16 +153,15 @@ fn exact_equals_autodiff_through_the_softmax() {
 #[test]
 fn marginal_equals_autodiff_of_its_objective() {
     for structure in structures() {
-        let engine = engine(structure, &[11]);
+        let mut engine = engine(structure, &[11]);
         let x = images();
-        let noise = gumbel(BATCH * structure.unary(), 2);
-        let fast = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Marginal)), 0.0, &noise));
+        let fast = estimated(&mut engine, &x, &Marginal, 0.0, (1, 2));
         let table = plain_table(&engine, &x);
         let posterior = activation::softmax(table.clone().detach().neg(), 1);
         // -ln p(x) for the decoder; cross-entropy of q with the posterior for the encoder.
         let nll = activation::log_softmax(table.clone().neg(), 1) + table; // -ln sum exp(-loss), in every column
         let nll = nll.mean_dim(1).sum();
-        let cross = (posterior * plain_log_q(&engine, &x)).sum().neg();
+        let cross = (posterior * plain_log_q(&engine, &structure, &x)).sum().neg();
         let plain = (nll + cross).div_scalar(BATCH as f32);
         assert_close(&format!("{structure:?}"), &fast, &gradients(&engine, plain), 1e-5);
     }
@@ -184,14 +172,13 @@ fn direct_follows_its_definition_with_plainly_decoded_losses() {
     let epsilon = 0.8;
     for structure in structures() {
         for samples in [1, 3] {
-            let engine = engine(structure, &[11]);
+            let mut engine = engine(structure, &[11]);
             let (n, k, width) = (structure.variables(), structure.values(), structure.unary());
             let x = images();
             let noise = gumbel(samples * BATCH * width, 5);
-            let method = Method::Seam(Box::new(Direct::new(epsilon).unwrap()));
-            let fast = gradients(&engine, surrogate(&engine, &x, &method, 0.0, &noise));
+            let fast = estimated(&mut engine, &x, &Direct::new(epsilon).unwrap(), 0.0, (samples, 5));
 
-            let h = engine.encoder().potentials(tensor(x.clone(), [BATCH, PIXELS]));
+            let h = plain_raw(&engine, &x);
             let table = plain_table(&engine, &x);
             let losses = values(table.clone());
             let (potentials, states) = (values(h.clone()), structure.states().unwrap());
@@ -232,8 +219,8 @@ struct Plain {
 }
 
 impl Decoder for Plain {
-    fn logits(&self, codes: Tensor<2>) -> Tensor<2> {
-        self.inner.logits(codes)
+    fn outputs(&self, codes: Tensor<2>, continuous: Option<Tensor<2>>) -> Tensor<2> {
+        self.inner.outputs(codes, continuous)
     }
 }
 
@@ -248,16 +235,16 @@ fn the_shared_first_layer_gives_the_same_neighbours() {
     ];
     for (structure, hidden) in structures.into_iter().zip([&[11][..], &[9, 8], &[], &[11], &[9, 8]]) {
         let engine = engine(structure, hidden);
-        let structure = &engine.structure;
+        let structure = engine.structure();
         let (n, p, u) = (structure.variables(), structure.potentials(), structure.unary());
         let mut z = vec![0; BATCH * n];
         perturbed_argmax(structure, &vec![0.0; BATCH * p], &gumbel(BATCH * u, 8), &mut z).unwrap();
-        let (codes, kind) = (engine.encode(&z), structure.code());
+        let (codes, kind) = (values(codes(structure, &z)), structure.code());
         let fast = engine.decoder().valid();
         let plain = Plain { inner: fast.clone() };
         let (a, b) = (
-            values(fast.neighbour_logits(&codes, u, kind, engine.device())),
-            values(plain.neighbour_logits(&codes, u, kind, engine.device())),
+            values(fast.neighbour_outputs(&codes, u, kind, None, engine.device())),
+            values(plain.neighbour_outputs(&codes, u, kind, None, engine.device())),
         );
         assert_eq!((a.len(), b.len()), (b.len(), BATCH * kind.changes(u) * PIXELS));
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5));
@@ -268,12 +255,14 @@ fn the_shared_first_layer_gives_the_same_neighbours() {
 fn local_expectation_runs_with_one_and_with_several_variables() {
     // Its mean is tested in the crate gumbel; here: for one variable the step is that of `exact` at the encoder.
     let structure = Categorical::new(6).unwrap();
-    let engine = engine(structure, &[11]);
-    let (x, noise) = (images(), gumbel(BATCH * 6, 4));
-    let local = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(LocalExpectation)), 1.0, &noise));
-    let exact = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Exact)), 1.0, &noise));
+    let (mut engine, x) = (engine(structure, &[11]), images());
+    let local = estimated(&mut engine, &x, &LocalExpectation, 1.0, (1, 4));
+    let exact = estimated(&mut engine, &x, &Exact, 1.0, (1, 4));
     assert_close("encoder", &local[..4], &exact[..4], 1e-6);
     assert_ne!(local[4..], exact[4..]);
+    let mut engine = common::engine(Categorical::product(3, 2).unwrap(), &[11]);
+    let several = estimated(&mut engine, &x, &LocalExpectation, 1.0, (2, 4));
+    assert!(several.iter().flatten().any(|v| v.abs() > 1e-3));
 }
 
 #[test]
@@ -281,13 +270,16 @@ fn relaxed_estimators_equal_autodiff_through_the_decoder() {
     let temperature = 0.7;
     for structure in structures() {
         for straight_through in [false, true] {
-            let engine = engine(structure, &[11]);
+            let mut engine = engine(structure, &[11]);
             let (n, k, width) = (structure.variables(), structure.values(), structure.unary());
             let (x, noise) = (images(), gumbel(2 * BATCH * width, 6));
-            let method = Method::Relaxed { temperature, straight_through };
-            let fast = gradients(&engine, surrogate(&engine, &x, &method, 0.0, &noise));
+            let estimator: Box<dyn Estimator> = match straight_through {
+                true => Box::new(StraightThrough::new(temperature).unwrap()),
+                false => Box::new(GumbelSoftmax::new(temperature).unwrap()),
+            };
+            let fast = estimated(&mut engine, &x, &*estimator, 0.0, (2, 6));
 
-            let h = engine.encoder().potentials(tensor(x.clone(), [BATCH, PIXELS]));
+            let h = plain_raw(&engine, &x);
             let mut total: Option<Tensor<1>> = None;
             for noise in noise.chunks(BATCH * width) {
                 let perturbed = h.clone() + tensor(noise.to_vec(), [BATCH, width]);
@@ -299,8 +291,8 @@ fn relaxed_estimators_equal_autodiff_through_the_decoder() {
                 } else {
                     soft
                 };
-                let logits = engine.decoder().logits(code.reshape([BATCH, width]));
-                let loss = plain_losses(logits, tensor(x.clone(), [BATCH, PIXELS])).sum();
+                let outputs = engine.decoder().outputs(code.reshape([BATCH, width]), None);
+                let loss = plain_losses(&engine, outputs, tensor(x.clone(), [BATCH, PIXELS])).sum();
                 total = Some(total.map_or(loss.clone(), |t| t + loss));
             }
             let plain = total.unwrap().div_scalar((2 * BATCH) as f32);
@@ -318,20 +310,20 @@ fn steps_do_not_depend_on_threads() {
             let device = Device::flex();
             let encoder = Mlp::new(&[784, 300, 10], 1, 0, &device);
             let decoder = Mlp::new(&[10, 300, 784], 1, 1, &device);
-            let mut engine = Autodiff::new(encoder, decoder, structure, 1e-3, &device);
+            let mut engine = Autodiff::new(encoder, decoder, structure.into(), Arc::new(Bernoulli), 1e-3, &device);
             let x: Vec<f32> = uniform(100 * 784, 9).iter().map(|u| (*u < 0.13) as u8 as f32).collect();
-            for (i, method) in [
-                Method::Seam(Box::new(Direct::new(1.0).unwrap())),
-                Method::Seam(Box::new(Exact)),
-                Method::Relaxed { temperature: 1.0, straight_through: false },
-            ]
-            .iter()
-            .enumerate()
-            {
-                let noise = gumbel(1000, i as u64);
-                engine.step(&x, 784, &StepOptions { method, kl_weight: 1.0, noise: &noise }).unwrap();
+            let (pictures, batch): (_, Vec<u32>) = (Pictures::of(&x, 784), (0..100).collect());
+            let estimators: [Box<dyn Estimator>; 4] = [
+                Box::new(Direct::new(1.0).unwrap()),
+                Box::new(Exact),
+                Box::new(GumbelSoftmax::new(1.0).unwrap()),
+                Box::new(StraightThrough::new(1.0).unwrap()),
+            ];
+            for (i, mut estimator) in estimators.into_iter().enumerate() {
+                let options = StepOptions { kl_weight: 1.0, noise: &noise(i as u64), samples: 1 };
+                engine.step(&pictures, &batch, &mut *estimator, &options).unwrap();
             }
-            [gumbel_vae::model::parameters(engine.encoder()), gumbel_vae::model::parameters(engine.decoder())]
+            engine.snapshot()
         })
     };
     let one = train(1);
@@ -350,12 +342,14 @@ fn structured() -> Vec<AnyStructure> {
 }
 
 /// Potentials by operations of Burn: softplus on the pairs of a super-modular model.
-fn plain_potentials(engine: &Autodiff<Mlp, Mlp>, x: &[f32]) -> Tensor<2> {
-    let raw = engine.encoder().potentials(tensor(x.to_vec(), [BATCH, PIXELS]));
-    if !matches!(engine.structure, AnyStructure::Supermodular(_)) {
+fn plain_potentials(engine: &Perceptron, x: &[f32]) -> Tensor<2> {
+    let (raw, structure) = (plain_raw(engine, x), engine.structure());
+    let (u, p) = (structure.unary(), structure.potentials());
+    let mut probe = vec![-1.0; p];
+    structure.to_potentials(&mut probe);
+    if probe[p - 1] == -1.0 {
         return raw;
     }
-    let (u, p) = (engine.structure.unary(), engine.structure.potentials());
     let pairs = raw.clone().slice([0..BATCH, u..p]);
     Tensor::cat(vec![raw.slice([0..BATCH, 0..u]), pairs.exp().add_scalar(1.0).log()], 1)
 }
@@ -376,9 +370,8 @@ fn plain_scores(structure: &AnyStructure, h: Tensor<2>) -> Tensor<2> {
 fn exact_with_couplings_equals_autodiff_through_the_gibbs_distribution() {
     for structure in structured() {
         for kl_weight in [0.0, 0.7] {
-            let (engine, x) = (engine(structure.clone(), &[11]), images());
-            let noise = gumbel(BATCH * structure.unary(), 2);
-            let fast = gradients(&engine, surrogate(&engine, &x, &Method::Seam(Box::new(Exact)), kl_weight, &noise));
+            let (mut engine, x) = (engine(structure.clone(), &[11]), images());
+            let fast = estimated(&mut engine, &x, &Exact, kl_weight, (1, 2));
             let log_q = activation::log_softmax(plain_scores(&structure, plain_potentials(&engine, &x)), 1);
             let q = log_q.clone().exp();
             let kl = (q.clone() * (log_q + structure.ln_states() as f32)).sum();
@@ -391,19 +384,25 @@ fn exact_with_couplings_equals_autodiff_through_the_gibbs_distribution() {
 /// What the second arg max of a definition is, from the perturbed scores of all states and their losses.
 type Second<'a> = &'a dyn Fn(&[f64], &[f32], usize, f32) -> usize;
 
-/// Compares a method that takes the difference of two arg maxima with its definition by enumeration: `second` says
+/// Compares an estimator that takes the difference of two arg maxima with its definition by enumeration: `second` says
 /// which state the second one is.
-fn check_difference(structure: &AnyStructure, method: &Method, sides: Sides, epsilon: f32, second: Second<'_>) {
-    check_difference_of(&engine(structure.clone(), &[11]), method, sides, epsilon, second);
+fn check_difference(structure: &AnyStructure, direct: &dyn Estimator, sides: Sides, epsilon: f32, second: Second<'_>) {
+    check_difference_of(&mut engine(structure.clone(), &[11]), direct, sides, epsilon, second);
 }
 
-fn check_difference_of(engine: &Autodiff<Mlp, Mlp>, method: &Method, sides: Sides, epsilon: f32, second: Second<'_>) {
-    let (structure, x, samples) = (&engine.structure, images(), 2);
+fn check_difference_of(
+    engine: &mut Perceptron,
+    estimator: &dyn Estimator,
+    sides: Sides,
+    epsilon: f32,
+    second: Second<'_>,
+) {
+    let (structure, x, samples) = (&engine.structure().clone(), images(), 2);
     let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
     let states = structure.states().unwrap();
-    let width = method.noise(structure).unwrap();
+    let width = estimator.noise(structure).unwrap();
     let noise = gumbel(samples * BATCH * width, 5);
-    let fast = gradients(engine, surrogate(engine, &x, method, 0.0, &noise));
+    let fast = estimated(engine, &x, estimator, 0.0, (samples, 5));
 
     let h = plain_potentials(engine, &x);
     let (scores, potentials) = (values(plain_scores(structure, h.clone())), values(h.clone()));
@@ -484,7 +483,7 @@ fn direct_with_couplings_follows_its_definition() {
         };
         for sides in [Sides::One, Sides::Two] {
             let direct = Direct::new(epsilon).unwrap().sides(sides);
-            check_difference(&structure, &Method::Seam(Box::new(direct)), sides, epsilon, &separable);
+            check_difference(&structure, &direct, sides, epsilon, &separable);
         }
     }
 }
@@ -499,11 +498,8 @@ fn joint_losses_and_full_noise_follow_their_definition() {
         };
         for sides in [Sides::One, Sides::Two] {
             for perturbation in [Perturbation::Unary, Perturbation::Full] {
-                let direct = Direct::new(epsilon).unwrap();
-                let separable = (perturbation == Perturbation::Unary).then_some(direct);
-                let method =
-                    Method::Joint { estimator: DirectJoint::new(direct.sides(sides), perturbation), separable };
-                check_difference(&structure, &method, sides, epsilon, &joint);
+                let direct = Direct::new(epsilon).unwrap().sides(sides);
+                check_difference(&structure, &DirectJoint::new(direct, perturbation), sides, epsilon, &joint);
             }
         }
     }
@@ -515,8 +511,8 @@ fn the_search_starts_from_the_better_one_and_takes_best_steps_until_none_is_bett
     let epsilon = 3.0; // large, so that there is something to improve
     let mut engines: Vec<_> = structured().into_iter().map(|s| engine(s, &[11])).collect();
     engines.push(counting(9));
-    for engine in engines {
-        let structure = engine.structure.clone();
+    for mut engine in engines {
+        let structure = engine.structure().clone();
         if structure.code() == Code::Indicators {
             continue;
         }
@@ -556,8 +552,8 @@ fn the_search_starts_from_the_better_one_and_takes_best_steps_until_none_is_bett
                 s = next;
             }
         };
-        let method = Method::Search(Direct::new(epsilon).unwrap());
-        check_difference_of(&engine, &method, Sides::One, epsilon, &searched);
+        let search = Search::new(Direct::new(epsilon).unwrap());
+        check_difference_of(&mut engine, &search, Sides::One, epsilon, &searched);
         moved += count.get();
         overshot += left.get();
     }
@@ -569,10 +565,9 @@ fn the_search_starts_from_the_better_one_and_takes_best_steps_until_none_is_bett
 fn direct_reads_codes_that_are_no_states() {
     let epsilon = 0.8;
     let structure: AnyStructure = Subset::new(5, 2).unwrap().into();
-    let (engine, x) = (engine(structure.clone(), &[11]), images());
+    let (mut engine, x) = (engine(structure.clone(), &[11]), images());
     let noise = gumbel(BATCH * 5, 5);
-    let method = Method::Seam(Box::new(Direct::new(epsilon).unwrap()));
-    let fast = gradients(&engine, surrogate(&engine, &x, &method, 0.0, &noise));
+    let fast = estimated(&mut engine, &x, &Direct::new(epsilon).unwrap(), 0.0, (1, 5));
     let h = plain_potentials(&engine, &x);
     let potentials = values(h.clone());
     let two_largest = |scores: &[f32]| {
@@ -586,8 +581,10 @@ fn direct_reads_codes_that_are_no_states() {
         let perturbed: Vec<f32> = (0..5).map(|i| potentials[5 * b + i] + noise[5 * b + i]).collect();
         let star = two_largest(&perturbed);
         let image = tensor(x[b * PIXELS..][..PIXELS].to_vec(), [1, PIXELS]);
-        let loss =
-            |code: Vec<f32>| values(plain_losses(engine.decoder().logits(tensor(code, [1, 5])), image.clone()))[0];
+        let loss = |code: Vec<f32>| {
+            let outputs = engine.decoder().outputs(tensor(code, [1, 5]), None);
+            values(plain_losses(&engine, outputs, image.clone()))[0]
+        };
         let moved: Vec<f32> = (0..5)
             .map(|i| {
                 let (mut on, mut off) = (star.clone(), star.clone());
@@ -599,7 +596,47 @@ fn direct_reads_codes_that_are_no_states() {
         at_potentials.extend(star.iter().zip(two_largest(&moved)).map(|(a, b)| scale * (a - b)));
         codes.extend(star);
     }
-    let losses = plain_losses(engine.decoder().logits(tensor(codes, [BATCH, 5])), tensor(x, [BATCH, PIXELS]));
+    let outputs = engine.decoder().outputs(tensor(codes, [BATCH, 5]), None);
+    let losses = plain_losses(&engine, outputs, tensor(x, [BATCH, PIXELS]));
     let plain = (h * tensor(at_potentials, [BATCH, 5])).sum() + losses.mean();
     assert_close("subset", &fast, &gradients(&engine, plain), 1e-5);
+}
+
+/// A likelihood that is not linear in the image: every row of the decoder, and every state, is read for every image.
+#[test]
+fn any_likelihood_is_followed() {
+    let epsilon = 0.8;
+    let model = |structure: AnyStructure| engine_with(structure, &[11], Arc::new(Quartic));
+    let structures: [AnyStructure; 3] = [
+        Categorical::new(5).unwrap().into(),
+        Categorical::product(3, 2).unwrap().into(),
+        Pairwise::new(4).unwrap().into(),
+    ];
+    for structure in structures {
+        let states = structure.states().unwrap();
+        let joint = |perturbed: &[f64], losses: &[f32], _: usize, shift: f32| {
+            best(states, |s| perturbed[s] + (shift * losses[s]) as f64)
+        };
+        let direct = Direct::new(epsilon).unwrap();
+        let estimator = DirectJoint::new(direct, Perturbation::Unary);
+        check_difference_of(&mut model(structure.clone()), &estimator, Sides::One, epsilon, &joint);
+        if structure.variables() == 1 {
+            check_difference_of(&mut model(structure.clone()), &direct, Sides::One, epsilon, &joint);
+        }
+
+        let (mut engine, x) = (model(structure.clone()), images());
+        let fast = estimated(&mut engine, &x, &Exact, 0.5, (1, 2));
+        let log_q = activation::log_softmax(plain_scores(&structure, plain_potentials(&engine, &x)), 1);
+        let q = log_q.clone().exp();
+        let kl = (q.clone() * (log_q + structure.ln_states() as f32)).sum();
+        let plain = ((q * plain_table(&engine, &x)).sum() + kl.mul_scalar(0.5)).div_scalar(BATCH as f32);
+        assert_close(&format!("quartic, {structure:?}"), &fast, &gradients(&engine, plain), 1e-5);
+    }
+    let (mut engine, x, k) = (model(Categorical::product(2, 3).unwrap().into()), images(), 3);
+    let fast = estimated(&mut engine, &x, &GumbelSoftmax::new(0.7).unwrap(), 0.0, (1, 6));
+    let perturbed = plain_raw(&engine, &x) + tensor(gumbel(BATCH * 2 * k, 6), [BATCH, 2 * k]);
+    let code = activation::softmax(perturbed.div_scalar(0.7).reshape([BATCH * 2, k]), 1).reshape([BATCH, 2 * k]);
+    let outputs = engine.decoder().outputs(code, None);
+    let losses = plain_losses(&engine, outputs, tensor(x, [BATCH, PIXELS]));
+    assert_close("quartic, relaxed", &fast, &gradients(&engine, losses.mean()), 1e-5);
 }

@@ -1,0 +1,127 @@
+//! How models enter the registry.
+
+use crate::engine::Autodiff;
+use crate::model::{Decoder, Encoder, Mlp};
+use burn::tensor::Device;
+use gumbel::Error;
+use gumbel::engine::{Engine, ModelEntry, ModelOptions};
+use gumbel::registry::Setting;
+use gumbel::structure::Structure;
+
+/// Most hidden layers, and most units in one.
+const MAX_LAYERS: usize = 16;
+const MAX_WIDTH: usize = 1 << 16;
+/// Most weights of a network: half a gigabyte, of which training needs four times as much.
+const MAX_WEIGHTS: usize = 1 << 27;
+
+/// A model of one's own for the registry: `make` constructs an encoder and a decoder, whose parameters live on the autodiff
+/// side of the device; the engine does the rest. See the [crate's page](crate) for an example.
+pub fn model<E, D>(
+    name: &'static str,
+    help: &'static str,
+    settings: &[Setting],
+    make: impl Fn(&ModelOptions<'_>, &Device) -> Result<(E, D), Error> + Send + Sync + 'static,
+) -> ModelEntry
+where
+    E: Encoder + 'static,
+    D: Decoder + 'static,
+{
+    ModelEntry::new(name, help, settings, move |options| build(options, &make))
+}
+
+/// The paper's model: an encoder pixels-hidden-P and a decoder U-hidden-pixels, whose hidden layers, in reverse order in the
+/// decoder, are the text of the setting `hidden`, such as `300` or `400,200`.
+///
+/// # Errors
+/// Layers or devices that cannot be, another engine.
+pub fn perceptron(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
+    build(options, |options, device| {
+        let text = options.settings.text("hidden");
+        let (pixels, structure) = (options.shape.len(), &options.structure);
+        let hidden = hidden(text)?;
+        let widths = |from: usize, hidden: &[usize], to: usize| [&[from], hidden, &[to]].concat();
+        let encoder = widths(pixels, &hidden, structure.potentials());
+        let decoder = widths(structure.unary(), &hidden.iter().rev().copied().collect::<Vec<_>>(), pixels);
+        for widths in [&encoder, &decoder] {
+            let weights = widths.windows(2).map(|w| w[0].saturating_mul(w[1])).fold(0, usize::saturating_add);
+            if weights > MAX_WEIGHTS {
+                let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights}");
+                return Err(Error::setting("hidden", text, expected));
+            }
+        }
+        Ok((Mlp::new(&encoder, options.seed, 0, device), Mlp::new(&decoder, options.seed, 1, device)))
+    })
+}
+
+/// Widths of hidden layers from text, none from an empty one.
+fn hidden(text: &str) -> Result<Vec<usize>, Error> {
+    let refused = || {
+        let expected = format!("at most {MAX_LAYERS} widths from 1 to {MAX_WIDTH}, such as 300 or 400,200");
+        Error::setting("hidden", text, expected)
+    };
+    if text.trim().is_empty() {
+        return Ok(vec![]);
+    }
+    let parse = |width: &str| width.trim().parse().ok().filter(|w| (1..=MAX_WIDTH).contains(w)).ok_or_else(refused);
+    let widths: Vec<usize> = text.split(',').map(parse).collect::<Result<_, _>>()?;
+    if widths.len() > MAX_LAYERS { Err(refused()) } else { Ok(widths) }
+}
+
+fn build<E: Encoder + 'static, D: Decoder + 'static>(
+    options: &ModelOptions<'_>,
+    make: impl Fn(&ModelOptions<'_>, &Device) -> Result<(E, D), Error>,
+) -> Result<Box<dyn Engine>, Error> {
+    if !["auto", "autodiff"].contains(&options.engine) {
+        let expected = "auto or autodiff, the engine that this model is written for";
+        return Err(Error::setting("engine", options.engine, expected));
+    }
+    let device = device(options.device)?;
+    let (encoder, decoder) = make(options, &device)?;
+    let (structure, likelihood) = (options.structure.clone(), options.likelihood.clone());
+    Ok(Box::new(Autodiff::new(encoder, decoder, structure, likelihood, options.lr, &device)))
+}
+
+/// A device of Burn by its name, without automatic differentiation: `cpu` is the backend `flex`, `wgpu` any graphics API,
+/// in builds with the feature of that name.
+///
+/// # Errors
+/// [`Error::Setting`] for devices that this build does not have.
+pub fn device(name: &str) -> Result<Device, Error> {
+    match name {
+        "cpu" => Ok(Device::flex()),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(Default::default())),
+        #[cfg(not(feature = "wgpu"))]
+        "wgpu" => Err(Error::setting("device", name, "cpu (this build has no wgpu: build with `--features wgpu`)")),
+        _ => {
+            let names = ["cpu", "wgpu"];
+            Err(Error::setting("device", name, gumbel::registry::one_of(name, &names)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_are_read_from_text() {
+        assert_eq!(hidden("300").unwrap(), [300]);
+        assert_eq!(hidden("400,200").unwrap(), [400, 200]);
+        assert_eq!(hidden(" 400, 200 ").unwrap(), [400, 200]);
+        assert!(hidden("").unwrap().is_empty());
+        for text in ["0", "-3", "300,", "ten", "65537", "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1", "99999999999999999999"] {
+            let message = hidden(text).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("hidden = {text}: expected at most 16 widths")), "{message}");
+        }
+    }
+
+    #[test]
+    fn devices_that_a_build_does_not_have_say_so() {
+        device("cpu").unwrap();
+        let message = device("gpu").unwrap_err().to_string();
+        assert_eq!(message, "device = gpu: expected one of cpu, wgpu (did you mean cpu?)");
+        #[cfg(not(feature = "wgpu"))]
+        assert!(device("wgpu").unwrap_err().to_string().contains("this build has no wgpu"));
+    }
+}
