@@ -1,11 +1,11 @@
 //! The command line.
 
+use crate::registry;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
-use gumbel_data::{Binarization, DatasetName, Source};
-use gumbel_vae::config::{
-    DeviceName, EngineName, EstimatorName, JointName, KlSchedule, Latent, NoiseName, TrainConfig,
-};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use gumbel::registry::{Kind, Setting};
+use gumbel_data::Source;
+use gumbel_run::config::{Given, KEYS};
 use std::path::PathBuf;
 
 /// Learn models with discrete latent variables through arg max.
@@ -78,6 +78,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Draw the curves of several runs over epochs and over time
     Curves(Curves),
+    /// What there is: estimators, latents, datasets, models, likelihoods, with their settings
+    List(List),
     /// Look at, fetch and verify data sets
     Data {
         /// What to do.
@@ -104,7 +106,7 @@ pub enum Command {
   gumbel train --config run.toml --seed 1 --out runs/second
   gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
 
-Every flag is also a key of the TOML file; flags win. `config.toml` in a run folder is such a file.")]
+Every setting is also a key of the TOML file, with the same name; flags win. `config.toml` in a run folder is such a file.")]
 pub struct Train {
     /// TOML file with any of the keys below
     #[arg(long, value_name = "FILE")]
@@ -123,146 +125,103 @@ pub struct Train {
     pub settings: Settings,
 }
 
-/// Everything that defines a run; each may also stand in the TOML file.
-#[derive(Debug, Args, Default)]
-pub struct Settings {
-    /// glyphs, mnist, fashion-mnist or omniglot [default: glyphs, generated]
-    #[arg(long, value_name = "NAME")]
-    pub dataset: Option<DatasetName>,
-    /// categorical:K, categorical:NxK, binary:N, pairwise:N, supermodular:N, chain:TxK, tree:NxK, tree:K:PARENTS,
-    /// subset:N,K, permutation:N, spanning-tree:N or arborescence:N [default: categorical:10]
-    #[arg(long)]
-    pub latent: Option<Latent>,
-    /// direct, gumbel-softmax, straight-through, exact, local-expectation or marginal [default: direct]
-    #[arg(long, value_name = "NAME")]
-    pub estimator: Option<EstimatorName>,
-    /// Direct: start of epsilon, which decays as max(min, start * exp(-decay * step)) [default: 1.0]
-    #[arg(long, allow_negative_numbers = true)]
-    pub epsilon: Option<f64>,
-    /// Direct: least epsilon [default: 0.1]
-    #[arg(long, allow_negative_numbers = true)]
-    pub epsilon_min: Option<f64>,
-    /// Direct: decay per step [default: 1e-5]
-    #[arg(long, allow_negative_numbers = true)]
-    pub epsilon_decay: Option<f64>,
-    /// Direct: steps between refreshes of epsilon [default: 1000]
-    #[arg(long, value_name = "STEPS")]
-    pub epsilon_every: Option<u64>,
-    /// Direct: differences to both sides, with a bias of order epsilon²
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    pub two_sided: Option<bool>,
-    /// Direct: the conditional expectation of the difference instead of a sample
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    pub rao_blackwell: Option<bool>,
-    /// Direct, loss of the second arg max: off, the separable approximation around the sample; exact, the true one of
-    /// every state (up to 32768); search, a local search with true losses [default: off]
-    #[arg(long, value_name = "NAME")]
-    pub joint: Option<JointName>,
-    /// Direct, what is perturbed: unary potentials, or full, every state, with --joint exact [default: unary]
-    #[arg(long, value_name = "NAME")]
-    pub noise: Option<NoiseName>,
-    /// Relaxed estimators: start of the temperature [default: 1.0]
-    #[arg(long, allow_negative_numbers = true)]
-    pub temperature: Option<f64>,
-    /// Relaxed estimators: least temperature [default: 0.1]
-    #[arg(long, allow_negative_numbers = true)]
-    pub temperature_min: Option<f64>,
-    /// Relaxed estimators: decay per step [default: 1e-5]
-    #[arg(long, allow_negative_numbers = true)]
-    pub temperature_decay: Option<f64>,
-    /// Relaxed estimators: steps between refreshes of the temperature [default: 1000]
-    #[arg(long, value_name = "STEPS")]
-    pub temperature_every: Option<u64>,
-    /// The KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound, and `marginal` has it
-    /// in its objective whatever this says [default: on]
-    #[arg(long)]
-    pub kl: Option<KlSchedule>,
-    /// Gumbel draws per example [default: 1]
-    #[arg(long, value_name = "M")]
-    pub samples: Option<usize>,
-    /// Draws per image for paper_loss; 0: as the authors; exact and marginal always take the expectation [default: 0]
-    #[arg(long, value_name = "M")]
-    pub eval_samples: Option<usize>,
-    /// Passes over the training images [default: 20]
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<usize>,
-    /// Examples per step [default: 100]
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Learning rate of Adam [default: 0.001]
-    #[arg(long, allow_negative_numbers = true)]
-    pub lr: Option<f64>,
-    /// Widths of the hidden layers, such as 300 or 400,200 [default: 300]
-    #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
-    pub hidden: Option<Vec<usize>>,
-    /// How grey images become binary: round, static, stochastic or grey [default: round]
-    #[arg(long, value_name = "NAME")]
-    pub binarization: Option<Binarization>,
-    /// Only the first N training images; 0: all [default: 0]
-    #[arg(long, value_name = "N")]
-    pub train_limit: Option<usize>,
-    /// Only the first N validation and test images; 0: all [default: 0]
-    #[arg(long, value_name = "N")]
-    pub eval_limit: Option<usize>,
-    /// Seed of everything random [default: 0]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// auto, autodiff or fused: how a step is executed [default: auto, fused where it fits]
-    #[arg(long, value_name = "NAME")]
-    pub engine: Option<EngineName>,
-    /// cpu, or wgpu in builds with that feature [default: cpu]
-    #[arg(long, value_name = "NAME")]
-    pub device: Option<DeviceName>,
-    /// Steps between checkpoints; 0: one epoch [default: 0]
-    #[arg(long, value_name = "STEPS")]
-    pub checkpoint_every: Option<u64>,
+/// Everything that defines a run: flags made from the registry, each also a key of the TOML file.
+#[derive(Debug, Clone, Default)]
+pub struct Settings(pub Given);
+
+/// Every setting with the heading it stands under in the help, and what is said of it there.
+fn all_settings() -> Vec<(String, &'static Setting, String)> {
+    let registry = registry();
+    let mut all: Vec<(String, &'static Setting, String)> = vec![];
+    for key in KEYS {
+        all.push(("Settings of the run".into(), key, described(key)));
+    }
+    for (kind, _, settings) in registry.owners() {
+        for setting in settings.iter().filter(|s| !all.iter().any(|(_, known, _)| known.name == s.name)).collect::<Vec<_>>() {
+            let has = |settings: &[Setting]| settings.iter().any(|s| s.name == setting.name);
+            let owners = registry.owners().into_iter().filter(|(k, _, settings)| *k == kind && has(settings));
+            let names: Vec<&str> = owners.map(|(_, name, _)| name).collect();
+            all.push((format!("{}{}: {}", kind[..1].to_uppercase(), &kind[1..], names.join(", ")), setting, described(setting)));
+        }
+    }
+    all
 }
 
-impl Settings {
-    /// Puts the given flags over a configuration; true if there were any.
-    pub fn apply(&self, config: &mut TrainConfig) -> bool {
-        let mut any = false;
-        macro_rules! put {
-            ($($field:ident),+ $(,)?) => {$(
-                if let Some(value) = &self.$field {
-                    config.$field = value.clone();
-                    any = true;
-                }
-            )+};
-        }
-        put!(
-            dataset,
-            latent,
-            estimator,
-            epsilon,
-            epsilon_min,
-            epsilon_decay,
-            epsilon_every,
-            two_sided,
-            rao_blackwell,
-            joint,
-            noise,
-            temperature,
-            temperature_min,
-            temperature_decay,
-            temperature_every,
-            kl,
-            samples,
-            eval_samples,
-            epochs,
-            batch_size,
-            lr,
-            hidden,
-            binarization,
-            train_limit,
-            eval_limit,
-            seed,
-            engine,
-            device,
-            checkpoint_every,
-        );
-        any
+/// A setting's line of help: what it is, what it may be, its default.
+fn described(setting: &Setting) -> String {
+    let registry = registry();
+    let choices = match (setting.name, setting.kind) {
+        ("dataset", _) => registry.datasets.names().join(", "),
+        ("latent", _) => registry.latents.iter().map(|l| l.form()).collect::<Vec<_>>().join(", "),
+        ("estimator", _) => registry.estimators.names().join(", "),
+        ("model", _) => registry.models.names().join(", "),
+        ("likelihood", _) => registry.likelihoods.names().join(", "),
+        (_, Kind::Choice(names)) => names.join(", "),
+        _ => String::new(),
+    };
+    let choices = if choices.is_empty() { choices } else { format!(": {choices}") };
+    match setting.kind {
+        Kind::Switch => format!("{}{choices}", setting.help),
+        _ => format!("{}{choices} [default: {}]", setting.help, setting.default),
     }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = all_settings().into_iter().filter_map(|(_, setting, _)| {
+            let text: &String = matches.get_one(setting.name)?;
+            Some((setting.name.to_string(), text.clone()))
+        });
+        Ok(Settings(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Settings::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Settings {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        all_settings().into_iter().fold(command, |command, (heading, setting, help)| {
+            let arg = Arg::new(setting.name).long(setting.name).value_name(setting.value).help(help);
+            let arg = arg.help_heading(heading).allow_negative_numbers(true);
+            command.arg(match setting.kind {
+                Kind::Switch => arg.num_args(0..=1).default_missing_value("true").require_equals(true),
+                _ => arg,
+            })
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Settings::augment_args(command)
+    }
+}
+
+/// `gumbel list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel list estimators
+  gumbel list latents --json")]
+pub struct List {
+    /// Which list
+    #[arg(value_enum)]
+    pub what: Listed,
+}
+
+/// The lists of the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Listed {
+    /// How gradients are estimated
+    Estimators,
+    /// Latent variables
+    Latents,
+    /// Data sets
+    Datasets,
+    /// Models
+    Models,
+    /// Likelihoods of pixels
+    Likelihoods,
 }
 
 /// `gumbel evaluate`.
@@ -296,6 +255,12 @@ pub struct Sample {
     /// Rows of ten (default: all values of a K-way variable; ten rows of prior samples)
     #[arg(long, value_name = "R", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub rows: Option<usize>,
+    /// Values of a K-way variable in the order in which validation images use them, those used most first
+    #[arg(long)]
+    pub sort: bool,
+    /// Pixels to a pixel of an image
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub scale: Option<usize>,
 }
 
 /// `gumbel reconstruct`.
@@ -306,6 +271,9 @@ pub struct Reconstruct {
     /// PNG file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Pixels to a pixel of an image
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub scale: Option<usize>,
 }
 
 /// `gumbel inspect`.
@@ -315,12 +283,18 @@ pub struct Reconstruct {
 pub struct Inspect {
     /// Run folder
     pub run: PathBuf,
-    /// PNG file to write: a heat map of the mean couplings of a pairwise model, red positive, blue negative
+    /// PNG or SVG file to write: a heat map of the mean couplings of a pairwise model, red positive, blue negative
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Test images to look at; 0: all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
+    /// Magnification
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub scale: Option<usize>,
+    /// Title of the picture
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
 }
 
 /// `gumbel curves`.
@@ -337,6 +311,15 @@ pub struct Curves {
     /// train, valid or test
     #[arg(long, default_value = "test", value_parser = split)]
     pub split: gumbel_data::Split,
+    /// Names in the legend: the settings in which the runs differ instead of their folders, or those that are given
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
+    pub labels: Option<Vec<String>>,
+    /// Magnification
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub scale: Option<usize>,
+    /// Title of the picture
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
 }
 
 /// `gumbel solve`.
@@ -397,17 +380,17 @@ pub enum Data {
     /// Images per split, size, classes, ink
     Info {
         /// Data set
-        name: DatasetName,
+        name: String,
     },
     /// Download what is missing in the cache and check it
     Fetch {
         /// Data set
-        name: DatasetName,
+        name: String,
     },
     /// Compare checksums with the published ones
     Verify {
         /// Data set
-        name: DatasetName,
+        name: String,
     },
 }
 

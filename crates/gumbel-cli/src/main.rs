@@ -12,12 +12,20 @@ mod problem;
 use args::{Cli, Command};
 use clap::Parser;
 use clap::error::ErrorKind;
+use gumbel_run::Registry;
 use output::Failure;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 // Training allocates and frees the same large blocks in every step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// All estimators, latents, data sets, models and likelihoods of this program.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::standard);
+    &REGISTRY
+}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -60,6 +68,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reconstruct(command) => commands::stored::reconstruct(&common, &command),
         Command::Inspect(command) => commands::stored::inspect(&common, &command),
         Command::Curves(command) => commands::stored::curves(&common, &command),
+        Command::List(command) => commands::list::run(&common, &command),
         Command::Data { command } => commands::data::run(&common, &command),
         Command::Solve(command) => commands::solve::run(&common, &command),
         Command::Bench { command } => commands::bench::run(&common, &command),

@@ -1,5 +1,7 @@
 //! What goes to stdout and stderr.
 
+use gumbel_data::{DataError, NotFetched};
+use gumbel_run::Error;
 use std::io::{self, IsTerminal, Write};
 
 /// Exit code of a training that a signal has stopped, as shells have it for Ctrl-C.
@@ -8,13 +10,7 @@ pub const STOPPED: u8 = 130;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// An error of training, evaluation or run folders.
-    #[error(transparent)]
-    Vae(#[from] gumbel_vae::Error),
-    /// An error of the data.
-    #[error(transparent)]
-    Data(#[from] gumbel_data::DataError),
-    /// Wrong usage that the parser cannot see.
+    /// Wrong usage.
     #[error("{0}")]
     Usage(String),
     /// Stopped by a signal before the end.
@@ -29,11 +25,60 @@ impl Failure {
     /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Vae(e) if e.is_usage() => 2,
             Failure::Usage(_) => 2,
             Failure::Stopped(_) => STOPPED,
-            _ => 1,
+            Failure::Other(_) => 1,
         }
+    }
+}
+
+/// An error of runs, with what the command line can do about it.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Data(error) => error.into(),
+            Error::Occupied { .. } => Failure::Other(format!(
+                "{error}: --resume continues it, --overwrite replaces it, --out chooses another"
+            )),
+            Error::Busy { .. } => Failure::Other(format!("{error}: --out chooses another")),
+            Error::OtherRun { .. } => {
+                Failure::Other(format!("{error}: --overwrite begins anew, --out chooses another folder"))
+            }
+            Error::Changed { ref key, .. } => {
+                Failure::Usage(format!("{error}: start another run with --out, or leave --{key} out"))
+            }
+            _ if error.is_usage() => Failure::Usage(error.to_string()),
+            _ => Failure::Other(error.to_string()),
+        }
+    }
+}
+
+/// An error of the data, with what the command line can do about it where data are missing.
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        match &error {
+            DataError::Missing { dataset, why, .. } => {
+                let other = format!("--data-dir DIR or GUMBEL_DATA name a folder that holds {dataset}/");
+                Failure::Other(match why {
+                    NotFetched::NotAsked => format!(
+                        "{error}; {other}, without them `gumbel data fetch {dataset}` fetches it into the cache"
+                    ),
+                    NotFetched::Offline => format!("{error}; {other}, without --offline it is fetched"),
+                    _ => format!("{error}; {other}"),
+                })
+            }
+            DataError::NoCacheFolder => {
+                Failure::Other(format!("{error}; --data-dir DIR or GUMBEL_DATA name a folder"))
+            }
+            DataError::Name(_) => Failure::Usage(error.to_string()),
+            _ => Failure::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<gumbel::Error> for Failure {
+    fn from(error: gumbel::Error) -> Self {
+        Error::from(error).into()
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use gumbel::registry::one_of;
 use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::lookup;
 use crate::random::Key;
 use crate::{DataError, Images, Split};
 
@@ -136,32 +136,55 @@ fn draw_row<T: From<u8>>(key: Key, index: usize, image: &[u8], row: &mut [T]) {
     }
 }
 
-/// Names of the modes; seeds are 0 until [`Binarization::with_seed`].
-const NAMES: [(&str, Binarization); 4] = [
-    ("round", Binarization::Round),
-    ("static", Binarization::Static { seed: 0 }),
-    ("stochastic", Binarization::Stochastic { seed: 0 }),
-    ("grey", Binarization::Grey),
+/// Name, mode and help of each mode, in the order in which they are listed; seeds are 0.
+const MODES: [(&str, Binarization, &str); 4] = [
+    ("round", Binarization::Round, "1 where a level is at least one half"),
+    ("static", Binarization::Static { seed: 0 }, "drawn once with the levels as probabilities"),
+    ("stochastic", Binarization::Stochastic { seed: 0 }, "drawn anew in each epoch"),
+    ("grey", Binarization::Grey, "the levels themselves, from 0 to 1"),
 ];
+
+impl Binarization {
+    /// The names of all modes, in the order in which they are listed.
+    pub const NAMES: [&'static str; 4] = [MODES[0].0, MODES[1].0, MODES[2].0, MODES[3].0];
+
+    /// The name, without the seed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// One line of help.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> (&'static str, Binarization, &'static str) {
+        let unseeded = self.with_seed(0);
+        MODES.into_iter().find(|(_, mode, _)| *mode == unseeded).expect("every mode has its row")
+    }
+}
 
 impl fmt::Display for Binarization {
     /// The name, without the seed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Binarization::Round => "round",
-            Binarization::Static { .. } => "static",
-            Binarization::Stochastic { .. } => "stochastic",
-            Binarization::Grey => "grey",
-        })
+        f.pad(self.name())
     }
 }
 
 impl FromStr for Binarization {
     type Err = DataError;
 
-    /// One of `round`, `static`, `stochastic`, `grey`; the seed is 0.
+    /// One of [`Binarization::NAMES`], in any case; the seed is 0.
     fn from_str(name: &str) -> Result<Binarization, DataError> {
-        lookup("binarization", name, &NAMES)
+        let wanted = name.trim().to_ascii_lowercase();
+        let row = MODES.into_iter().find(|(name, ..)| *name == wanted);
+        let error = || {
+            let found: String = name.chars().take(60).collect();
+            gumbel::Error::setting("binarization", format!("{found:?}"), one_of(&wanted, &Binarization::NAMES)).into()
+        };
+        row.map(|(_, mode, _)| mode).ok_or_else(error)
     }
 }
 
@@ -190,11 +213,17 @@ mod tests {
 
     #[test]
     fn names() {
-        for (name, mode) in NAMES {
+        for ((name, mode, help), listed) in MODES.into_iter().zip(Binarization::NAMES) {
             assert_eq!(name.parse::<Binarization>().unwrap(), mode);
-            assert_eq!(mode.to_string(), name);
+            assert_eq!((mode.with_seed(9).to_string().as_str(), mode.name(), mode.help()), (name, listed, help));
         }
-        assert!("stocastic".parse::<Binarization>().unwrap_err().to_string().contains("\"stochastic\""));
+        assert_eq!(" Stochastic".parse::<Binarization>().unwrap(), Binarization::Stochastic { seed: 0 });
+        assert_eq!(
+            "stocastic".parse::<Binarization>().unwrap_err().to_string(),
+            "binarization = \"stocastic\": expected one of round, static, stochastic, grey (did you mean stochastic?)"
+        );
+        let error = "\n\u{1b}xyz".parse::<Binarization>().unwrap_err().to_string();
+        assert!(!error.contains(char::is_control) && !error.contains("did you mean"), "{error}");
     }
 
     #[test]

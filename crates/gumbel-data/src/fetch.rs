@@ -12,9 +12,9 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode, header};
 
+use crate::DataError;
 use crate::error::Cause;
 use crate::files::FileSpec;
-use crate::{DataError, DatasetName};
 
 /// What a download is doing; passed to the caller's function as it happens.
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +87,8 @@ impl Default for FetchOptions {
 }
 
 impl FetchOptions {
-    /// `file` of `name`, with the addresses that these options ask for.
-    pub(crate) fn redirect(&self, name: DatasetName, mut file: FileSpec) -> FileSpec {
+    /// `file` of the data set `name`, with the addresses that these options ask for.
+    pub(crate) fn redirect(&self, name: &str, mut file: FileSpec) -> FileSpec {
         if !self.mirrors.is_empty() {
             let address = |base: &String| format!("{}/{name}/{}", base.trim_end_matches('/'), file.name);
             file.urls = self.mirrors.iter().map(address).collect();
@@ -111,7 +111,7 @@ pub fn fetch_file(
     options: &FetchOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, DataError> {
-    if file.digests.is_empty() || file.urls.is_empty() {
+    if !file.is_public() {
         return Err(DataError::argument("file to fetch", "a known digest and an address", &file.name));
     }
     fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
@@ -120,7 +120,12 @@ pub fn fetch_file(
     if path.is_file() && file.check(&path)?.matches == Some(true) {
         return Ok(path);
     }
-    let mut download = Download { file, part: folder.join(format!("{}.part", file.name)), path, progress };
+    let part = folder.join(format!("{}.part", file.name));
+    // Its name must be known to the next process, hence can be guessed: what it may point to is not written.
+    if part.is_symlink() {
+        fs::remove_file(&part).map_err(DataError::io("remove", &part))?;
+    }
+    let mut download = Download { file, part, path, progress };
     // Complete already, if the last process ended just before its renaming.
     if download.part.is_file() && file.check(&download.part)?.matches == Some(true) {
         return download.finish();
@@ -277,7 +282,7 @@ impl Download<'_> {
         request.call().map_err(|error| DataError::Network {
             url: url.into(),
             expected: "an answer".into(),
-            found: error.to_string().replace('\n', " "),
+            found: error.to_string(),
             source: Some(Cause::from(error)),
         })
     }

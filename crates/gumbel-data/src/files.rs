@@ -1,4 +1,4 @@
-//! The public files of each data set: names, digests, mirrors; and how files are found and hashed.
+//! Files of data sets: how they are described, found, hashed and read.
 
 use std::fmt;
 use std::fs::File;
@@ -9,9 +9,11 @@ use md5::Md5;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::DataError;
 use crate::error::At;
-use crate::omniglot::{CHARDATA, ZIPS};
-use crate::{DataError, DatasetName};
+
+/// No file without a published size is larger.
+const MAX_PROVIDED: u64 = 1 << 28;
 
 /// A published digest of a file, in lower-case hexadecimal. Serialised and displayed as `sha256:...` or `md5:...`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,6 +56,18 @@ pub struct FileSpec {
 }
 
 impl FileSpec {
+    /// A file without known digests: it can be read where somebody has put it, but not verified or fetched.
+    #[must_use]
+    pub fn provided(name: impl Into<String>) -> FileSpec {
+        FileSpec { name: name.into(), digests: vec![], max_bytes: MAX_PROVIDED, urls: vec![], raw: None }
+    }
+
+    /// Can it be had from somewhere, and recognised?
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        !self.digests.is_empty() && !self.urls.is_empty()
+    }
+
     /// Where the file is in `folder`, under either name.
     #[must_use]
     pub fn locate(&self, folder: &Path) -> Option<PathBuf> {
@@ -110,131 +124,6 @@ impl Check {
     }
 }
 
-/// The files that `name` is read from; for Omniglot the original archives. Glyphs has none.
-#[must_use]
-pub fn files_of(name: DatasetName) -> Vec<FileSpec> {
-    match name {
-        DatasetName::Glyphs => Vec::new(),
-        DatasetName::Mnist => idx_files(&MNIST, &MNIST_MIRRORS),
-        DatasetName::FashionMnist => idx_files(&FASHION_MNIST, &FASHION_MNIST_MIRRORS),
-        DatasetName::Omniglot => OMNIGLOT
-            .iter()
-            .zip(ZIPS)
-            .map(|((md5, sha256), name)| FileSpec {
-                name: name.into(),
-                digests: vec![Digest::Md5((*md5).into()), Digest::Sha256((*sha256).into())],
-                max_bytes: 64 << 20,
-                urls: OMNIGLOT_MIRRORS.iter().map(|base| format!("{base}{name}")).collect(),
-                raw: None,
-            })
-            .collect(),
-    }
-}
-
-/// The file of Burda et al.'s Omniglot split. No digest of it is published, so it is not fetched.
-#[must_use]
-pub fn chardata_file() -> FileSpec {
-    FileSpec { name: CHARDATA.into(), digests: Vec::new(), max_bytes: 1 << 28, urls: Vec::new(), raw: None }
-}
-
-/// (bytes, SHA-256 of the .gz file, SHA-256 of the content)
-type IdxDigests = [(u64, &'static str, &'static str); 4];
-
-const IDX_NAMES: [&str; 4] =
-    ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
-
-const MNIST_MIRRORS: [&str; 2] =
-    ["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"];
-const MNIST: IdxDigests = [
-    (
-        9_912_422,
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    (
-        28_881,
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    (
-        1_648_877,
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    (
-        4_542,
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-];
-
-const FASHION_MNIST_MIRRORS: [&str; 2] = [
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-];
-const FASHION_MNIST: IdxDigests = [
-    (
-        26_421_880,
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ),
-    (
-        29_515,
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    ),
-    (
-        4_422_102,
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ),
-    (
-        5_148,
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-];
-
-const OMNIGLOT_MIRRORS: [&str; 2] = [
-    "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
-    "https://github.com/brendenlake/omniglot/raw/master/python/",
-];
-/// (MD5 of the original archive, SHA-256 of a rebuilt archive with the same images)
-const OMNIGLOT: [(&str, &str); 2] = [
-    ("68d2efa1b9178cc56df9314c21c6e718", "661554b0641a713ba65b2ec661ef0accf8ff7f08e449035e33e5fcddf440bbfe"),
-    ("6b91aef0f799c5bb55b94e3f2daec811", "6b4aef2b7aedfed06371dae64252339d829ef614444b41bbd9622e7317bb7d75"),
-];
-
-fn idx_files(digests: &IdxDigests, mirrors: &[&str]) -> Vec<FileSpec> {
-    let spec = |((bytes, packed, raw), name): (&(u64, &str, &str), &str)| FileSpec {
-        name: format!("{name}.gz"),
-        digests: vec![Digest::Sha256((*packed).into())],
-        max_bytes: *bytes,
-        urls: mirrors.iter().map(|base| format!("{base}{name}.gz")).collect(),
-        raw: Some((name.into(), Digest::Sha256((*raw).into()))),
-    };
-    digests.iter().zip(IDX_NAMES).map(spec).collect()
-}
-
-/// The paths of all files of `name` in `folder`, in the order of [`files_of`].
-pub(crate) fn locate_all(name: DatasetName, folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let files = files_of(name);
-    let paths: Vec<PathBuf> = files.iter().filter_map(|file| file.locate(folder)).collect();
-    if paths.len() == files.len() { Ok(paths) } else { Err(missing(name, folder, "")) }
-}
-
-/// The error for a folder in which files of `name` are missing.
-pub(crate) fn missing(name: DatasetName, folder: &Path, hint: &'static str) -> DataError {
-    let absent: Vec<String> =
-        files_of(name).into_iter().filter(|file| file.locate(folder).is_none()).map(|file| file.name).collect();
-    let mut expected = absent.join(", ");
-    match name {
-        DatasetName::Omniglot => expected += &format!(" (or {CHARDATA})"),
-        _ => expected += " (each with or without .gz)",
-    }
-    DataError::Missing { dataset: name.to_string(), folder: folder.to_path_buf(), expected, hint }
-}
-
 /// SHA-256 and MD5 of a file, in one pass.
 fn hash(path: &Path) -> Result<Vec<Digest>, DataError> {
     let mut file = File::open(path).map_err(DataError::io("open", path))?;
@@ -258,7 +147,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// SHA-256 and MD5 of bytes in memory.
+pub(crate) fn digests_of(bytes: &[u8]) -> Vec<Digest> {
+    vec![Digest::Sha256(hex(&Sha256::digest(bytes))), Digest::Md5(hex(&Md5::digest(bytes)))]
+}
+
 /// SHA-256 of bytes in memory, in hexadecimal.
+#[cfg(test)]
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -290,22 +185,6 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn digests_are_well_formed() {
-        for name in DatasetName::ALL {
-            for file in files_of(name) {
-                assert!(!file.digests.is_empty() && !file.urls.is_empty());
-                for digest in file.digests.iter().chain(file.raw.iter().map(|(_, digest)| digest)) {
-                    let (hex, digits) = match digest {
-                        Digest::Sha256(hex) => (hex, 64),
-                        Digest::Md5(hex) => (hex, 32),
-                    };
-                    assert!(hex.len() == digits && hex.chars().all(|c| c.is_ascii_hexdigit()), "{digest}");
-                }
-            }
-        }
-    }
-
-    #[test]
     fn known_digests() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("abc");
@@ -318,7 +197,7 @@ mod tests {
                 "md5:900150983cd24fb0d6963f7d28e17f72"
             ]
         );
-        let mut spec = FileSpec { digests: vec![digests[1].clone()], ..chardata_file() };
+        let mut spec = FileSpec { digests: vec![digests[1].clone()], ..FileSpec::provided("abc") };
         assert_eq!(spec.check(&path).unwrap().matches, Some(true));
         spec.digests = vec![Digest::Md5("0".repeat(32))];
         let error = spec.check(&path).unwrap().into_result(&path).unwrap_err();

@@ -177,8 +177,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), header in any::<bool>()) {
-            let mut bytes = bytes;
+        fn arbitrary_bytes_never_panic(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..64),
+            header in any::<bool>(),
+        ) {
             if header && bytes.len() > 3 {
                 bytes[..3].copy_from_slice(&[0, 0, 8]);
             }

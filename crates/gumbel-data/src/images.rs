@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, DatasetName};
+use crate::DataError;
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,27 +42,59 @@ impl fmt::Display for Split {
     }
 }
 
-/// Grey images of one size, with or without labels.
+/// Images of one size, with or without labels.
 ///
-/// Pixels are bytes, row-major `[count, height * width]`; 255 is ink (bright), 0 is background.
+/// Pixels are bytes, row-major `[count, height, width, channels]`: the channels of a pixel stand beside each other.
+/// Grey images have one channel, in which 255 is ink (bright) and 0 is background; colours have three: red, green and
+/// blue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     count: usize,
     height: usize,
     width: usize,
+    channels: usize,
     pixels: Vec<u8>,
     labels: Option<Vec<u16>>,
 }
 
 impl Images {
-    /// Images from `pixels` `[count, height * width]` and, where known, `labels` `[count]`.
+    /// Grey images from `pixels` `[count, height, width]` and, where known, `labels` `[count]`.
+    ///
+    /// # Errors
+    /// Those of [`Images::with_channels`].
+    ///
+    /// ```
+    /// let two = gumbel_data::Images::new(2, 3, vec![0; 12], None)?;
+    /// assert_eq!((two.count(), two.dim(), two.channels()), (2, 6, 1));
+    /// # Ok::<(), gumbel_data::DataError>(())
+    /// ```
+    pub fn new(height: usize, width: usize, pixels: Vec<u8>, labels: Option<Vec<u16>>) -> Result<Images, DataError> {
+        Images::with_channels(height, width, 1, pixels, labels)
+    }
+
+    /// Images from `pixels` `[count, height, width, channels]` and, where known, `labels` `[count]`.
     ///
     /// # Errors
     /// [`DataError::Argument`] if an image would be empty, the pixels are not a whole number of images, or the number
     /// of labels differs from the number of images.
-    pub fn new(height: usize, width: usize, pixels: Vec<u8>, labels: Option<Vec<u16>>) -> Result<Images, DataError> {
-        let dim = height.checked_mul(width).filter(|dim| *dim > 0).ok_or_else(|| {
-            DataError::argument("image size", "height and width of at least 1", format!("{height}x{width}"))
+    ///
+    /// ```
+    /// let red_and_blue = vec![255, 0, 0, 0, 0, 255];
+    /// let image = gumbel_data::Images::with_channels(1, 2, 3, red_and_blue, None)?;
+    /// assert_eq!((image.count(), image.dim(), image.channels()), (1, 6, 3));
+    /// # Ok::<(), gumbel_data::DataError>(())
+    /// ```
+    pub fn with_channels(
+        height: usize,
+        width: usize,
+        channels: usize,
+        pixels: Vec<u8>,
+        labels: Option<Vec<u16>>,
+    ) -> Result<Images, DataError> {
+        let dim = height.checked_mul(width).and_then(|area| area.checked_mul(channels)).filter(|dim| *dim > 0);
+        let dim = dim.ok_or_else(|| {
+            let found = format!("{height}x{width}x{channels}");
+            DataError::argument("image size", "height, width and channels of at least 1", found)
         })?;
         if !pixels.len().is_multiple_of(dim) {
             return Err(DataError::argument("pixels", format!("a multiple of {dim}"), pixels.len()));
@@ -73,7 +105,7 @@ impl Images {
         {
             return Err(DataError::argument("labels", format!("{count}, one for each image"), labels.len()));
         }
-        Ok(Images { count, height, width, pixels, labels })
+        Ok(Images { count, height, width, channels, pixels, labels })
     }
 
     /// Number of images.
@@ -94,13 +126,19 @@ impl Images {
         self.width
     }
 
-    /// Pixels of an image: `height * width`.
+    /// Values of a pixel: 1 for grey, 3 for colours.
     #[must_use]
-    pub fn dim(&self) -> usize {
-        self.height * self.width
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
-    /// All pixels `[count, height * width]`.
+    /// Values of an image: `height * width * channels`.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// All pixels `[count, height, width, channels]`.
     #[must_use]
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
@@ -112,7 +150,7 @@ impl Images {
         self.labels.as_deref()
     }
 
-    /// The pixels `[height * width]` of one image; `None` beyond the last.
+    /// The pixels `[height, width, channels]` of one image; `None` beyond the last.
     #[must_use]
     pub fn image(&self, index: usize) -> Option<&[u8]> {
         let start = index.checked_mul(self.dim())?;
@@ -143,10 +181,9 @@ impl Images {
         let count = count.min(self.count);
         let tail = Images {
             count: self.count - count,
-            height: self.height,
-            width: self.width,
             pixels: self.pixels.split_off(count * self.dim()),
             labels: self.labels.as_mut().map(|labels| labels.split_off(count)),
+            ..self
         };
         (self.take(count), tail)
     }
@@ -159,10 +196,10 @@ impl Images {
             pixels.extend_from_slice(image);
         }
         let labels = self.labels.as_ref().map(|labels| order.iter().map(|i| labels[*i]).collect());
-        Images { count: order.len(), height: self.height, width: self.width, pixels, labels }
+        Images { count: order.len(), pixels, labels, ..*self }
     }
 
-    /// Share of pixels that are ink after rounding (`pixel >= 128`), in `[0, 1]`; 0 without images.
+    /// Share of values that are ink after rounding (`value >= 128`), in `[0, 1]`; 0 without images.
     #[must_use]
     pub fn mean_ink(&self) -> f64 {
         let ink = self.pixels.iter().filter(|p| **p >= 128).count();
@@ -174,7 +211,7 @@ impl Images {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     /// Which one.
-    pub name: DatasetName,
+    pub name: String,
     /// Where its images come from, in words, such as "chardata.mat".
     pub origin: String,
     /// Names of the classes; a label is an index into this list.
@@ -188,6 +225,46 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// A data set whose parts fit together.
+    ///
+    /// # Errors
+    /// [`DataError::Argument`] if the splits have images of different sizes, or a label is none of the classes.
+    ///
+    /// ```
+    /// use gumbel_data::{Dataset, Images};
+    ///
+    /// let dots = |count| Images::new(1, 2, [255, 0].repeat(count), Some(vec![0; count]));
+    /// let data = Dataset::new("dots", "made", vec!["left".into()], [dots(10)?, dots(2)?, dots(2)?])?;
+    /// assert_eq!(data.train.count(), 10);
+    /// # Ok::<(), gumbel_data::DataError>(())
+    /// ```
+    pub fn new(
+        name: impl Into<String>,
+        origin: impl Into<String>,
+        classes: Vec<String>,
+        [train, valid, test]: [Images; 3],
+    ) -> Result<Dataset, DataError> {
+        let data = Dataset { name: name.into(), origin: origin.into(), classes, train, valid, test };
+        data.checked()
+    }
+
+    /// This, if its parts fit together.
+    pub(crate) fn checked(self) -> Result<Dataset, DataError> {
+        let size = |images: &Images| [images.height, images.width, images.channels];
+        for split in Split::ALL {
+            let images = self.split(split);
+            if size(images) != size(&self.train) {
+                let [expected, found] = [&self.train, images].map(|i| format!("{:?}", size(i)));
+                return Err(DataError::argument("size of the images in each split", expected, found));
+            }
+            let classes = self.classes.len();
+            if let Some(label) = images.labels.iter().flatten().find(|label| usize::from(**label) >= classes) {
+                return Err(DataError::argument("label", format!("less than {classes}, the number of classes"), label));
+            }
+        }
+        Ok(self)
+    }
+
     /// The images of a split.
     #[must_use]
     pub fn split(&self, split: Split) -> &Images {
@@ -221,6 +298,34 @@ mod tests {
         assert_eq!(images.image(usize::MAX), None);
         assert_eq!(images.label(1), Some(4));
         assert_eq!(images.label(2), None);
+    }
+
+    #[test]
+    fn channels_stand_beside_each_other() {
+        assert!(Images::with_channels(2, 2, 0, vec![], None).is_err());
+        assert!(Images::with_channels(2, usize::MAX, 3, vec![], None).is_err());
+        assert!(Images::with_channels(1, 2, 3, vec![0; 8], None).is_err());
+        let images = Images::with_channels(1, 2, 3, (0..18).collect(), Some(vec![4, 5, 6])).unwrap();
+        assert_eq!((images.count(), images.dim(), images.channels()), (3, 6, 3));
+        assert_eq!(images.image(1), Some(&[6, 7, 8, 9, 10, 11][..]));
+        let (head, tail) = images.clone().split_off(1);
+        assert_eq!((head.image(0), tail.image(1)), (images.image(0), images.image(2)));
+        assert_eq!((tail.channels(), images.select(&[2, 0]).channels()), (3, 3));
+        assert_eq!(images.select(&[2]).pixels(), [12, 13, 14, 15, 16, 17]);
+        assert_eq!(Images::new(1, 2, vec![0; 4], None).unwrap().channels(), 1);
+    }
+
+    #[test]
+    fn parts_of_a_data_set_fit_together() {
+        let grey = |label| Images::new(1, 3, vec![0; 3], Some(vec![label])).unwrap();
+        let make = |valid, test| Dataset::new("x", "made", vec!["a".into()], [grey(0), valid, test]);
+        assert!(make(grey(0), grey(0)).is_ok());
+        assert_eq!(
+            make(grey(0), grey(1)).unwrap_err().to_string(),
+            "label: expected less than 1, the number of classes, found 1"
+        );
+        let colour = Images::with_channels(1, 1, 3, vec![0; 3], None).unwrap();
+        assert!(make(grey(0), colour).unwrap_err().to_string().contains("expected [1, 3, 1], found [1, 1, 3]"));
     }
 
     #[test]

@@ -19,14 +19,17 @@
 //! | name | train / valid / test | classes | source |
 //! | --- | --- | --- | --- |
 //! | `glyphs` | 50,000 / 10,000 / 10,000 | 10 | generated from a seed, see [`glyphs`](glyphs()) |
-//! | `mnist`, `fashion-mnist` | 50,000 / 10,000 / 10,000 | 10 | four IDX files, see [`read_mnist`] |
+//! | `mnist` | 50,000 / 10,000 / 10,000 | 10 | four IDX files, see [`read_mnist`] |
+//! | `fashion-mnist` | 50,000 / 10,000 / 10,000 | 10 | four IDX files, see [`read_fashion_mnist`] |
 //! | `omniglot` | 23,000 / 1,345 / 8,070 | 50 | `chardata.mat`, see [`read_omniglot_chardata`] |
 //! | `omniglot` | 23,000 / 1,345 / 8,115 | 50 | the original archives, see [`read_omniglot_zips`] |
 //!
 //! # Overview
 //!
-//! - [`load`] gives a [`Dataset`] by its [`DatasetName`]; a [`Source`] says where its files are and whether they may be
-//!   fetched. [`list`], [`info`], [`verify`] and [`fetch`] answer what is there and complete it.
+//! - [`dataset()`] finds one by its name, [`datasets`] are all of them: a registry, to which a program adds its own
+//!   [`DatasetEntry`].
+//! - [`load`] gives the [`Dataset`] of an entry; a [`Source`] says where its files are and whether they may be fetched.
+//!   [`list`], [`info`], [`verify`] and [`fetch()`] answer what is there and complete it.
 //! - A [`Dataset`] has three [`Images`]; [`Binarization`] turns them into batches of `f32`.
 //! - [`idx`] and [`mat`] read the two array formats.
 //!
@@ -38,34 +41,33 @@
 //!
 //! # Not here
 //!
-//! Colour images, image augmentation, data that do not fit into memory.
+//! Data sets in colour ([`Images`] have channels for them), image augmentation, data that do not fit into memory.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod binarize;
+mod dataset;
+mod entry;
 mod error;
 mod fetch;
 mod files;
-mod glyphs;
 pub mod idx;
 mod images;
 pub mod mat;
-mod mnist;
-mod name;
-mod omniglot;
 mod random;
 mod report;
 mod source;
 
 pub use binarize::Binarization;
-pub use error::{Cause, DataError};
+pub use dataset::{
+    GLYPH_CLASSES, dataset, datasets, glyphs, read_fashion_mnist, read_mnist, read_omniglot_chardata,
+    read_omniglot_zips,
+};
+pub use entry::{DatasetEntry, FetchedFile, Form, fetch, load, load_first};
+pub use error::{Cause, DataError, NotFetched, printable};
 pub use fetch::{FetchOptions, Progress, fetch_file};
-pub use files::{Check, Digest, FileSpec, chardata_file, files_of};
-pub use glyphs::{GLYPH_CLASSES, glyphs};
+pub use files::{Check, Digest, FileSpec};
 pub use images::{Dataset, Images, Split};
-pub use mnist::read_mnist;
-pub use name::DatasetName;
-pub use omniglot::{read_omniglot_chardata, read_omniglot_zips};
 pub use report::{FileCheck, FileStatus, Info, Listing, PerSplit, PresentFile, Verification, info, list, verify};
-pub use source::{FetchedFile, Limits, OmniglotSource, Source, fetch, load, load_first};
+pub use source::{Limits, Source};

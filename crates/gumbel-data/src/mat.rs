@@ -31,7 +31,7 @@ pub struct Matrix {
     pub rows: usize,
     /// Number of columns.
     pub columns: usize,
-    kind: Kind,
+    kind: Number,
     big_endian: bool,
     bytes: Vec<u8>,
 }
@@ -45,7 +45,7 @@ impl Matrix {
 
 /// How numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Number {
     Int8,
     Uint8,
     Int16,
@@ -58,29 +58,29 @@ enum Kind {
     Uint64,
 }
 
-impl Kind {
-    fn from_tag(tag: u32) -> Option<Kind> {
+impl Number {
+    fn from_tag(tag: u32) -> Option<Number> {
         Some(match tag {
-            1 => Kind::Int8,
-            2 => Kind::Uint8,
-            3 => Kind::Int16,
-            4 => Kind::Uint16,
-            5 => Kind::Int32,
-            6 => Kind::Uint32,
-            7 => Kind::Single,
-            9 => Kind::Double,
-            12 => Kind::Int64,
-            13 => Kind::Uint64,
+            1 => Number::Int8,
+            2 => Number::Uint8,
+            3 => Number::Int16,
+            4 => Number::Uint16,
+            5 => Number::Int32,
+            6 => Number::Uint32,
+            7 => Number::Single,
+            9 => Number::Double,
+            12 => Number::Int64,
+            13 => Number::Uint64,
             _ => return None,
         })
     }
 
     fn size(self) -> usize {
         match self {
-            Kind::Int8 | Kind::Uint8 => 1,
-            Kind::Int16 | Kind::Uint16 => 2,
-            Kind::Int32 | Kind::Uint32 | Kind::Single => 4,
-            Kind::Double | Kind::Int64 | Kind::Uint64 => 8,
+            Number::Int8 | Number::Uint8 => 1,
+            Number::Int16 | Number::Uint16 => 2,
+            Number::Int32 | Number::Uint32 | Number::Single => 4,
+            Number::Double | Number::Int64 | Number::Uint64 => 8,
         }
     }
 
@@ -90,13 +90,13 @@ impl Kind {
         let join = |bits: u64, byte: &u8| bits << 8 | u64::from(*byte);
         let bits = if big_endian { bytes.iter().fold(0, join) } else { bytes.iter().rev().fold(0, join) };
         match self {
-            Kind::Int8 => f64::from(bits as i8),
-            Kind::Int16 => f64::from(bits as i16),
-            Kind::Int32 => f64::from(bits as i32),
-            Kind::Int64 => bits as i64 as f64,
-            Kind::Uint8 | Kind::Uint16 | Kind::Uint32 | Kind::Uint64 => bits as f64,
-            Kind::Single => f64::from(f32::from_bits(bits as u32)),
-            Kind::Double => f64::from_bits(bits),
+            Number::Int8 => f64::from(bits as i8),
+            Number::Int16 => f64::from(bits as i16),
+            Number::Int32 => f64::from(bits as i32),
+            Number::Int64 => bits as i64 as f64,
+            Number::Uint8 | Number::Uint16 | Number::Uint32 | Number::Uint64 => bits as f64,
+            Number::Single => f64::from(f32::from_bits(bits as u32)),
+            Number::Double => f64::from_bits(bits),
         }
     }
 }
@@ -224,7 +224,7 @@ impl<'a> Cursor<'a> {
         if !wanted.contains(&name.as_str()) {
             return Ok(None);
         }
-        let integer = |bytes: &[u8]| Kind::Uint32.value(bytes, self.big_endian) as u32;
+        let integer = |bytes: &[u8]| Number::Uint32.value(bytes, self.big_endian) as u32;
         let flags = flags.get(..4).map(integer).unwrap_or_default();
         let (class, complex) = (flags & 0xff, flags & 0x800 != 0);
         if !(6..=15).contains(&class) || complex {
@@ -236,7 +236,7 @@ impl<'a> Cursor<'a> {
             return Err(self.at.bad(format!("variable {name}"), "two dimensions", format!("{dims:?}")));
         };
         let (tag, data) = self.element("values")?;
-        let kind = Kind::from_tag(tag).ok_or_else(|| {
+        let kind = Number::from_tag(tag).ok_or_else(|| {
             self.at.bad(format!("variable {name}"), "values of a numeric type", format!("type {tag}"))
         })?;
         let expected = rows.checked_mul(columns).and_then(|n| n.checked_mul(kind.size()));

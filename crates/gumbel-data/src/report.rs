@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use gumbel::registry::{Entry, Registry};
 use serde::Serialize;
 
-use crate::fetch::Progress;
-use crate::files::{Digest, FileSpec, chardata_file, files_of, sha256_hex};
-use crate::source::{Source, load};
-use crate::{DataError, Dataset, DatasetName, Images, glyphs};
+use crate::entry::{Content, DatasetEntry, MadeCheck, load};
+use crate::files::{Digest, FileSpec, digests_of};
+use crate::source::Source;
+use crate::{DataError, Dataset, Images};
 
 /// A file that is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,7 +26,9 @@ pub struct PresentFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listing {
     /// Which data set.
-    pub name: DatasetName,
+    pub name: String,
+    /// What it is, in a line.
+    pub help: String,
     /// Can it be loaded without fetching anything?
     pub available: bool,
     /// The folder that was searched; `None` for generated data.
@@ -41,21 +44,21 @@ pub struct Listing {
 ///
 /// # Errors
 /// [`DataError::NoCacheFolder`] if no folder is known.
-pub fn list(source: &Source) -> Result<Vec<Listing>, DataError> {
-    DatasetName::ALL
-        .into_iter()
-        .map(|name| {
-            if name == DatasetName::Glyphs {
-                return Ok(Listing { name, available: true, folder: None, files: vec![], missing: vec![] });
-            }
-            let folder = source.folder(name)?;
-            let (present, absent): (Vec<_>, Vec<_>) =
-                wanted_files(name, source, &folder).into_iter().partition(|file| file.locate(&folder).is_some());
-            let files = present.iter().filter_map(|file| present_file(file, &folder)).collect();
-            let missing: Vec<String> = absent.into_iter().map(|file| file.name).collect();
-            Ok(Listing { name, available: missing.is_empty(), folder: Some(folder), files, missing })
-        })
-        .collect()
+pub fn list(registry: &Registry<DatasetEntry>, source: &Source) -> Result<Vec<Listing>, DataError> {
+    registry.iter().map(|entry| listing(entry, source)).collect()
+}
+
+fn listing(entry: &DatasetEntry, source: &Source) -> Result<Listing, DataError> {
+    let (name, help) = (entry.name().to_string(), entry.help().to_string());
+    let Content::Files(_) = entry.content() else {
+        return Ok(Listing { name, help, available: true, folder: None, files: vec![], missing: vec![] });
+    };
+    let folder = source.folder(entry.name())?;
+    let (present, absent): (Vec<_>, Vec<_>) =
+        wanted_files(entry, &folder).iter().partition(|file| file.locate(&folder).is_some());
+    let files = present.into_iter().filter_map(|file| present_file(file, &folder)).collect();
+    let missing: Vec<String> = absent.into_iter().map(|file| file.name.clone()).collect();
+    Ok(Listing { name, help, available: missing.is_empty(), folder: Some(folder), files, missing })
 }
 
 fn present_file(file: &FileSpec, folder: &Path) -> Option<PresentFile> {
@@ -65,8 +68,8 @@ fn present_file(file: &FileSpec, folder: &Path) -> Option<PresentFile> {
 }
 
 /// The files that [`load`] would read.
-fn wanted_files(name: DatasetName, source: &Source, folder: &Path) -> Vec<FileSpec> {
-    if name == DatasetName::Omniglot && source.uses_chardata(folder) { vec![chardata_file()] } else { files_of(name) }
+fn wanted_files<'a>(entry: &'a DatasetEntry, folder: &Path) -> &'a [FileSpec] {
+    entry.form_in(folder).map_or(&[], |form| form.files())
 }
 
 /// A number for each split.
@@ -90,7 +93,7 @@ impl<T> PerSplit<T> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Info {
     /// Which data set.
-    pub name: DatasetName,
+    pub name: String,
     /// Where its images come from, in words.
     pub origin: String,
     /// The folder of its files; `None` for generated data.
@@ -100,6 +103,8 @@ pub struct Info {
     pub height: usize,
     /// Columns of an image.
     pub width: usize,
+    /// Values of a pixel: 1 for grey, 3 for colours.
+    pub channels: usize,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Number of images.
@@ -108,18 +113,26 @@ pub struct Info {
     pub mean_ink: PerSplit<f64>,
 }
 
-/// Loads a data set and describes it.
+/// Loads a data set that is there and describes it. Fetches nothing.
 ///
 /// # Errors
-/// Those of [`load`].
-pub fn info(name: DatasetName, source: &Source, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Info, DataError> {
-    let data = load(name, source, progress)?;
+/// [`DataError::Missing`] if it is not there, and those of [`load`] but for fetching.
+pub fn info(entry: &DatasetEntry, source: &Source) -> Result<Info, DataError> {
+    let (folder, data) = match entry.content() {
+        Content::Made { .. } => (None, load(entry, source, &mut |_| {})?),
+        Content::Files(_) => {
+            let folder = source.folder(entry.name())?;
+            let data = entry.read(&folder)?;
+            (Some(folder), data)
+        }
+    };
     Ok(Info {
-        name,
+        name: data.name.clone(),
         origin: data.origin.clone(),
-        folder: if name == DatasetName::Glyphs { None } else { Some(source.folder(name)?) },
+        folder,
         height: data.train.height(),
         width: data.train.width(),
+        channels: data.train.channels(),
         classes: data.classes.clone(),
         images: PerSplit::of(&data, Images::count),
         mean_ink: PerSplit::of(&data, Images::mean_ink),
@@ -160,7 +173,7 @@ pub struct FileCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verification {
     /// Which data set.
-    pub name: DatasetName,
+    pub name: String,
     /// No file is bad or missing.
     pub ok: bool,
     /// The folder; `None` for generated data.
@@ -170,34 +183,32 @@ pub struct Verification {
     pub files: Vec<FileCheck>,
 }
 
-/// SHA-256 of the first 1000 training images of `glyphs` with seed 0.
-const GLYPHS_SHA256: &str = "e95401f483213c5ab0913f8ab390a3a3a507c0b9e68ad9fbcddb97c14da019e1";
-
 /// Compares the files of a data set with the published digests. Fetches nothing.
 ///
-/// For `glyphs` the first 1000 images are generated and compared: that this machine makes the same bits.
+/// For a data set that is made, such as `glyphs`, some of its bytes are made and compared: that this machine makes the
+/// same ones.
 ///
 /// # Errors
 /// [`DataError::NoCacheFolder`] if no folder is known, [`DataError::Io`] if a file cannot be read. Missing files and
 /// wrong digests are no errors here, but part of the answer.
-pub fn verify(name: DatasetName, source: &Source) -> Result<Verification, DataError> {
-    if name == DatasetName::Glyphs {
-        let found = sha256_hex(glyphs(0, [1000, 0, 0])?.train.pixels());
-        let ok = found == GLYPHS_SHA256;
-        let file = FileCheck {
-            file: "first 1000 generated images".into(),
-            path: None,
-            status: if ok { FileStatus::Good } else { FileStatus::Bad },
-            expected: vec![Digest::Sha256(GLYPHS_SHA256.into())],
-            found: vec![Digest::Sha256(found)],
-        };
-        return Ok(Verification { name, ok, folder: None, files: vec![file] });
-    }
-    let folder = source.folder(name)?;
-    let files = wanted_files(name, source, &folder);
-    let files = files.iter().map(|file| check(file, &folder)).collect::<Result<Vec<_>, _>>()?;
+pub fn verify(entry: &DatasetEntry, source: &Source) -> Result<Verification, DataError> {
+    let (folder, files) = match entry.content() {
+        Content::Made { check, .. } => (None, check.iter().map(check_made).collect::<Result<Vec<_>, _>>()?),
+        Content::Files(_) => {
+            let folder = source.folder(entry.name())?;
+            let files = wanted_files(entry, &folder);
+            let files = files.iter().map(|file| check(file, &folder)).collect::<Result<Vec<_>, _>>()?;
+            (Some(folder), files)
+        }
+    };
     let ok = files.iter().all(|file| matches!(file.status, FileStatus::Good | FileStatus::Unknown));
-    Ok(Verification { name, ok, folder: Some(folder), files })
+    Ok(Verification { name: entry.name().to_string(), ok, folder, files })
+}
+
+fn check_made(made: &MadeCheck) -> Result<FileCheck, DataError> {
+    let found = digests_of(&(made.bytes)()?);
+    let status = if found.contains(&made.expected) { FileStatus::Good } else { FileStatus::Bad };
+    Ok(FileCheck { file: made.what.clone(), path: None, status, expected: vec![made.expected.clone()], found })
 }
 
 fn check(file: &FileSpec, folder: &Path) -> Result<FileCheck, DataError> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gumbel_data::{DataError, DatasetName, Digest, FetchOptions, FileSpec, Progress, Source, fetch_file};
+use gumbel_data::{DataError, Digest, FetchOptions, FileSpec, Progress, Source, dataset, fetch_file};
 
 /// What the server does with one request.
 #[derive(Debug, Clone, Copy)]
@@ -278,6 +278,21 @@ fn a_complete_part_needs_no_request() {
     assert!(server.ranges().is_empty());
 }
 
+/// Whoever may write the folder cannot make a download overwrite another file.
+#[cfg(unix)]
+#[test]
+fn a_part_that_is_a_link_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    fs::write(&other, b"precious").unwrap();
+    std::os::unix::fs::symlink(&other, folder.path().join("data.bin.part")).unwrap();
+    let server = Server::start(content(), vec![Act::Good]);
+    let spec = spec(folder.path(), vec![server.address.clone()]);
+    let path = fetch_file(&spec, folder.path(), &options(), &mut |_| {}).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (content(), b"precious".to_vec()));
+    assert!(!path.is_symlink());
+}
+
 #[test]
 fn the_next_mirror_is_tried() {
     let folder = tempfile::tempdir().unwrap();
@@ -334,18 +349,22 @@ fn load_uses_the_given_mirrors_and_respects_offline() {
             urls.push(url.to_string());
         }
     };
-    let result = gumbel_data::load(DatasetName::Mnist, &source, &mut progress);
+    let result = gumbel_data::load(&dataset("mnist").unwrap(), &source, &mut progress);
     assert!(matches!(result, Err(DataError::Fetch { .. })), "{result:?}");
     assert_eq!(urls[0], format!("{}/mnist/train-images-idx3-ubyte.gz", server.address));
 
     source.offline = true;
     let seen = server.ranges().len();
-    let error = gumbel_data::load(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
+    let error = gumbel_data::load(&dataset("mnist").unwrap(), &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("offline"), "{error}");
-    let error = gumbel_data::fetch(DatasetName::Mnist, &source, &mut |_| {}).unwrap_err();
+    let error = gumbel_data::fetch(&dataset("mnist").unwrap(), &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("offline"), "{error}");
     source = Source { data_dir: Some(folder.path().into()), offline: false, ..source };
-    let error = gumbel_data::load(DatasetName::FashionMnist, &source, &mut |_| {}).unwrap_err();
+    let error = gumbel_data::load(&dataset("fashion-mnist").unwrap(), &source, &mut |_| {}).unwrap_err();
     assert!(error.is_missing() && error.to_string().contains("train-images-idx3-ubyte.gz"), "{error}");
+    // To ask what is there fetches nothing, even where it might.
+    source = Source { data_dir: None, ..source };
+    let error = gumbel_data::info(&dataset("fashion-mnist").unwrap(), &source).unwrap_err();
+    assert!(error.is_missing() && error.to_string().contains("fashion-mnist is not in"), "{error}");
     assert_eq!(server.ranges().len(), seen);
 }

@@ -186,6 +186,7 @@ pub struct ModelOptions<'a> {
 }
 
 type Build = dyn Fn(&ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> + Send + Sync;
+type Check = dyn Fn(&ModelOptions<'_>) -> Result<(), Error> + Send + Sync;
 
 /// A model in the registry.
 #[derive(Clone)]
@@ -193,6 +194,7 @@ pub struct ModelEntry {
     name: &'static str,
     help: &'static str,
     settings: Vec<Setting>,
+    check: Arc<Check>,
     build: Arc<Build>,
 }
 
@@ -204,7 +206,20 @@ impl ModelEntry {
         settings: &[Setting],
         build: impl Fn(&ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> + Send + Sync + 'static,
     ) -> Self {
-        ModelEntry { name, help, settings: settings.to_vec(), build: Arc::new(build) }
+        ModelEntry { name, help, settings: settings.to_vec(), check: Arc::new(|_| Ok(())), build: Arc::new(build) }
+    }
+
+    /// With a check of the settings that needs no images: before there are any, the shape is one pixel.
+    pub fn checked(self, check: impl Fn(&ModelOptions<'_>) -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        ModelEntry { check: Arc::new(check), ..self }
+    }
+
+    /// Refuses settings that the model cannot have, whatever the images are; nothing is made.
+    ///
+    /// # Errors
+    /// Settings out of range, sizes that memory does not hold.
+    pub fn check(&self, options: &ModelOptions<'_>) -> Result<(), Error> {
+        (self.check)(options)
     }
 
     /// Constructs the model in the engine that is asked for, or in the best that fits.

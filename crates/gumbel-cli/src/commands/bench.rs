@@ -1,10 +1,12 @@
 //! `gumbel bench`.
 
 use super::load;
+use super::train::configuration;
 use crate::args::{Bench, BenchStep, Common};
 use crate::output::{self, Failure};
-use gumbel_vae::config::TrainConfig;
-use gumbel_vae::executor::Executor;
+use gumbel_data::Split;
+use gumbel_run::Trainer;
+use gumbel_run::images::{SplitImages, shape};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -27,37 +29,30 @@ struct StepTime {
     latent: String,
     estimator: String,
     engine: &'static str,
+    arithmetic: String,
     device: String,
     threads: usize,
     seed: u64,
 }
 
 fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
-    let mut config = match &command.config {
-        Some(path) => TrainConfig::read(path)?,
-        None => TrainConfig::default(),
-    };
-    command.settings.apply(&mut config);
-    config.check()?;
-    let data = load(common, &config)?;
-    let pixels = data.train.dim();
-    let mut executor = Executor::new(&config, pixels)?;
-    let batches = data.train.count() / config.batch_size;
+    let mut config = configuration(command.config.as_deref(), &command.settings)?;
+    let data = load(common, &mut config)?;
+    let mut trainer = Trainer::new(&config, shape(&data))?;
+    let size = config.whole("batch-size") as usize;
+    let batches = data.train.count() / size;
     if batches == 0 {
-        return Err(Failure::Usage(format!(
-            "batch-size = {}: expected at most {}",
-            config.batch_size,
-            data.train.count()
-        )));
+        return Err(Failure::Usage(format!("batch-size = {size}: expected at most {}", data.train.count())));
     }
-    let order: Vec<u32> = (0..(batches * config.batch_size) as u32).collect();
+    let images = SplitImages::new(&data, Split::Train, config.binarization(), 1);
+    let order: Vec<u32> = (0..(batches * size) as u32).collect();
     let mut times = Vec::with_capacity(command.steps);
     for s in 0..command.warmup + command.steps {
-        let batch = &order[s % batches * config.batch_size..][..config.batch_size];
+        let batch = &order[s % batches * size..][..size];
         // Reading and binarising images stays outside the clock.
-        executor.prepare(&data.train, 1, batch)?;
+        trainer.prepare(&images, batch)?;
         let began = Instant::now();
-        executor.step_prepared(batch, s as u64, batches as u64)?;
+        trainer.step(&images, batch, s as u64, batches as u64)?;
         if s >= command.warmup {
             times.push(began.elapsed().as_secs_f64() * 1e3);
         }
@@ -68,16 +63,17 @@ fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
         step_ms: at(0.5),
         p10: at(0.1),
         p90: at(0.9),
-        images_per_s: config.batch_size as f64 * 1e3 / at(0.5),
+        images_per_s: size as f64 * 1e3 / at(0.5),
         steps: command.steps,
-        batch_size: config.batch_size,
-        dataset: config.dataset.to_string(),
-        latent: config.latent.to_string(),
-        estimator: config.estimator.to_string(),
-        engine: executor.name().name(),
-        device: config.device.to_string(),
+        batch_size: size,
+        dataset: config.text("dataset").into(),
+        latent: config.latent().text.clone(),
+        estimator: config.text("estimator").into(),
+        engine: trainer.engine.name(),
+        arithmetic: trainer.engine.arithmetic(),
+        device: config.text("device").into(),
         threads: rayon::current_num_threads(),
-        seed: config.seed,
+        seed: config.seed(),
     };
     if common.json {
         output::json(&time)

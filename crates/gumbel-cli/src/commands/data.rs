@@ -3,63 +3,80 @@
 use super::progress;
 use crate::args::{Common, Data};
 use crate::output::{self, Failure};
-use gumbel_data::{DatasetName, FileStatus};
+use crate::registry;
+use gumbel_data::{DatasetEntry, FileStatus, printable};
 
 /// Looks at, fetches and verifies data sets.
 pub fn run(common: &Common, command: &Data) -> Result<(), Failure> {
     match command {
         Data::List => list(common),
-        Data::Info { name } => info(common, *name),
-        Data::Fetch { name } => fetch(common, *name),
-        Data::Verify { name } => verify(common, *name),
+        Data::Info { name } => info(common, &named(name)?),
+        Data::Fetch { name } => fetch(common, &named(name)?),
+        Data::Verify { name } => verify(common, &named(name)?),
     }
 }
 
+/// The data set of a name; a name that is none is wrong usage.
+fn named(name: &str) -> Result<DatasetEntry, Failure> {
+    Ok(gumbel_data::dataset(name)?)
+}
+
+/// A path, fit for a line of a terminal.
+fn shown(path: &std::path::Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
+
 fn list(common: &Common) -> Result<(), Failure> {
-    for l in gumbel_data::list(&common.source())? {
+    for l in gumbel_data::list(&registry().datasets, &common.source())? {
         if common.json {
             output::json(&l)?;
             continue;
         }
         let place = match (&l.folder, l.available) {
             (None, _) => "generated".to_string(),
-            (Some(folder), true) => format!("in {}", folder.display()),
-            (Some(folder), false) => format!("not in {} (missing: {})", folder.display(), l.missing.join(", ")),
+            (Some(folder), true) => format!("in {}", shown(folder)),
+            (Some(folder), false) => format!("not in {} (missing: {})", shown(folder), l.missing.join(", ")),
         };
-        output::line(&format!("{:14} {place}", l.name.to_string()))?;
+        output::line(&format!("{:14} {place}", l.name))?;
     }
     Ok(())
 }
 
-fn info(common: &Common, name: DatasetName) -> Result<(), Failure> {
-    let i = gumbel_data::info(name, &common.source(), &mut |p| progress(common, &p))?;
+fn info(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
+    let i = gumbel_data::info(entry, &common.source())?;
     if common.json {
         output::json(&i)?;
         return Ok(());
     }
     output::line(&format!("{}: {}", i.name, i.origin))?;
     output::line(&format!("images   {} train, {} valid, {} test", i.images.train, i.images.valid, i.images.test))?;
-    output::line(&format!("size     {} x {} pixels, grey", i.height, i.width))?;
+    let channels = match i.channels {
+        1 => "grey".to_string(),
+        3 => "colour".to_string(),
+        n => format!("{n} channels"),
+    };
+    output::line(&format!("size     {} x {} pixels, {channels}", i.height, i.width))?;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let (train, test) = (percent(i.mean_ink.train), percent(i.mean_ink.test));
     output::line(&format!("ink      {train} of the training pixels after rounding, {test} of the test pixels"))?;
-    output::line(&format!("classes  {}: {}", i.classes.len(), i.classes.join(", ")))?;
+    output::line(&format!("classes  {}: {}", i.classes.len(), printable(&i.classes.join(", "))))?;
     Ok(())
 }
 
-fn fetch(common: &Common, name: DatasetName) -> Result<(), Failure> {
-    for f in gumbel_data::fetch(name, &common.source(), &mut |p| progress(common, &p))? {
+fn fetch(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
+    let files = gumbel_data::fetch(entry, &common.source(), &mut |p| progress(common, &p));
+    for f in files? {
         if common.json {
             output::json(&f)?;
         } else {
-            output::line(&format!("{} ({} bytes)", f.path.display(), f.bytes))?;
+            output::line(&format!("{} ({} bytes)", shown(&f.path), f.bytes))?;
         }
     }
     Ok(())
 }
 
-fn verify(common: &Common, name: DatasetName) -> Result<(), Failure> {
-    let v = gumbel_data::verify(name, &common.source())?;
+fn verify(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
+    let v = gumbel_data::verify(entry, &common.source())?;
     if common.json {
         output::json(&v)?;
     } else {
@@ -79,7 +96,8 @@ fn verify(common: &Common, name: DatasetName) -> Result<(), Failure> {
     let wrong = v.files.iter().filter(|f| matches!(f.status, FileStatus::Bad | FileStatus::Missing));
     let names: Vec<&str> = wrong.map(|f| f.file.as_str()).collect();
     Err(Failure::Other(format!(
-        "{name}: expected files with known checksums, found bad or missing: {}",
+        "{}: expected files with known checksums, found bad or missing: {}",
+        v.name,
         names.join(", ")
     )))
 }

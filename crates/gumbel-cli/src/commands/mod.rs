@@ -2,20 +2,25 @@
 
 pub mod bench;
 pub mod data;
+pub mod list;
 pub mod solve;
 pub mod stored;
 pub mod train;
 
 use crate::args::Common;
 use crate::output::{self, Failure};
-use gumbel_data::{Dataset, Limits, Progress};
-use gumbel_vae::config::TrainConfig;
+use gumbel_data::{Dataset, Progress};
+use gumbel_run::Config;
 
-/// Loads the images that a configuration asks for; on a terminal, says what is being downloaded.
-pub fn load(common: &Common, config: &TrainConfig) -> Result<Dataset, Failure> {
-    let limit = |n: usize| (n > 0).then_some(n);
-    let limits = Limits { train: limit(config.train_limit), eval: limit(config.eval_limit) };
-    Ok(gumbel_data::load_first(config.dataset, &common.source(), limits, &mut |p| progress(common, &p))?)
+/// Loads the images that a configuration asks for, from the folder that is named now, or else the one that the run
+/// remembers; on a terminal, says what is being downloaded.
+pub fn load(common: &Common, config: &mut Config) -> Result<Dataset, Failure> {
+    let mut source = common.source();
+    if source.data_dir.is_some() {
+        config.set_data_dir(source.data_dir.clone());
+    }
+    source.data_dir = config.data_dir().map(Into::into);
+    Ok(config.load(&source, &mut |p| progress(common, &p))?)
 }
 
 /// Shows the progress of a download to a person.

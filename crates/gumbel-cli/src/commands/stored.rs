@@ -3,27 +3,38 @@
 use super::load;
 use crate::args::{Common, Curves, Evaluate, Inspect, Reconstruct, Sample};
 use crate::output::{self, Failure};
+use crate::registry;
 use gumbel_data::{Dataset, Split};
-use gumbel_vae::config::TrainConfig;
-use gumbel_vae::evaluate::{BoundKind, Protocol};
-use gumbel_vae::train::{self, ModelCard};
-use gumbel_vae::{inspect, picture};
-use std::path::Path;
+use gumbel_run::evaluate::{self, BoundKind, Protocol};
+use gumbel_run::images::SplitImages;
+use gumbel_run::metrics::Metrics;
+use gumbel_run::stored::{self, ModelCard, Stored};
+use gumbel_run::picture::{CURVE_FORMATS, Format, GRID_FORMATS, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
+use gumbel_run::plot::{self, Comparison};
+use gumbel_run::{Config, inspect, show};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Evaluates the best model of a run.
 pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
-    let (config, mut model, card) = train::open(&command.run)?;
-    let data = matching(common, &config, &card, &command.run)?;
+    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let data = matching(common, &mut config, &card, &command.run)?;
     let mut protocol = Protocol::new(&config);
     protocol.paper_samples = command.samples.or(protocol.paper_samples);
-    let limit = if command.split == Split::Train { config.train_limit } else { config.eval_limit };
+    let key = |key| usize::try_from(config.whole(key)).unwrap_or(usize::MAX);
+    // The training split as far as it was trained on.
+    let limit = match (command.split, key("train-limit"), key("eval-limit")) {
+        (Split::Train, 0, limit) | (Split::Train, limit, 0) => limit,
+        (Split::Train, trained, limit) => trained.min(limit),
+        (_, _, limit) => limit,
+    };
     let began = Instant::now();
-    let e = model.evaluate(&data, command.split, limit, &protocol)?;
-    let last = card.step.saturating_sub(1);
-    let schedules = (config.epsilon_schedule()?.at(last), config.temperature_schedule()?.at(last));
-    let seconds = began.elapsed().as_secs_f64();
-    let line = train::line(&e, card.epoch, card.step, command.split, schedules, None, (seconds, 0.0));
+    let images = SplitImages::new(&data, command.split, config.binarization(), 0);
+    let e = evaluate::evaluate(&mut *engine, &images, command.split, limit, &protocol)?;
+    let scheduled = config.scheduled(card.step.saturating_sub(1))?.into_iter().map(|(name, value)| (name, Some(value)));
+    let unmeasured = config.registry().measured_always().into_iter().map(|name| (name.to_string(), None));
+    let mut line = Metrics::new(&e, card.epoch, card.step, command.split, scheduled.chain(unmeasured));
+    line.seconds = began.elapsed().as_secs_f64();
     if common.json {
         // The times of a training line are not those of an evaluation.
         let mut line = serde_json::to_value(&line).expect("our records are plain data");
@@ -52,7 +63,7 @@ KL             {:10.4}
 -ln p(x)       {}
 paper_loss     {}",
         e.images,
-        config.dataset,
+        config.text("dataset"),
         command.split,
         card.epoch,
         e.bound,
@@ -66,36 +77,53 @@ paper_loss     {}",
 
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
-    expect_ending(&command.out, "png")?;
-    let (config, mut model, card) = train::open(&command.run)?;
-    train::samples(model.model(), config.seed, (card.height, card.width), &command.out, command.rows)?;
+    expect_ending(&command.out, GRID_FORMATS)?;
+    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let order = match command.sort {
+        true => {
+            let data = matching(common, &mut config, &card, &command.run)?;
+            let images = SplitImages::new(&data, Split::Valid, config.binarization(), 0);
+            show::by_use(&mut *engine, &images)?
+        }
+        false => None,
+    };
+    let which = show::Samples { seed: config.seed(), rows: command.rows, order, scale: command.scale };
+    show::samples(&mut *engine, card.shape(), &which, &command.out)?;
     written(common, &command.out)
 }
 
 /// Draws test images beside their reconstructions.
 pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure> {
-    expect_ending(&command.out, "png")?;
-    let (config, mut model, card) = train::open(&command.run)?;
-    let data = matching(common, &config, &card, &command.run)?;
-    train::reconstructions(model.model(), &config, &data, &command.out)?;
+    expect_ending(&command.out, GRID_FORMATS)?;
+    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let data = matching(common, &mut config, &card, &command.run)?;
+    let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
+    show::reconstructions(&mut *engine, &images, command.scale, &command.out)?;
     written(common, &command.out)
 }
 
 /// Shows what a model has learned.
 pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
-    command.out.as_deref().map_or(Ok(()), |out| expect_ending(out, "png"))?;
-    let (config, mut model, card) = train::open(&command.run)?;
-    let data = matching(common, &config, &card, &command.run)?;
-    let found = inspect::inspect(model.model(), &config, &data, card.step, command.limit)?;
+    command.out.as_deref().map_or(Ok(()), |out| expect_ending(out, HEAT_MAP_FORMATS))?;
+    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let data = matching(common, &mut config, &card, &command.run)?;
+    let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
+    let found = inspect::inspect(&mut *engine, &config, &images, card.step, command.limit)?;
     if let Some(out) = &command.out {
         let Some(couplings) = &found.couplings else {
             return Err(Failure::Usage(format!(
                 "--out: expected a run with a pairwise or supermodular latent, found {}, which has no matrix of couplings",
-                config.latent
+                config.latent().text
             )));
         };
         let matrix: Vec<f64> = couplings.iter().flatten().map(|w| w.unwrap_or(f64::NAN)).collect();
-        picture::heat_map(out, &matrix, couplings.len())?;
+        let picture = HeatMap {
+            value_name: "mean coupling",
+            title: command.title.as_deref(),
+            ..HeatMap::new(&matrix, couplings.len())
+        };
+        let scale = command.scale.unwrap_or(picture.scale);
+        heat_map(out, &HeatMap { scale, ..picture })?;
     }
     if common.json {
         return output::json(&found);
@@ -110,8 +138,8 @@ mean unary potentials  {}
 variance of units      {}
 active units           {} of {} (variance over 0.01, {marginals})
 z* = z(eps)            {:.1}% at epsilon {:.4}",
-        config.dataset,
-        config.latent,
+        config.text("dataset"),
+        config.latent().text,
         card.epoch,
         found.images,
         list(&mut found.unary.iter().copied()),
@@ -141,11 +169,10 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
 
 /// Draws the curves of several runs.
 pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
-    expect_ending(&command.out, "svg")?;
+    expect_ending(&command.out, CURVE_FORMATS)?;
     let mut runs = vec![];
-    for run in &command.runs {
-        let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned();
-        let metrics = train::read_metrics(run)?;
+    for (run, name) in command.runs.iter().zip(legend(command)?) {
+        let metrics = stored::read_metrics(run)?;
         if !metrics.iter().any(|m| m.split == command.split.to_string()) {
             return Err(Failure::Other(format!(
                 "{}: expected metrics of the split {}, found {} lines without them",
@@ -156,35 +183,56 @@ pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
         }
         runs.push((name, metrics));
     }
-    picture::comparison(&command.out, &command.split.to_string(), &runs)?;
+    let (split, title) = (command.split.to_string(), command.title.as_deref());
+    plot::comparison(&command.out, &Comparison { runs: &runs, split: &split, title, scale: command.scale })?;
     written(common, &command.out)
 }
 
+/// The names of runs in the legend.
+fn legend(command: &Curves) -> Result<Vec<String>, Failure> {
+    let folder = |run: &PathBuf| run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned();
+    match &command.labels {
+        None => Ok(command.runs.iter().map(folder).collect()),
+        Some(names) if !names.is_empty() => match names.len() == command.runs.len() {
+            true => Ok(names.clone()),
+            false => Err(Failure::Usage(format!(
+                "--labels: expected {} names, one for each run, found {}",
+                command.runs.len(),
+                names.len()
+            ))),
+        },
+        Some(_) => {
+            let configs = command.runs.iter().map(|run| stored::open_config(registry(), run));
+            Ok(Config::differences(&configs.collect::<Result<Vec<_>, _>>()?))
+        }
+    }
+}
+
 /// The data set of a run, with images of the model's size.
-fn matching(common: &Common, config: &TrainConfig, card: &ModelCard, run: &Path) -> Result<Dataset, Failure> {
+fn matching(common: &Common, config: &mut Config, card: &ModelCard, run: &Path) -> Result<Dataset, Failure> {
     let data = load(common, config)?;
-    let found = (data.test.height(), data.test.width());
-    if found != (card.height, card.width) {
+    let found = gumbel_run::images::shape(&data);
+    if found != card.shape() {
+        let size = |s: gumbel::engine::Shape| match s.channels {
+            1 => format!("{}x{}", s.height, s.width),
+            _ => format!("{}x{}x{}", s.height, s.width, s.channels),
+        };
         return Err(Failure::Other(format!(
-            "{}: expected images of {}x{} pixels as in training, found {}x{} in {}",
+            "{}: expected images of {} pixels as in training, found {} in {}",
             run.display(),
-            card.height,
-            card.width,
-            found.0,
-            found.1,
+            size(card.shape()),
+            size(found),
             data.origin
         )));
     }
     Ok(data)
 }
 
-/// A picture whose name promises another format would open nowhere; a name without an ending promises nothing.
-fn expect_ending(path: &Path, ending: &str) -> Result<(), Failure> {
-    match path.extension() {
-        Some(found) if !found.eq_ignore_ascii_case(ending) => {
-            Err(Failure::Usage(format!("--out {}: expected a name that ends in .{ending}", path.display())))
-        }
-        _ => Ok(()),
+/// A picture whose name promises another format would open nowhere: this is said before anything is opened.
+fn expect_ending(path: &Path, formats: &[Format]) -> Result<(), Failure> {
+    match format(path, formats) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::Usage(format!("--out {e}"))),
     }
 }
 

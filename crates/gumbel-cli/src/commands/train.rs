@@ -1,22 +1,24 @@
 //! `gumbel train`.
 
 use super::load;
-use crate::args::{Common, Train};
+use crate::args::{Common, Settings, Train};
 use crate::output::{self, Failure};
-use gumbel_vae::config::TrainConfig;
-use gumbel_vae::evaluate::BoundKind;
-use gumbel_vae::train::{Files, Metrics, Observer, Start, Summary, train};
+use crate::registry;
+use gumbel_run::config::ConfigFile;
+use gumbel_run::evaluate::BoundKind;
+use gumbel_run::folder::Files;
+use gumbel_run::metrics::{Metrics, Summary};
+use gumbel_run::{Config, Observer, Start, stored, train};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Trains a run.
 pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
-    let (config, folder, start) = resolve(command)?;
-    config.check()?;
-    let data = load(common, &config)?;
-    let mut watch = Watch::new(common)?;
+    let (mut config, folder, start) = resolve(command)?;
+    let data = load(common, &mut config)?;
+    let mut watch = Watch::new(common, config.whole("epochs"))?;
     watch.note(&format!("{} images of {}, run folder {}", data.train.count(), data.origin, folder.display()));
     let outcome = train(&config, &data, &folder, start, &mut watch)?;
     watch.bar.finish_and_clear();
@@ -35,22 +37,25 @@ pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The configuration of a file, if there is one, with flags over it.
+pub fn configuration(file: Option<&Path>, flags: &Settings) -> Result<Config, Failure> {
+    let file = file.map(ConfigFile::read).transpose()?;
+    Ok(Config::resolve(registry(), file.as_ref(), &flags.0)?)
+}
+
 /// Configuration, folder and start from flags, file and folder.
-fn resolve(command: &Train) -> Result<(TrainConfig, PathBuf, Start), Failure> {
-    let mut config = match &command.config {
-        Some(path) => TrainConfig::read(path)?,
-        None => TrainConfig::default(),
-    };
-    let given = command.settings.apply(&mut config) || command.config.is_some();
-    let folder = command.out.clone().unwrap_or_else(|| config.default_folder().into());
-    let stored = Files::new(&folder).config();
-    if command.resume && stored.exists() {
-        // The run's own settings, with the given flags over them: what may not change is refused later.
-        if command.config.is_none() {
-            config = TrainConfig::read(&stored)?;
-            command.settings.apply(&mut config);
-        }
-        return Ok((config, folder, Start::Resume));
+fn resolve(command: &Train) -> Result<(Config, PathBuf, Start), Failure> {
+    let given = !command.settings.0.is_empty() || command.config.is_some();
+    let (file, flags) = (command.config.as_deref(), &command.settings);
+    // A named folder with a run to resume needs nothing else.
+    let named = command.out.clone().filter(|_| command.resume && file.is_none());
+    if let Some(folder) = named.filter(|folder| Files::new(folder).config().exists()) {
+        return resumed(folder, None, flags);
+    }
+    let config = configuration(file, flags)?;
+    let folder = command.out.clone().unwrap_or_else(|| config.default_folder());
+    if command.resume && Files::new(&folder).config().exists() {
+        return resumed(folder, file, flags);
     }
     if command.resume && !given {
         return Err(Failure::Other(format!(
@@ -66,10 +71,24 @@ fn resolve(command: &Train) -> Result<(TrainConfig, PathBuf, Start), Failure> {
     Ok((config, folder, start))
 }
 
+/// The run's own settings, or those of a file, with the given flags over them: what may not change is refused later.
+fn resumed(folder: PathBuf, file: Option<&Path>, flags: &Settings) -> Result<(Config, PathBuf, Start), Failure> {
+    let own = Files::new(&folder).config();
+    let mut config = configuration(Some(file.unwrap_or(&own)), flags)?;
+    config.set_data_dir(stored::data_dir(&folder));
+    Ok((config, folder, Start::Resume))
+}
+
 /// Prints what happens, and hears Ctrl-C.
 struct Watch {
     json: bool,
+    /// Whether a person watches.
     talk: bool,
+    /// Whether nobody watches, but somebody may read later.
+    plain: bool,
+    epochs: u64,
+    /// The bounds of an epoch so far.
+    line: String,
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
     /// Training goes on when stdout takes no more: the run folder has every line. The failure is told at the end.
@@ -77,7 +96,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(common: &Common) -> Result<Self, Failure> {
+    fn new(common: &Common, epochs: u64) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let heard = stop.clone();
         let handler = ctrlc::set_handler(move || {
@@ -91,7 +110,8 @@ impl Watch {
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left");
         bar.set_style(style.expect("the template is correct"));
-        Ok(Watch { json: common.json, talk, bar, stop, printed: Ok(()) })
+        let plain = !common.quiet && !output::watched();
+        Ok(Watch { json: common.json, talk, plain, epochs, line: String::new(), bar, stop, printed: Ok(()) })
     }
 }
 
@@ -111,6 +131,13 @@ impl Observer for Watch {
     fn metrics(&mut self, m: &Metrics) {
         if self.json && self.printed.is_ok() {
             self.printed = output::json(m);
+        }
+        if self.plain {
+            self.line += &format!(" {} {:.3}", m.split, m.bound);
+            if m.split == "test" {
+                let bounds = std::mem::take(&mut self.line);
+                output::note(&format!("epoch {}/{}: bound{bounds}, {:.2} ms/step", m.epoch, self.epochs, m.step_ms));
+            }
         }
         if self.talk && m.split != "train" {
             let nll = m.nll.map_or(String::new(), |n| format!("  -ln p(x) {n:8.3}"));

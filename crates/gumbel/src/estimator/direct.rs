@@ -96,6 +96,7 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
         sides: if two { Sides::Two } else { Sides::One },
         schedule: Some(schedule),
         kl_inside: !structure.has_sums(),
+        signed: !structure.takes_any_sign(),
         ..Direct::new(schedule.at(0))?
     };
     if rao {
@@ -159,6 +160,8 @@ pub struct Direct {
     schedule: Option<Annealing>,
     /// Whether the weight of the KL term follows training.
     kl_inside: bool,
+    /// Whether the potentials may not be scaled by a negative number.
+    signed: bool,
 }
 
 impl Direct {
@@ -170,7 +173,7 @@ impl Direct {
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(Error::range("epsilon", epsilon, "a finite number greater than 0"));
         }
-        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, kl_inside: false })
+        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, kl_inside: false, signed: false })
     }
 
     /// epsilon, in units of 1 / nat.
@@ -233,13 +236,26 @@ impl Direct {
 
 impl Direct {
     /// The values of a moment of training.
-    pub(super) fn set(&mut self, moment: &Moment) {
+    ///
+    /// # Errors
+    /// An epsilon so large that the KL in the perturbation turns the signs of potentials that must keep them.
+    pub(super) fn set(&mut self, moment: &Moment) -> Result<(), Error> {
         if let Some(schedule) = &self.schedule {
             self.epsilon = schedule.at(moment.step);
         }
         if self.kl_inside {
             self.kl = moment.kl_weight;
         }
+        if self.signed && self.epsilon * self.kl > 1.0 {
+            let expected = format!(
+                "at most {} where the KL term has the weight {}: the couplings of this latent are multiplied by \
+                 1 - epsilon * weight and must not be negative",
+                1.0 / self.kl,
+                self.kl
+            );
+            return Err(Error::setting("epsilon", self.epsilon, expected));
+        }
+        Ok(())
     }
 
     /// The same without a KL in the perturbation, now and in training.
@@ -306,8 +322,7 @@ impl<S: Structure> Estimator<S> for Direct {
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
-        self.set(moment);
-        Ok(())
+        self.set(moment)
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
@@ -347,8 +362,7 @@ impl<S: Structure> Estimator<S> for DirectExpectation {
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
-        self.0.set(moment);
-        Ok(())
+        self.0.set(moment)
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {

@@ -234,8 +234,7 @@ impl<S: Structure> Estimator<S> for DirectJoint {
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
-        self.direct.set(moment);
-        Ok(())
+        self.direct.set(moment)
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {

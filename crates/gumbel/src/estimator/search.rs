@@ -128,8 +128,7 @@ impl<S: Structure> Estimator<S> for Search {
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
-        self.0.set(moment);
-        Ok(())
+        self.0.set(moment)
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {

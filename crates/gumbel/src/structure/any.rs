@@ -164,6 +164,10 @@ impl Structure for AnyStructure {
         plain!(self, s => s.pair(i, j))
     }
 
+    fn takes_any_sign(&self) -> bool {
+        plain!(self, s => s.takes_any_sign())
+    }
+
     fn to_potentials(&self, raw: &mut [f32]) {
         plain!(self, s => s.to_potentials(raw))
     }

@@ -33,6 +33,7 @@ pub trait Plain {
     fn encode(&self, assignment: &[u32], code: &mut [f32]);
     fn block(&self, variable: usize) -> Option<Range<usize>>;
     fn pair(&self, i: usize, j: usize) -> Option<usize>;
+    fn takes_any_sign(&self) -> bool;
     fn to_potentials(&self, raw: &mut [f32]);
     fn to_raw_gradient(&self, potentials: &[f32], gradient: &mut [f32]);
     fn scratch(&self) -> AnyScratch;
@@ -80,6 +81,9 @@ impl<S: super::Structure> Plain for S {
     }
     fn pair(&self, i: usize, j: usize) -> Option<usize> {
         super::Structure::pair(self, i, j)
+    }
+    fn takes_any_sign(&self) -> bool {
+        super::Structure::takes_any_sign(self)
     }
     fn to_potentials(&self, raw: &mut [f32]) {
         super::Structure::to_potentials(self, raw)

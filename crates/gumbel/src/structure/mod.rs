@@ -97,6 +97,12 @@ pub trait Structure: Sync {
         None
     }
 
+    /// Whether numbers of any sign are potentials of this structure: `false` where some must be at least 0, as the weights of
+    /// [`Supermodular`]. Then potentials may be scaled by positive numbers only.
+    fn takes_any_sign(&self) -> bool {
+        true
+    }
+
     /// Maps any real numbers, such as the raw outputs of an encoder (P values), to potentials of this structure, in
     /// place. Where every number is a potential this does nothing.
     fn to_potentials(&self, _raw: &mut [f32]) {}

@@ -295,6 +295,10 @@ impl Structure for Supermodular {
     }
 
     /// The weights of pairs are the softplus of the raw numbers; unary potentials stay.
+    fn takes_any_sign(&self) -> bool {
+        false
+    }
+
     fn to_potentials(&self, raw: &mut [f32]) {
         raw[self.unary()..].iter_mut().for_each(|w| *w = w.max(0.0) + (-w.abs()).exp().ln_1p());
     }

@@ -10,11 +10,28 @@ use std::f32::consts::TAU;
 use rayon::prelude::*;
 
 use crate::random::{Draws, Key};
-use crate::{DataError, Dataset, DatasetName, Images, Split};
+use crate::{DataError, Dataset, DatasetEntry, Digest, Images, Limits, Split};
 
 const SIDE: usize = 28;
 /// Training, validation and test images of the whole set, as in MNIST.
-pub(crate) const WHOLE: [usize; 3] = [50_000, 10_000, 10_000];
+const WHOLE: [usize; 3] = [50_000, 10_000, 10_000];
+
+/// SHA-256 of the first 1000 training images with seed 0.
+const FIRST_1000: &str = "e95401f483213c5ab0913f8ab390a3a3a507c0b9e68ad9fbcddb97c14da019e1";
+
+pub(super) fn entry() -> DatasetEntry {
+    let first = |all: usize, limit: Option<usize>| limit.map_or(all, |limit| limit.min(all));
+    let make = move |limits: Limits| {
+        let [train, valid, test] = WHOLE;
+        glyphs(0, [first(train, limits.train), first(valid, limits.eval), first(test, limits.eval)])
+    };
+    DatasetEntry::custom("glyphs", "70,000 generated pen drawings of ten figures, 28x28 grey", move |_, limits| {
+        make(limits)
+    })
+    .with_check("first 1000 generated images", Digest::Sha256(FIRST_1000.into()), || {
+        Ok(glyphs(0, [1000, 0, 0])?.train.pixels().to_vec())
+    })
+}
 
 /// Names of the figures; a label is an index into this list.
 pub const GLYPH_CLASSES: [&str; 10] =
@@ -22,9 +39,9 @@ pub const GLYPH_CLASSES: [&str; 10] =
 
 /// Generates the data set `glyphs`: 28x28 grey images of ten figures.
 ///
-/// The whole set has 50,000 training, 10,000 validation and 10,000 test images; `counts` says how many of each are made,
-/// always the first ones. Every ten consecutive images of a split (starting at a multiple of ten) show each figure once,
-/// in random order.
+/// The whole set has 50,000 training, 10,000 validation and 10,000 test images; `counts` says how many of each are
+/// made, always the first ones. Every ten consecutive images of a split (starting at a multiple of ten) show each
+/// figure once, in random order.
 ///
 /// # Errors
 /// [`DataError::Argument`] for more images than the whole set has.
@@ -44,14 +61,9 @@ pub fn glyphs(seed: u64, counts: [usize; 3]) -> Result<Dataset, DataError> {
     }
     let figures = figures();
     let generate = |split, count| generate(&figures, seed, split, count);
-    Ok(Dataset {
-        name: DatasetName::Glyphs,
-        origin: format!("generated, seed {seed}"),
-        classes: GLYPH_CLASSES.map(String::from).to_vec(),
-        train: generate(Split::Train, counts[0])?,
-        valid: generate(Split::Valid, counts[1])?,
-        test: generate(Split::Test, counts[2])?,
-    })
+    let splits =
+        [generate(Split::Train, counts[0])?, generate(Split::Valid, counts[1])?, generate(Split::Test, counts[2])?];
+    Dataset::new("glyphs", format!("generated, seed {seed}"), GLYPH_CLASSES.map(String::from).to_vec(), splits)
 }
 
 fn generate(figures: &[Figure], seed: u64, split: Split, count: usize) -> Result<Images, DataError> {

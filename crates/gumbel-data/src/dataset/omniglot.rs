@@ -1,16 +1,18 @@
-//! Omniglot as 28x28 grey images, from either of two sources.
+//! Omniglot: handwritten characters of 50 alphabets, as 28x28 grey images, in either of two forms.
+//!
+//! Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction", 2015.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::error::At;
+use crate::error::{At, printable};
 use crate::files::read_limited;
 use crate::mat::{Matrix, parse_mat};
 use crate::random::Key;
-use crate::{DataError, Dataset, DatasetName, Images};
+use crate::{DataError, Dataset, DatasetEntry, Digest, FileSpec, Form, Images};
 
 const SIDE: usize = 28;
 const DIM: usize = SIDE * SIDE;
@@ -26,10 +28,36 @@ const MAX_DRAWING: u64 = 1 << 16;
 const MAX_FILE: u64 = 1 << 28;
 const MAX_ENTRIES: usize = 100_000;
 
-/// Burda et al.'s split, in the format of MATLAB 5.
-pub(crate) const CHARDATA: &str = "chardata.mat";
+/// Burda et al.'s split, in the format of MATLAB 5. No digest of it is published.
+const CHARDATA: &str = "chardata.mat";
 /// The original archives.
-pub(crate) const ZIPS: [&str; 2] = ["images_background.zip", "images_evaluation.zip"];
+const ZIPS: [&str; 2] = ["images_background.zip", "images_evaluation.zip"];
+const MIRRORS: [&str; 2] = [
+    "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
+    "https://github.com/brendenlake/omniglot/raw/master/python/",
+];
+/// (MD5 of the original archive, SHA-256 of a rebuilt archive with the same images)
+const DIGESTS: [(&str, &str); 2] = [
+    ("68d2efa1b9178cc56df9314c21c6e718", "661554b0641a713ba65b2ec661ef0accf8ff7f08e449035e33e5fcddf440bbfe"),
+    ("6b91aef0f799c5bb55b94e3f2daec811", "6b4aef2b7aedfed06371dae64252339d829ef614444b41bbd9622e7317bb7d75"),
+];
+/// Training and test images in `chardata.mat`.
+const COUNTS: [usize; 2] = [24_345, 8_070];
+
+pub(super) fn entry() -> DatasetEntry {
+    let archive = |((md5, sha256), name): ((&str, &str), &str)| FileSpec {
+        name: name.into(),
+        digests: vec![Digest::Md5(md5.into()), Digest::Sha256(sha256.into())],
+        max_bytes: 64 << 20,
+        urls: MIRRORS.iter().map(|base| format!("{base}{name}")).collect(),
+        raw: None,
+    };
+    let archives = DIGESTS.into_iter().zip(ZIPS).map(archive).collect();
+    let chardata = Form::new("chardata", vec![FileSpec::provided(CHARDATA)], |paths| read_chardata(&paths[0]));
+    let zips = Form::new("zips", archives, |paths| read_zips([paths[0].clone(), paths[1].clone()], ORIGINAL));
+    let help = "32,000 handwritten characters of 50 alphabets, 28x28 grey";
+    DatasetEntry::of_files("omniglot", help, vec![chardata, zips])
+}
 
 /// The shape of the data set as drawn, so that tests can use small ones.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +87,7 @@ const ORIGINAL: Layout = Layout { characters: [964, 659], drawers: 20, train_dra
 /// [`DataError::Io`] if an archive cannot be read; [`DataError::Format`], naming the entry, for damaged archives or
 /// images, wrong image sizes, unexpected entries, or wrong counts.
 pub fn read_omniglot_zips(folder: &Path) -> Result<Dataset, DataError> {
-    read_zips(folder, ORIGINAL)
+    read_zips(ZIPS.map(|name| folder.join(name)), ORIGINAL)
 }
 
 /// Reads Burda et al.'s `chardata.mat` (from the code of importance weighted autoencoders) in `folder`.
@@ -73,9 +101,11 @@ pub fn read_omniglot_zips(folder: &Path) -> Result<Dataset, DataError> {
 /// [`DataError::Io`] if the file cannot be read; [`DataError::Format`] if it is damaged or a variable is missing or
 /// has the wrong shape or values.
 pub fn read_omniglot_chardata(folder: &Path) -> Result<Dataset, DataError> {
-    let path = folder.join(CHARDATA);
-    let bytes = read_limited(&path, MAX_FILE)?;
-    chardata(&bytes, &path, [24_345, 8_070], VALID)
+    read_chardata(&folder.join(CHARDATA))
+}
+
+fn read_chardata(path: &Path) -> Result<Dataset, DataError> {
+    chardata(&read_limited(path, MAX_FILE)?, path, COUNTS, VALID)
 }
 
 /// The split into (validation, training) images and the order of the test images.
@@ -91,16 +121,15 @@ fn arrange(pool: &Images, test: &Images, valid: usize) -> [Images; 3] {
 
 /// One drawing in an archive.
 #[derive(Debug)]
-struct Entry {
+struct Drawing {
     index: usize,
     file: String,
 }
 
 /// Alphabet, then character: its drawings.
-type Characters = BTreeMap<(String, String), Vec<Entry>>;
+type Characters = BTreeMap<(String, String), Vec<Drawing>>;
 
-fn read_zips(folder: &Path, layout: Layout) -> Result<Dataset, DataError> {
-    let [background, evaluation] = [0, 1].map(|i| folder.join(ZIPS[i]));
+fn read_zips([background, evaluation]: [PathBuf; 2], layout: Layout) -> Result<Dataset, DataError> {
     let (first, second) = rayon::join(
         || read_zip(&background, layout.characters[0], layout.drawers),
         || read_zip(&evaluation, layout.characters[1], layout.drawers),
@@ -130,8 +159,7 @@ fn read_zips(folder: &Path, layout: Layout) -> Result<Dataset, DataError> {
     }
     let pool = Images::new(SIDE, SIDE, pool.0, Some(pool.1))?;
     let test = Images::new(SIDE, SIDE, test.0, Some(test.1))?;
-    let [train, valid, test] = arrange(&pool, &test, layout.valid);
-    Ok(Dataset { name: DatasetName::Omniglot, origin: ZIPS.join(" + "), classes, train, valid, test })
+    Dataset::new("omniglot", ZIPS.join(" + "), classes, arrange(&pool, &test, layout.valid))
 }
 
 /// All drawings of an archive at 28x28, those of a character ordered by file name.
@@ -183,11 +211,15 @@ fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'
         let [_root, alphabet, character, file] = parts[..] else {
             return Err(at.bad(format!("entry {name}"), "ROOT/ALPHABET/CHARACTER/DRAWING.png", name));
         };
+        // They become names of classes, which many programs print and draw.
+        if printable(alphabet) != alphabet {
+            return Err(at.bad(format!("entry {name}"), "a printable name of an alphabet", alphabet));
+        }
         if !file.ends_with(".png") {
             return Err(at.bad(format!("entry {name}"), "a .png file", file));
         }
         let drawings = characters.entry((alphabet.to_string(), character.to_string())).or_default();
-        drawings.push(Entry { index, file: name.to_string() });
+        drawings.push(Drawing { index, file: name.to_string() });
     }
     for drawings in characters.values_mut() {
         drawings.sort_by(|a, b| a.file.cmp(&b.file));
@@ -197,7 +229,7 @@ fn index_entries<R: Read + std::io::Seek>(archive: &zip::ZipArchive<R>, at: At<'
 
 fn read_entry<R: Read + std::io::Seek>(
     archive: &mut zip::ZipArchive<R>,
-    entry: &Entry,
+    entry: &Drawing,
     at: At<'_>,
 ) -> Result<[u8; DIM], DataError> {
     let mut file =
@@ -261,19 +293,22 @@ fn chardata(bytes: &[u8], path: &Path, counts: [usize; 2], valid: usize) -> Resu
             .into_iter()
             .map(|matrix| (matrix.name.clone(), matrix))
             .collect();
-    let mut images = |data: &str, target: &str, count: usize| -> Result<Images, DataError> {
-        let matrix = variables.remove(data).ok_or_else(|| {
-            at.bad(format!("variable {data}"), format!("a matrix [{DIM}, {count}]"), "no such variable")
+    let mut take = |name: &str, count: usize| {
+        let matrix = variables.remove(name).ok_or_else(|| {
+            at.bad(format!("variable {name}"), format!("a matrix [{DIM}, {count}]"), "no such variable")
         })?;
-        let labels = variables.remove(target).map(|matrix| alphabets(&matrix, count, at)).transpose()?;
-        Images::new(SIDE, SIDE, upright(&matrix, count, at)?, labels)
+        check_shape(&matrix, DIM, count, at).map(|()| matrix)
     };
-    let pool = images("data", "target", counts[0])?;
-    let test = images("testdata", "testtarget", counts[1])?;
-    let [train, valid, test] = arrange(&pool, &test, valid);
+    let matrices = [take("data", counts[0])?, take("testdata", counts[1])?];
+    let scale = scale_of(&matrices, at)?;
+    let mut images = |matrix: &Matrix, target: &str| {
+        let labels = variables.remove(target).map(|labels| alphabets(&labels, matrix.columns, at)).transpose()?;
+        Images::new(SIDE, SIDE, upright(matrix, scale, at)?, labels)
+    };
+    let (pool, test) = (images(&matrices[0], "target")?, images(&matrices[1], "testtarget")?);
     // The file has no names.
     let classes = (1..=ALPHABETS).map(|i| format!("alphabet {i}")).collect();
-    Ok(Dataset { name: DatasetName::Omniglot, origin: CHARDATA.into(), classes, train, valid, test })
+    Dataset::new("omniglot", CHARDATA, classes, arrange(&pool, &test, valid))
 }
 
 fn check_shape(matrix: &Matrix, rows: usize, columns: usize, at: At<'_>) -> Result<(), DataError> {
@@ -284,23 +319,54 @@ fn check_shape(matrix: &Matrix, rows: usize, columns: usize, at: At<'_>) -> Resu
     Err(at.bad(format!("variable {}", matrix.name), format!("a matrix [{rows}, {columns}]"), found))
 }
 
-/// Columns in column-major order to row-major images of bytes.
-fn upright(matrix: &Matrix, count: usize, at: At<'_>) -> Result<Vec<u8>, DataError> {
-    check_shape(matrix, DIM, count, at)?;
-    let mut largest = 0.0;
-    for (i, value) in matrix.values().enumerate() {
-        if !(0.0..=255.0).contains(&value) {
-            let place = format!("variable {}, row {}, column {}", matrix.name, i % DIM, i / DIM);
-            return Err(at.bad(place, "a grey level from 0 to 1 or from 0 to 255", value));
+/// What the levels of all matrices are multiplied with to be bytes: 255 if they go from 0 to 1, 1 if they go to 255.
+///
+/// Decided once for all, by all of their levels, so that one of them can neither turn a whole variable black nor set
+/// one variable apart from another.
+fn scale_of(matrices: &[Matrix], at: At<'_>) -> Result<f64, DataError> {
+    let (mut ink, mut above, mut first_above) = (0usize, 0usize, None);
+    for matrix in matrices {
+        for (i, value) in matrix.values().enumerate() {
+            if byte(value, 1.0).is_none() {
+                return Err(at.bad(position(matrix, i), "a grey level from 0 to 1 or from 0 to 255", value));
+            }
+            ink += usize::from(value > 0.0);
+            // Beyond 1 by more than what rounding explains.
+            if byte(value, 255.0).is_none() {
+                above += 1;
+                first_above = first_above.or(Some((matrix, i, value)));
+            }
         }
-        largest = f64::max(largest, value);
     }
-    let scale = if largest <= 1.0 { 255.0 } else { 1.0 };
-    let mut pixels = vec![0; DIM * count];
+    match first_above {
+        None => Ok(255.0),
+        // Of the inked pixels of images with levels to 255, hardly any has a level of at most 1; of images with levels
+        // to 1, all have.
+        Some(_) if 2 * above >= ink => Ok(1.0),
+        Some((matrix, i, value)) => {
+            Err(at.bad(position(matrix, i), "a grey level from 0 to 1, as most others in the file", value))
+        }
+    }
+}
+
+/// A level as a byte, if it is in range; what rounds to the greatest byte is not too large.
+fn byte(value: f64, scale: f64) -> Option<u8> {
+    let level = (value * scale).round();
+    (value >= 0.0 && level <= 255.0).then_some(level as u8)
+}
+
+fn position(matrix: &Matrix, index: usize) -> String {
+    format!("variable {}, row {}, column {}", matrix.name, index % DIM, index / DIM)
+}
+
+/// Columns in column-major order to row-major images of bytes.
+fn upright(matrix: &Matrix, scale: f64, at: At<'_>) -> Result<Vec<u8>, DataError> {
+    let mut pixels = vec![0; DIM * matrix.columns];
     for (i, value) in matrix.values().enumerate() {
-        let (image, position) = (i / DIM, i % DIM);
-        let (column, row) = (position / SIDE, position % SIDE);
-        pixels[image * DIM + row * SIDE + column] = (value * scale).round() as u8;
+        let (image, place) = (i / DIM, i % DIM);
+        let (column, row) = (place / SIDE, place % SIDE);
+        pixels[image * DIM + row * SIDE + column] = byte(value, scale)
+            .ok_or_else(|| at.bad(position(matrix, i), "a grey level from 0 to 1 or from 0 to 255", value))?;
     }
     Ok(pixels)
 }
@@ -378,7 +444,7 @@ mod tests {
         edit(&mut first);
         write_zip(&folder.path().join(ZIPS[0]), &first);
         write_zip(&folder.path().join(ZIPS[1]), &character("Gamma", "character01", 30));
-        read_zips(folder.path(), TINY)
+        read_zips(ZIPS.map(|name| folder.path().join(name)), TINY)
     }
 
     fn message(edit: impl Fn(&mut Vec<(String, Vec<u8>)>)) -> String {
@@ -416,6 +482,33 @@ mod tests {
         let clash = |e: &mut Vec<(String, Vec<u8>)>| e.iter_mut().for_each(|(n, _)| *n = n.replace("Beta", "Gamma"));
         assert!(message(clash).contains("Gamma/character01"));
         assert!(read(|e| e.push(("__MACOSX/x".into(), vec![]))).is_ok());
+    }
+
+    /// Issue 11, 10: escape bytes of names neither reach a message nor, as names of classes, anybody else.
+    #[test]
+    fn escape_bytes_of_entries_go_nowhere() {
+        let evil = "B\u{1b}]0;gone\u{7}eta";
+        let rename = |e: &mut Vec<(String, Vec<u8>)>| e.iter_mut().for_each(|(n, _)| *n = n.replace("Beta", evil));
+        let spoil = |n: usize| {
+            move |e: &mut Vec<(String, Vec<u8>)>| {
+                e[n].1.truncate(60);
+                e[n].0 = e[n].0.replace("character01", "character\u{1b}[31m");
+                for i in 0..3 {
+                    e[i].0 = e[n].0.replace(".png", &format!("{i}.png"));
+                }
+            }
+        };
+        let errors = [
+            read(rename).expect_err("a class that moves the cursor"),
+            read(spoil(1)).unwrap_err(),
+            read(|e| e[0].0 = format!("root/{evil}.png")).unwrap_err(),
+            read(|e| e[0].0 = format!("root/Beta/character01/{evil}")).unwrap_err(),
+            read(|e| drop(e.splice(..3, [(format!("root/Beta/{evil}/1.png"), rows(1))]))).unwrap_err(),
+        ];
+        for error in errors {
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control) && message.contains("\\u{1b}"), "{message:?}");
+        }
     }
 
     #[test]
@@ -499,6 +592,51 @@ mod tests {
             assert_eq!(labels, [0, 1, 2, 3, 4, 5, 6]);
         }
         assert_eq!(tiny_chardata(1.0, |e| drop(e.drain(2..))).unwrap().train.labels(), None);
+    }
+
+    /// Issue 11, 8: one level beyond 1 by a rounding decided for the whole variable, and each variable for itself.
+    #[test]
+    fn one_level_does_not_choose_the_scale() {
+        let whole = tiny_chardata(1.0, |_| {}).unwrap();
+        // Test images as they are, but for the level of one pixel.
+        let with = |level: f64, scale: f64| {
+            tiny_chardata(scale, |elements| {
+                let mut values = vec![0.0; 2 * DIM];
+                for i in 0..2 {
+                    values[i * DIM + SIDE] = (5 + i) as f64 / 10.0 * scale;
+                    values[i * DIM + DIM - 1] = scale;
+                }
+                values[DIM - 1] = level;
+                elements[1] = make::doubles("testdata", 784, 2, &values);
+            })
+        };
+        assert_eq!(with(1.0000001, 1.0).unwrap(), whole);
+        assert_eq!(with(f64::from(1.0f32 + f32::EPSILON), 1.0).unwrap(), whole);
+        assert_eq!(with(255.00001, 255.0).unwrap(), whole);
+        // What no rounding explains is an error, and says where.
+        for level in [1.1, 2.0, 200.0] {
+            let message = with(level, 1.0).unwrap_err().to_string();
+            assert!(message.contains("variable testdata, row 783, column 0"), "{message}");
+            assert!(message.contains("from 0 to 1") && message.ends_with(&format!("found {level}")), "{message}");
+        }
+    }
+
+    /// Issue 11, 8: dark test images among levels to 255 are dark, not stretched to white.
+    #[test]
+    fn variables_share_their_scale() {
+        let dark = |elements: &mut Vec<Vec<u8>>| {
+            elements[1] = make::doubles("testdata", 784, 2, &[vec![1.0; DIM], vec![0.0; DIM]].concat());
+        };
+        // Enough ink beyond 1 in the training images to tell.
+        let bright = |elements: &mut Vec<Vec<u8>>| {
+            dark(elements);
+            elements[0] = make::doubles("data", 784, 5, &[200.0; 5 * DIM]);
+        };
+        let data = tiny_chardata(255.0, bright).unwrap();
+        assert!(data.train.pixels().iter().all(|p| *p == 200));
+        assert!(data.test.pixels().iter().all(|p| *p <= 1) && data.test.pixels().contains(&1));
+        // The same levels among levels to 1 are white.
+        assert!(tiny_chardata(1.0, dark).unwrap().test.pixels().contains(&255));
     }
 
     #[test]

@@ -1,0 +1,788 @@
+//! The configuration of a run: values of all settings that apply to it, checked before anything is done.
+//!
+//! The [keys of a run](KEYS) choose an estimator, a model, a data set, a latent variable and a likelihood; each of these
+//! brings settings of its own. A key of one that was not chosen is an error that names who has it. In TOML files and as
+//! flags the keys are the same.
+
+use crate::keys::FREE;
+use crate::{Error, KlSchedule, Registry, Result};
+use gumbel::engine::{Engine, ModelEntry, ModelOptions, Shape};
+use gumbel::estimator::{Estimator, EstimatorEntry, Moment};
+use gumbel::likelihood::{Likelihood, LikelihoodEntry};
+use gumbel::registry::{Entry, Kind, Setting, Settings, Value, did_you_mean, one_of};
+use gumbel::structure::Latent;
+use gumbel_data::{Binarization, Dataset, DatasetEntry, Limits, Progress, Source};
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::folder::{Digest, fitting_name};
+pub use crate::keys::KEYS;
+
+/// Keys and values as someone wrote them, such as flags.
+pub type Given = BTreeMap<String, String>;
+
+/// A configuration that has been checked; see the [module](self).
+#[derive(Debug, Clone)]
+pub struct Config {
+    registry: Registry,
+    /// Every key that applies, in order.
+    keys: Vec<Setting>,
+    settings: Settings,
+    latent: Latent,
+    kl: KlSchedule,
+    binarization: Binarization,
+    data_dir: Option<PathBuf>,
+}
+
+/// Equal settings.
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+}
+
+/// A value of a TOML file: what it is, and its text.
+#[derive(Debug, Clone, PartialEq)]
+enum Written {
+    Switch(String),
+    Number(String),
+    Text(String),
+}
+
+impl Written {
+    fn text(&self) -> &str {
+        match self {
+            Written::Switch(text) | Written::Number(text) | Written::Text(text) => text,
+        }
+    }
+
+    /// Whether a value of this form may stand for one of that kind.
+    fn fits(&self, kind: &Kind) -> bool {
+        match (kind, self) {
+            (Kind::Switch, form) => matches!(form, Written::Switch(_)),
+            (Kind::Whole(..) | Kind::Real(..), form) => matches!(form, Written::Number(_)),
+            _ => true,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, a text, true, false, or a list of them")
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<Written, E> {
+                Ok(Written::Switch(v.to_string()))
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Written, E> {
+                Ok(Written::Number(v.to_string()))
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<Written, E> {
+                Ok(Written::Number(v.to_string()))
+            }
+            fn visit_i128<E>(self, v: i128) -> Result<Written, E> {
+                Ok(Written::Number(v.to_string()))
+            }
+            fn visit_u128<E>(self, v: u128) -> Result<Written, E> {
+                Ok(Written::Number(v.to_string()))
+            }
+            fn visit_f64<E>(self, v: f64) -> Result<Written, E> {
+                Ok(Written::Number(format!("{v:?}")))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Written, E> {
+                Ok(Written::Text(v.to_string()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
+                let mut parts: Vec<String> = vec![];
+                while let Some(part) = list.next_element::<Written>()? {
+                    parts.push(part.text().to_string());
+                }
+                Ok(Written::Text(parts.join(",")))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<Written, A::Error> {
+                Err(de::Error::custom("expected a value, found a table"))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A TOML file of keys: values with their lines.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigFile {
+    path: PathBuf,
+    values: Vec<(String, Written, usize)>,
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::ConfigFile`] with the line of what is no TOML.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        type Table = BTreeMap<String, toml::Spanned<Written>>;
+        let table: Table = toml::from_str(&text).map_err(|e| {
+            let place = e.span().map(|s| format!("line {}: ", line(s.start))).unwrap_or_default();
+            Error::ConfigFile { path: path.to_path_buf(), detail: format!("{place}{}", e.message().replace('\n', " ")) }
+        })?;
+        let values = table.into_iter().map(|(key, v)| (key, line(v.span().start), v.into_inner()));
+        let mut values: Vec<_> = values.map(|(key, line, value)| (key, value, line)).collect();
+        values.sort_by_key(|(_, _, line)| *line); // the first error is that of the first line
+        Ok(ConfigFile { path: path.to_path_buf(), values })
+    }
+
+    fn error(&self, line: usize, detail: impl fmt::Display) -> Error {
+        Error::ConfigFile { path: self.path.clone(), detail: format!("line {line}: {detail}") }
+    }
+
+    /// Keys and texts, each known and in its range, and none of somebody who was not chosen.
+    fn given(&self, registry: &Registry) -> Result<Given> {
+        let mut all = Given::new();
+        for (key, value, line) in &self.values {
+            let known = every_key(registry);
+            if !known.contains(&key.as_str()) {
+                return Err(self.error(*line, format!("unknown key {key:?}{}", did_you_mean(key, &known))));
+            }
+            all.insert(key.clone(), value.text().to_string());
+        }
+        let line_of = |key: &str| self.values.iter().find(|(k, ..)| k == key).map_or(1, |(.., line)| *line);
+        let keys = applicable(registry, &all).map_err(|e| self.error(line_of(name_of(&e)), e))?;
+        for (key, value, line) in &self.values {
+            let at = |e: Error| self.error(*line, e);
+            let setting = owned(registry, &keys, &all, key).map_err(at)?;
+            if !value.fits(&setting.kind) {
+                return Err(at(Error::setting(key, format!("{:?}", value.text()), setting.range())));
+            }
+            setting.parse(value.text()).map_err(|e| at(e.into()))?;
+        }
+        Ok(all)
+    }
+}
+
+/// The key that an error is about.
+fn name_of(error: &Error) -> &str {
+    match error {
+        Error::Setting { name, .. } => name,
+        _ => "",
+    }
+}
+
+/// All keys that any choice brings.
+fn every_key(registry: &Registry) -> Vec<&str> {
+    let mut all: Vec<&str> = KEYS.iter().map(|s| s.name).collect();
+    for name in registry.owners().into_iter().flat_map(|(.., settings)| settings).map(|s| s.name) {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
+}
+
+/// The entry that a key chooses: given, or by default.
+fn chosen<'a>(given: &'a Given, key: &str) -> &'a str {
+    let default = KEYS.iter().find(|s| s.name == key).map_or("", |s| s.default);
+    given.get(key).map_or(default, String::as_str)
+}
+
+/// The settings that apply to what is chosen: those of the run, then those of its parts.
+fn applicable(registry: &Registry, given: &Given) -> Result<Vec<Setting>> {
+    let latent = chosen(given, "latent");
+    let parts = [
+        registry.estimators.get(chosen(given, "estimator"))?.settings_of(),
+        registry.models.get(chosen(given, "model"))?.settings_of(),
+        registry.datasets.get(chosen(given, "dataset"))?.settings_of(),
+        registry.latents.get(latent.split_once(':').map_or(latent, |(name, _)| name))?.settings_of(),
+        registry.likelihoods.get(chosen(given, "likelihood"))?.settings_of(),
+    ];
+    let mut all = KEYS.to_vec();
+    for setting in parts.concat() {
+        if all.iter().all(|s| s.name != setting.name) {
+            all.push(setting);
+        }
+    }
+    Ok(all)
+}
+
+/// [`Entry::settings`], of which [`EstimatorEntry`] has another of the same name.
+trait SettingsOf {
+    fn settings_of(&self) -> Vec<Setting>;
+}
+
+impl<E: Entry> SettingsOf for E {
+    fn settings_of(&self) -> Vec<Setting> {
+        Entry::settings(self).to_vec()
+    }
+}
+
+/// The setting of a key among those that apply.
+fn owned(registry: &Registry, keys: &[Setting], given: &Given, key: &str) -> Result<Setting> {
+    if let Some(setting) = keys.iter().find(|s| s.name == key) {
+        return Ok(*setting);
+    }
+    let value = given.get(key).map_or("", String::as_str);
+    let owners: Vec<_> =
+        registry.owners().into_iter().filter(|(.., settings)| settings.iter().any(|s| s.name == key)).collect();
+    let Some((kind, ..)) = owners.first().copied() else {
+        return Err(Error::setting(key, value, format!("a known key, {}", one_of(key, &every_key(registry)))));
+    };
+    let names: Vec<&str> = owners.iter().filter(|(k, ..)| *k == kind).map(|(_, name, _)| *name).collect();
+    let found = chosen(given, kind);
+    Err(Error::setting(key, value, format!("{kind} = {}, found {kind} = {found}", names.join(" or "))))
+}
+
+impl Config {
+    /// The configuration of some keys, with defaults for all others.
+    ///
+    /// ```
+    /// use gumbel_run::{Config, Registry};
+    /// let registry = Registry::standard();
+    /// let config = Config::new(&registry, &[("latent", "binary:15"), ("rao-blackwell", "true")])?;
+    /// assert_eq!(config.whole("epochs"), 20);
+    /// let error = Config::new(&registry, &[("estimator", "exact"), ("rao-blackwell", "true")]).unwrap_err();
+    /// assert_eq!(error.to_string(), "rao-blackwell = true: expected estimator = direct, found estimator = exact");
+    /// # Ok::<(), gumbel_run::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Setting`]: unknown keys, values out of range, settings that contradict each other, sizes that no memory
+    /// holds.
+    pub fn new(registry: &Registry, given: &[(&str, &str)]) -> Result<Self> {
+        let given = given.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
+        Config::resolve(registry, None, &given)
+    }
+
+    /// The configuration of a file.
+    ///
+    /// # Errors
+    /// As [`resolve`](Config::resolve).
+    pub fn read(registry: &Registry, path: &Path) -> Result<Self> {
+        Config::resolve(registry, Some(&ConfigFile::read(path)?), &Given::new())
+    }
+
+    /// The configuration of a file with other values over it, such as flags. Keys of the file that belong to what the other
+    /// values have replaced (settings of an estimator, where another is named) go with it.
+    ///
+    /// # Errors
+    /// As [`new`](Config::new); those of the file are [`Error::ConfigFile`] with its name and the line.
+    pub fn resolve(registry: &Registry, file: Option<&ConfigFile>, flags: &Given) -> Result<Self> {
+        let below = file.map_or(Ok(Given::new()), |f| f.given(registry))?;
+        let mut all = below.clone();
+        all.extend(flags.clone());
+        let keys = applicable(registry, &all)?;
+        let mut settings = Settings::defaults(&keys);
+        for key in all.keys() {
+            let setting = match owned(registry, &keys, &all, key) {
+                Ok(setting) => setting,
+                Err(e) if flags.contains_key(key) => return Err(e),
+                Err(_) => continue,
+            };
+            settings.set(key, setting.parse(&all[key])?);
+        }
+        let latent = registry.latents.parse(settings.text("latent"))?;
+        settings.set("latent", Value::Text(latent.text.clone()));
+        let kl = settings.text("kl").parse()?;
+        let binarization: Binarization = settings.text("binarization").parse()?;
+        let binarization = binarization.with_seed(settings.whole("seed"));
+        let registry = registry.clone();
+        let config = Config { registry, keys, settings, latent, kl, binarization, data_dir: None };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same with another value.
+    ///
+    /// # Errors
+    /// As [`new`](Config::new).
+    pub fn with(&self, key: &str, text: &str) -> Result<Self> {
+        let mut all: Given = self.settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        all.insert(key.into(), text.into());
+        let data_dir = self.data_dir.clone();
+        Ok(Config { data_dir, ..Config::resolve(&self.registry, None, &all)? })
+    }
+
+    /// Refuses what is wrong in combination.
+    fn check(&self) -> Result<()> {
+        let structure = &self.latent.structure;
+        if self.likelihood().needs_binary() && !self.binarization.is_binary() {
+            let expected = format!("one that makes images binary, which {} reads", self.text("likelihood"));
+            return Err(Error::setting("binarization", self.text("binarization"), expected));
+        }
+        let mut estimator = self.estimator()?;
+        if !structure.has_sums() && self.kl != KlSchedule::Off && !estimator.takes_kl(structure) {
+            let expected = format!(
+                "off: the KL of {} has no gradient, and {} does not take it into its own objective with these settings",
+                self.latent.text,
+                self.text("estimator")
+            );
+            return Err(Error::setting("kl", self.kl, expected));
+        }
+        if self.kl == KlSchedule::On {
+            estimator.begin(&Moment { step: 0, kl_weight: 1.0 })?;
+        }
+        let shape = Shape::grey(1, 1);
+        Ok(self.model_entry().check(&self.model_options(&*estimator, shape))?)
+    }
+
+    /// Refuses an estimator that cannot have the values of some step to come, as far as the weight of the KL grows.
+    ///
+    /// # Errors
+    /// What [`Estimator::begin`] refuses.
+    pub(crate) fn check_schedules(&self, estimator: &mut dyn Estimator, steps_per_epoch: u64) -> Result<()> {
+        let KlSchedule::Warmup(epochs) = self.kl else { return Ok(()) };
+        let total = steps_per_epoch.saturating_mul(self.whole("epochs").min(epochs as u64 + 1));
+        // Every step, or where these are very many a tenth of a thousandth of them.
+        for step in (0..total).step_by((total / 100_000).max(1) as usize) {
+            estimator.begin(&Moment { step, kl_weight: self.kl.weight(step, steps_per_epoch) })?;
+        }
+        Ok(estimator.begin(&Moment { step: 0, kl_weight: self.kl.weight(0, steps_per_epoch) })?)
+    }
+
+    /// Where the names of this configuration were looked up.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Every setting that applies, in order.
+    pub fn keys(&self) -> &[Setting] {
+        &self.keys
+    }
+
+    /// All values.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A whole number. Panics where no such key applies: an error of the program.
+    pub fn whole(&self, key: &str) -> u64 {
+        self.settings.whole(key)
+    }
+
+    /// A whole number that counts something in memory.
+    pub(crate) fn count(&self, key: &str) -> usize {
+        usize::try_from(self.whole(key)).unwrap_or(usize::MAX)
+    }
+
+    /// A number; panics as [`whole`](Config::whole).
+    pub fn real(&self, key: &str) -> f64 {
+        self.settings.real(key)
+    }
+
+    /// A name or a text; panics as [`whole`](Config::whole).
+    pub fn text(&self, key: &str) -> &str {
+        self.settings.text(key)
+    }
+
+    /// The seed of everything random.
+    pub fn seed(&self) -> u64 {
+        self.whole("seed")
+    }
+
+    /// The latent variable.
+    pub fn latent(&self) -> &Latent {
+        &self.latent
+    }
+
+    /// When the KL term takes part in training.
+    pub fn kl(&self) -> KlSchedule {
+        self.kl
+    }
+
+    /// How grey images become binary, with the run's seed.
+    pub fn binarization(&self) -> Binarization {
+        self.binarization
+    }
+
+    /// The chosen estimator's entry.
+    pub fn estimator_entry(&self) -> &EstimatorEntry {
+        self.registry.estimators.get(self.text("estimator")).expect("the name has been looked up")
+    }
+
+    /// The chosen model's entry.
+    pub fn model_entry(&self) -> &ModelEntry {
+        self.registry.models.get(self.text("model")).expect("the name has been looked up")
+    }
+
+    /// The chosen data set's entry.
+    pub fn dataset_entry(&self) -> &DatasetEntry {
+        self.registry.datasets.get(self.text("dataset")).expect("the name has been looked up")
+    }
+
+    /// The chosen likelihood.
+    pub fn likelihood(&self) -> Arc<dyn Likelihood> {
+        let entry: Result<&LikelihoodEntry, _> = self.registry.likelihoods.get(self.text("likelihood"));
+        entry.expect("the name has been looked up").get()
+    }
+
+    /// Constructs the estimator.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where it cannot have its settings or the latent variable.
+    pub fn estimator(&self) -> Result<Box<dyn Estimator>> {
+        let structure = &self.latent.structure;
+        let name = self.text("estimator");
+        let built = self.estimator_entry().build(&self.settings, structure);
+        let built = built.and_then(|e| e.noise(structure).map(|_| e));
+        built.map_err(|e| match e {
+            gumbel::Error::TooManyStates { .. } => {
+                Error::setting("latent", &self.latent.text, format!("a latent that {name} can enumerate: {e}"))
+            }
+            gumbel::Error::Coupled { estimator } => {
+                let expected = format!("independent variables for {estimator}, such as categorical:NxK or binary:N");
+                Error::setting("latent", &self.latent.text, expected)
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Constructs the model with its initial parameters, in the engine that is asked for or the best that fits.
+    ///
+    /// # Errors
+    /// An engine that cannot have the model; those of its constructor.
+    pub fn engine(&self, estimator: &dyn Estimator, shape: Shape) -> Result<Box<dyn Engine>> {
+        let options = self.model_options(estimator, shape);
+        self.model_entry().check(&options)?;
+        Ok(self.model_entry().build(&options)?)
+    }
+
+    pub(crate) fn model_options<'a>(&'a self, estimator: &'a dyn Estimator, shape: Shape) -> ModelOptions<'a> {
+        ModelOptions {
+            settings: &self.settings,
+            shape,
+            binary: self.binarization.is_binary(),
+            structure: self.latent.structure.clone(),
+            likelihood: self.likelihood(),
+            estimator,
+            batch: self.count("batch-size"),
+            samples: self.count("samples"),
+            lr: self.real("lr"),
+            seed: self.seed(),
+            threads: rayon::current_num_threads(),
+            engine: self.text("engine"),
+            device: self.text("device"),
+        }
+    }
+
+    /// The values of all schedules of the registry at a training step; defaults for those that the estimator does not have.
+    pub fn scheduled(&self, step: u64) -> Result<Vec<(String, f64)>> {
+        let schedules = self.registry.schedules().into_iter().map(|schedule| {
+            let own = schedule.settings.iter().all(|s| self.settings.get(s.name).is_some());
+            let defaults = Settings::defaults(&schedule.settings);
+            let annealing = schedule.annealing(if own { &self.settings } else { &defaults })?;
+            Ok((schedule.name.to_string(), annealing.at(step) as f64))
+        });
+        schedules.collect()
+    }
+
+    /// Loads the images.
+    ///
+    /// # Errors
+    /// Those of the data set.
+    pub fn load(&self, source: &Source, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Dataset> {
+        let limit = |key| Some(self.count(key)).filter(|n| *n > 0);
+        let limits = Limits { train: limit("train-limit"), eval: limit("eval-limit") };
+        Ok(gumbel_data::load_first(self.dataset_entry(), source, limits, progress)?)
+    }
+
+    /// The folder in which the data lie, if it was named: a run remembers it.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
+    /// Names the folder in which the data lie.
+    pub fn set_data_dir(&mut self, folder: Option<PathBuf>) {
+        self.data_dir = folder;
+    }
+
+    /// All keys and values as TOML.
+    pub fn to_toml(&self) -> String {
+        self.keys.iter().map(|key| format!("{} = {}\n", key.name, self.toml_value(key.name))).collect()
+    }
+
+    fn toml_value(&self, key: &str) -> String {
+        match self.settings.get(key) {
+            Some(Value::Real(v)) => format!("{v:?}"),
+            Some(Value::Text(v)) => toml::Value::String(v.clone()).to_string(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        }
+    }
+
+    /// The digest of all settings that matter to what is computed.
+    pub fn digest(&self) -> Digest {
+        let keys = self.keys.iter().map(|s| s.name).filter(|name| !FREE.contains(name));
+        Digest::of(&keys.map(|key| format!("{key} = {}\n", self.toml_value(key))).collect::<String>())
+    }
+
+    /// The folder used when none is given: `runs/<dataset>-<latent>-<estimator>-s<seed>`.
+    pub fn default_folder(&self) -> PathBuf {
+        let latent = self.latent.text.replace(':', "").replace(',', "-");
+        let name = format!("{}-{latent}-{}-s{}", self.text("dataset"), self.text("estimator"), self.seed());
+        Path::new("runs").join(fitting_name(&name))
+    }
+
+    /// A name for each of some configurations: the settings in which they differ, such as `binary:15, seed 1`.
+    pub fn differences(configs: &[Config]) -> Vec<String> {
+        let mut keys: Vec<&str> = vec![];
+        for key in configs.iter().flat_map(|c| &c.keys).map(|s| s.name) {
+            if !keys.contains(&key) && configs.iter().any(|c| c.settings.get(key) != configs[0].settings.get(key)) {
+                keys.push(key);
+            }
+        }
+        let name = |config: &Config| {
+            let own = keys.iter().filter_map(|key| Some((*key, config.settings.get(key)?)));
+            let parts: Vec<String> = own
+                .map(|(key, value)| match value {
+                    // A name says what it is the name of.
+                    Value::Text(text) if ["dataset", "latent", "estimator"].contains(&key) => text.clone(),
+                    value => format!("{key} {value}"),
+                })
+                .collect();
+            if parts.is_empty() { config.latent.text.clone() } else { parts.join(", ") }
+        };
+        configs.iter().map(name).collect()
+    }
+
+    /// Refuses to resume a run with settings other than those it was started with; `path` is that of the run's file.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] with the first difference that matters.
+    pub fn check_resumable(&self, asked: &Config, path: &Path) -> Result<()> {
+        let matters = |keys: &[Setting]| -> Vec<&'static str> {
+            keys.iter().map(|s| s.name).filter(|name| !FREE.contains(name)).collect()
+        };
+        let shown = |config: &Config, key: &str| match config.settings.get(key) {
+            Some(_) => config.toml_value(key),
+            None => "nothing".into(),
+        };
+        for key in matters(&self.keys).into_iter().chain(matters(&asked.keys)) {
+            if self.settings.get(key) != asked.settings.get(key) {
+                let (old, new) = (shown(self, key), shown(asked, key));
+                return Err(Error::Changed { path: path.to_path_buf(), key: key.into(), old, new });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(given: &[(&str, &str)]) -> Result<Config> {
+        Config::new(&Registry::standard(), given)
+    }
+
+    fn read(text: &str) -> Result<Config> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&Registry::standard(), &path)
+    }
+
+    #[test]
+    fn the_resolved_configuration_reads_back() {
+        let seed = u64::MAX.to_string(); // TOML has no number of this size, yet it can be written and read
+        let config = config(&[("hidden", "400,200"), ("kl", "warmup:20"), ("lr", "1e-4"), ("seed", &seed)]).unwrap();
+        let again = read(&config.to_toml()).unwrap();
+        assert_eq!(again, config);
+        assert_eq!(again.to_toml(), config.to_toml());
+        for key in KEYS.iter().map(|s| s.name).chain(["epsilon", "two-sided", "hidden"]) {
+            assert!(config.to_toml().contains(&format!("{key} = ")), "{key}");
+        }
+        assert!(!config.to_toml().contains("temperature"));
+        // As files of before have it.
+        assert_eq!(read("hidden = [400, 200]\n").unwrap().text("hidden"), "400,200");
+        assert_eq!(read("hidden = 400\nlr = 1\n").unwrap().text("hidden"), "400");
+    }
+
+    #[test]
+    fn bad_files_are_reported_with_their_line() {
+        for (text, expected) in [
+            ("lr = 1e-3\nepochz = 3\n", "line 2: unknown key \"epochz\" (did you mean epochs?)"),
+            ("lr = [", "line 1"),
+            ("\nestimator = \"dirct\"", "line 2: estimator = \"dirct\": expected one of"),
+            ("estimator = \"dirct\"", "did you mean direct?"),
+            ("lr = \"fast\"", "line 1"),
+            ("lr = \"0.1\"", "line 1"),
+            ("epochs = 3.0", "line 1: epochs = "),
+            ("epochs = -3", "line 1: epochs = -3: expected a whole number from 1"),
+            ("two-sided = 1", "line 1: two-sided = \"1\": expected true or false"),
+            ("[lr]\nx = 1", "line 1"),
+            ("seed = 1\nestimator = \"exact\"\ntwo-sided = true", "line 3: two-sided = true: expected estimator = direct"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains("c.toml") && !message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_files_and_take_what_belongs_to_a_choice_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, "epsilon = 0.5\nlr = 0.01\nepochs = 7\n").unwrap();
+        let file = ConfigFile::read(&path).unwrap();
+        let over = |flags: &[(&str, &str)]| {
+            let flags = flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            Config::resolve(&Registry::standard(), Some(&file), &flags)
+        };
+        let found = over(&[("lr", "0.1")]).unwrap();
+        assert_eq!((found.real("lr"), found.real("epsilon"), found.whole("epochs")), (0.1, 0.5, 7));
+        let found = over(&[("estimator", "exact")]).unwrap();
+        assert!(found.settings().get("epsilon").is_none());
+        let error = over(&[("estimator", "exact"), ("epsilon", "2")]).unwrap_err();
+        assert_eq!(error.to_string(), "epsilon = 2: expected estimator = direct, found estimator = exact");
+        let error = config(&[("temperature", "1")]).unwrap_err().to_string();
+        assert!(error.contains("estimator = gumbel-softmax or straight-through"), "{error}");
+        assert!(config(&[("epochz", "1")]).unwrap_err().to_string().contains("did you mean epochs?"));
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        for good in [
+            &[][..],
+            &[("latent", "pairwise:40"), ("joint", "search"), ("kl", "off")],
+            &[("latent", "chain:30x4"), ("joint", "search")],
+            &[("latent", "subset:6,2"), ("joint", "exact"), ("noise", "full"), ("two-sided", "true")],
+            &[("latent", "pairwise:15"), ("estimator", "exact")],
+            &[("latent", "permutation:4"), ("estimator", "exact"), ("kl", "off")],
+            &[("latent", "permutation:4"), ("estimator", "marginal")],
+            &[("latent", "permutation:12")],
+            &[("latent", "pairwise:40")],
+            &[("latent", "supermodular:40")],
+            &[("latent", "supermodular:40"), ("epsilon", "3"), ("kl", "off")],
+            &[("latent", "supermodular:20"), ("epsilon", "3")],
+        ] {
+            config(good).unwrap();
+        }
+        let bad: &[&[(&str, &str)]] = &[
+            &[("lr", "NaN")],
+            &[("lr", "0")],
+            &[("batch-size", "0")],
+            &[("epochs", "0")],
+            &[("samples", "0")],
+            &[("hidden", "0")],
+            &[("hidden", "3,x")],
+            &[("hidden", "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1")],
+            &[("epsilon", "-1")],
+            &[("estimator", "gumbel-softmax"), ("temperature", "inf")],
+            &[("epsilon-every", "0")],
+            &[("eval-every", "0")],
+            &[("eval-samples", "100001")],
+            &[("kl", "perhaps")],
+            &[("engine", "warp")],
+            &[("likelihood", "gauss")],
+            &[("model", "conv")],
+            &[("estimator", "exact"), ("latent", "binary:40")],
+            &[("estimator", "exact"), ("two-sided", "true")],
+            &[("estimator", "exact"), ("joint", "exact")],
+            &[("estimator", "gumbel-softmax"), ("latent", "pairwise:3")],
+            &[("estimator", "local-expectation"), ("latent", "subset:4,2")],
+            &[("rao-blackwell", "true"), ("latent", "chain:3x3")],
+            &[("noise", "full"), ("latent", "pairwise:3")],
+            &[("noise", "full"), ("joint", "exact"), ("latent", "pairwise:30")],
+            &[("joint", "exact"), ("latent", "chain:30x4")],
+            &[("joint", "search"), ("two-sided", "true"), ("latent", "pairwise:3")],
+            &[("joint", "search"), ("latent", "subset:4,2")],
+            &[("joint", "exact"), ("latent", "permutation:4")],
+            &[("joint", "search"), ("latent", "pairwise:40")],
+            &[("estimator", "exact"), ("latent", "permutation:4")],
+            // (1 - epsilon kl) w < 0
+            &[("latent", "supermodular:21"), ("epsilon", "1.5")],
+        ];
+        for given in bad {
+            let error = config(given).map(drop).expect_err(&format!("{given:?}"));
+            assert!(error.is_usage() && !error.to_string().contains('\n'), "{error}");
+        }
+        let error = config(&[("latent", "supermodular:21"), ("epsilon", "1.5")]).unwrap_err().to_string();
+        assert!(error.starts_with("epsilon = 1.5: expected at most 1"), "{error}");
+    }
+
+    /// Found by a hostile tester: a warm-up reached it in its third epoch, and the learning rate was blamed.
+    #[test]
+    fn a_warmup_that_will_turn_the_signs_of_couplings_is_refused_at_the_beginning() {
+        let given = [("latent", "supermodular:21"), ("epsilon", "1.5"), ("epsilon-decay", "0"), ("kl", "warmup:3")];
+        let warm = config(&given).unwrap();
+        let error = warm.check_schedules(&mut *warm.estimator().unwrap(), 10).unwrap_err();
+        assert!(error.is_usage() && error.to_string().starts_with("epsilon = 1.5"), "{error}");
+        // Two epochs never reach a weight of 2/3; a decay in time helps as well.
+        let short = warm.with("epochs", "2").unwrap();
+        short.check_schedules(&mut *short.estimator().unwrap(), 10).unwrap();
+        let decays = warm.with("epsilon-decay", "0.1").unwrap().with("epsilon-every", "1").unwrap();
+        decays.check_schedules(&mut *decays.estimator().unwrap(), 10).unwrap();
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_before_memory_runs_out() {
+        for given in [
+            &[("hidden", "65536,65536,65536")][..],
+            &[("hidden", "65536"), ("latent", "categorical:65536")],
+            &[("hidden", "65536"), ("batch-size", "65536")],
+            &[("samples", "10000"), ("latent", "categorical:65536")],
+            &[("samples", "1000"), ("joint", "exact"), ("noise", "full"), ("latent", "pairwise:15")],
+            &[("batch-size", "65536"), ("estimator", "exact"), ("latent", "binary:15")],
+            &[("latent", "binary:32768")],
+            &[("latent", "categorical:65536")],
+        ] {
+            let error = config(given).map(drop).expect_err(&format!("{given:?}"));
+            assert!(error.is_usage() && error.to_string().contains("at most"), "{error}");
+        }
+        for given in [
+            &[("hidden", "4096,4096,4096")][..],
+            &[("batch-size", "1000"), ("estimator", "exact"), ("latent", "binary:15")],
+            &[("samples", "1000"), ("batch-size", "1000")],
+            &[("latent", "categorical:20000")],
+            &[("latent", "categorical:2x1000")],
+            &[("latent", "binary:5000")],
+        ] {
+            config(given).unwrap();
+        }
+        let plain = config(&[]).unwrap();
+        let estimator = plain.estimator().unwrap();
+        let huge = plain.model_options(&*estimator, Shape::grey(1 << 12, 1 << 12));
+        assert!(plain.model_entry().check(&huge).is_err());
+    }
+
+    #[test]
+    fn a_resumed_run_may_only_change_what_does_not_matter() {
+        let old = config(&[]).unwrap();
+        let path = Path::new("config.toml");
+        let free = old.with("epochs", "99").unwrap().with("checkpoint-every", "7").unwrap();
+        old.check_resumable(&free, path).unwrap();
+        assert_eq!(free.digest(), old.digest());
+        let changed = old.with("lr", "0.5").unwrap();
+        let error = old.check_resumable(&changed, path).unwrap_err();
+        assert!(error.to_string().contains("lr = 0.001, found lr = 0.5"), "{error}");
+        assert_ne!(changed.digest(), old.digest());
+        assert!(old.check_resumable(&config(&[("estimator", "exact")]).unwrap(), path).is_err());
+    }
+
+    #[test]
+    fn runs_are_told_apart_by_the_settings_in_which_they_differ() {
+        let exact = config(&[("estimator", "exact"), ("seed", "1")]).unwrap();
+        let names = Config::differences(&[config(&[("seed", "1"), ("epsilon", "2")]).unwrap(), exact.clone()]);
+        assert!(names[0].starts_with("direct, epsilon 2, ") && names[1] == "exact", "{names:?}");
+        let seeds = Config::differences(&[exact.clone(), exact.with("seed", "2").unwrap()]);
+        assert_eq!(seeds, ["seed 1", "seed 2"]);
+        assert_eq!(Config::differences(&[exact.clone(), exact]), ["categorical:10", "categorical:10"]);
+    }
+
+    #[test]
+    fn folders_of_long_latents_have_names_that_file_systems_take() {
+        let plain = config(&[("latent", "tree:3:0,0,0")]).unwrap();
+        assert_eq!(plain.default_folder(), Path::new("runs/glyphs-tree30-0-0-direct-s0"));
+        let long = |last: &str| {
+            let parents = format!("{}{last}", "0,".repeat(200));
+            config(&[("latent", &format!("tree:2:{parents}"))]).unwrap().default_folder()
+        };
+        assert!(long("0").file_name().unwrap().len() < 256 && long("0") != long("1"));
+    }
+}

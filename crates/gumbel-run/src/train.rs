@@ -1,0 +1,389 @@
+//! Runs: training from a configuration into a folder, resumable after kill -9 at any moment.
+//!
+//! The folder holds `config.toml` (resolved), `metrics.jsonl` (one line per evaluated epoch and split), `checkpoint/` (the
+//! latest), `best.safetensors` (the epoch with the least validation bound), `summary.json`, `samples.png`,
+//! `reconstructions.png`, `curves.svg`, and `data-dir`, where the data lay if their folder was named. Every file is whole
+//! or absent.
+//!
+//! Nothing that a step computes depends on anything but the configuration and the step's number: the order of the
+//! images is a permutation keyed by the epoch, the noise is keyed by the step, and what the estimator has learned is in the
+//! checkpoint. So a run that continues from a checkpoint ends with the same bits as one that was never interrupted.
+//!
+//! The loop speaks to an [`Engine`](gumbel::engine::Engine) and an [`Estimator`](gumbel::estimator::Estimator), and knows
+//! no name of either.
+
+use crate::evaluate::{Protocol, evaluate};
+use crate::folder::{Digest, Files, Start, prepare};
+use crate::images::{SplitImages, shape};
+use crate::metrics::{Metrics, Summary};
+use crate::store::{self, Checkpoint, write_atomic};
+use crate::stored::{ModelCard, remember_data_dir};
+use crate::trainer::Trainer;
+use crate::{Config, Error, Result, plot, show};
+use gumbel::estimator::{MEASURES, Tally};
+use gumbel::noise::{Noise, Purpose};
+use gumbel_data::{Dataset, Split};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Instant;
+
+/// Watches a run.
+pub trait Observer {
+    /// After each training step (`done` of `total` in this process' view of the whole run).
+    fn step(&mut self, _epoch: usize, _done: u64, _total: u64) {}
+    /// A new line of metrics.
+    fn metrics(&mut self, _metrics: &Metrics) {}
+    /// Something a person may want to know.
+    fn note(&mut self, _text: &str) {}
+    /// Asked after each step: true saves a checkpoint and ends.
+    fn stop(&mut self) -> bool {
+        false
+    }
+}
+
+/// An observer that says nothing.
+pub struct Quiet;
+
+impl Observer for Quiet {}
+
+/// How a call of [`train`] ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The summary; `None` if the observer stopped the run before its end.
+    pub summary: Option<Summary>,
+    /// Steps done.
+    pub steps: u64,
+}
+
+/// Images of the training split that are evaluated where no limit is given.
+const TRAIN_EVALUATION: usize = 10_000;
+
+/// What a checkpoint knows of its run, beside the parameters.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    /// What the estimator has measured in the running epoch: sums and numbers of values.
+    tallies: [(f64, f64); MEASURES],
+    seconds: f64,
+    /// Time of all steps.
+    train_seconds: f64,
+    /// Time of the steps of the running epoch.
+    step_seconds: f64,
+    best_epoch: usize,
+    metrics: Vec<Metrics>,
+}
+
+/// Trains a run in `folder`; see the [module](self).
+///
+/// Runs on the current rayon pool (`pool.install(|| train(...))` chooses the number of threads).
+///
+/// # Errors
+/// A folder that holds another run; settings that the data or the engine cannot have; numbers that are no longer finite;
+/// files that cannot be written.
+pub fn train(
+    config: &Config,
+    data: &Dataset,
+    folder: &Path,
+    start: Start,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let count = match config.count("train-limit") {
+        0 => data.train.count(),
+        limit => limit.min(data.train.count()),
+    };
+    if count == 0 || data.valid.count() == 0 || data.test.count() == 0 {
+        return Err(Error::setting("dataset", config.text("dataset"), "at least one image in each split"));
+    }
+    let mut trainer = Trainer::new(config, shape(data))?;
+    let steps_per_epoch = count.div_ceil(config.count("batch-size")) as u64;
+    config.check_schedules(&mut *trainer.estimator, steps_per_epoch)?;
+    let files = Files::new(folder);
+    let lock = prepare(&files, start)?;
+    let run = config.digest();
+    let (state, step, began) = (State::default(), 0, Instant::now());
+    let mut run = Run { config, data, files, run, trainer, state, step, count, steps_per_epoch, began };
+    if start == Start::Resume {
+        run.resume(observer)?;
+    }
+    lock.claim(&run.run, &config.to_toml())?;
+    remember_data_dir(&run.files, config.data_dir())?;
+    run.go(observer)
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    data: &'a Dataset,
+    files: Files,
+    run: Digest,
+    trainer: Trainer,
+    state: State,
+    step: u64,
+    /// Training images.
+    count: usize,
+    steps_per_epoch: u64,
+    began: Instant,
+}
+
+impl Run<'_> {
+    fn total(&self) -> u64 {
+        self.steps_per_epoch * self.config.whole("epochs")
+    }
+
+    fn seconds(&self) -> f64 {
+        self.state.seconds + self.began.elapsed().as_secs_f64()
+    }
+
+    /// Checks what the folder holds of this run, and goes on from there; nothing is written.
+    fn resume(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let path = self.files.config();
+        if path.exists() {
+            Config::read(self.config.registry(), &path)?.check_resumable(self.config, &path)?;
+        }
+        let path = self.files.checkpoint();
+        if !path.exists() {
+            observer.note("no checkpoint in the folder: the run starts at its beginning");
+            return Ok(());
+        }
+        let stored = store::read_checkpoint(&path, &self.run)?;
+        let foreign = |found: String| Error::foreign(&path, "a checkpoint of this run", found);
+        self.state =
+            serde_json::from_str(&stored.state).map_err(|e| foreign(format!("a state that does not parse ({e})")))?;
+        self.step = stored.snapshot.steps;
+        if self.step > self.total() {
+            let least = self.step.div_ceil(self.steps_per_epoch);
+            let expected = format!("at least {least}: the run has come that far");
+            return Err(Error::setting("epochs", self.config.whole("epochs"), expected));
+        }
+        self.trainer.engine.restore(&stored.snapshot).map_err(|e| foreign(e.to_string()))?;
+        self.trainer.estimator.restore(&stored.learned).map_err(|e| foreign(e.to_string()))?;
+        observer.note(&format!("resumed at step {} of {}", self.step, self.total()));
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let state = State { seconds: self.seconds(), ..self.state.clone() };
+        let checkpoint = Checkpoint {
+            snapshot: self.trainer.engine.snapshot(),
+            learned: self.trainer.estimator.state(),
+            // JSON, whose numbers are read back to the same bits.
+            state: serde_json::to_string(&state).expect("a state holds only numbers and text"),
+        };
+        store::write_checkpoint(&self.files.checkpoint(), &checkpoint, &self.run)
+    }
+
+    fn go(mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        let steps_per_epoch = self.steps_per_epoch;
+        let stopped = |run: &Self| Ok(Outcome { summary: None, steps: run.step });
+        // The metrics file follows the checkpoint: lines after it will be written again.
+        self.write_metrics()?;
+        if self.step == 0 && observer.stop() {
+            return stopped(&self);
+        }
+        // Killed between the last step of an epoch and its evaluation, or stopped there, or its last epoch was not to be
+        // the last.
+        if self.step > 0 && self.step.is_multiple_of(steps_per_epoch) {
+            self.end_epoch(observer)?;
+        }
+        while self.step < self.total() {
+            let epoch = self.step / steps_per_epoch + 1;
+            let order = Noise::new(self.config.seed(), Purpose::Shuffle, epoch).permutation(self.count);
+            while self.step < steps_per_epoch * epoch {
+                self.train_step(epoch, &order)?;
+                observer.step(epoch as usize, self.step, self.total());
+                let stop = observer.stop();
+                let every = self.config.whole("checkpoint-every");
+                let ends_epoch = self.step.is_multiple_of(steps_per_epoch);
+                if stop || every > 0 && self.step.is_multiple_of(every) && !ends_epoch {
+                    self.save()?;
+                }
+                if stop {
+                    return stopped(&self);
+                }
+            }
+            self.end_epoch(observer)?;
+        }
+        self.finish()
+    }
+
+    /// The last epoch whose metrics are there.
+    fn evaluated(&self) -> u64 {
+        self.state.metrics.last().map_or(0, |m| m.epoch as u64)
+    }
+
+    /// The error of numbers that are no longer finite, wherever they are met first.
+    fn diverged(&self, error: Error) -> Error {
+        fn is_divergence(error: &gumbel::Error) -> bool {
+            use gumbel::Error::*;
+            match error {
+                Example { source, .. } => is_divergence(source),
+                NotANumber { .. } | PositiveInfinity { .. } | NegativeWeight { .. } | Infeasible { .. } => true,
+                _ => false,
+            }
+        }
+        let epoch = (self.step.saturating_sub(1) / self.steps_per_epoch) as usize + 1;
+        match error {
+            Error::Discrete(source) if is_divergence(&source) => {
+                Error::Diverged { step: self.step, epoch, lr: self.config.real("lr"), source }
+            }
+            other => other,
+        }
+    }
+
+    fn train_step(&mut self, epoch: u64, order: &[u32]) -> Result<()> {
+        let began = Instant::now();
+        let in_epoch = (self.step % self.steps_per_epoch) as usize;
+        if in_epoch == 0 {
+            self.state.tallies = Default::default();
+            self.state.step_seconds = 0.0;
+        }
+        let size = self.config.count("batch-size");
+        let first = in_epoch * size;
+        let batch = &order[first..self.count.min(first + size)];
+        let images = SplitImages::new(self.data, Split::Train, self.config.binarization(), epoch);
+        let report = self.trainer.step(&images, batch, self.step, self.steps_per_epoch);
+        let report = report.map_err(|e| self.diverged(e))?;
+        self.step += 1;
+        for ((sum, count), tally) in self.state.tallies.iter_mut().zip(&report.tallies) {
+            (*sum, *count) = (*sum + tally.sum, *count + tally.count);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        self.state.step_seconds += seconds;
+        self.state.train_seconds += seconds;
+        Ok(())
+    }
+
+    /// Whether an epoch is one of those that are evaluated: every so many, and the last.
+    fn is_due(&self, epoch: u64) -> bool {
+        epoch.is_multiple_of(self.config.whole("eval-every")) || epoch == self.config.whole("epochs")
+    }
+
+    /// Evaluates the epoch that has ended, if it is due and this has not been done, and saves.
+    fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let epoch = self.step / self.steps_per_epoch;
+        if self.evaluated() >= epoch {
+            return Ok(());
+        }
+        if self.is_due(epoch) {
+            let lines = self.evaluate(epoch as usize).map_err(|e| self.diverged(e))?;
+            let best = self.state.metrics.iter().filter(|m| m.split == "valid").map(|m| m.bound);
+            if lines[1].bound < best.fold(f64::INFINITY, f64::min) {
+                self.state.best_epoch = epoch as usize;
+                self.write_best(epoch as usize)?;
+            }
+            lines.iter().for_each(|l| observer.metrics(l));
+            self.state.metrics.extend(lines);
+            self.write_metrics()?;
+        }
+        self.save()
+    }
+
+    /// The lines of the three splits.
+    fn evaluate(&mut self, epoch: usize) -> Result<Vec<Metrics>> {
+        let config = self.config;
+        let protocol = Protocol::new(config);
+        let schedules: Vec<_> = config.scheduled(self.step - 1)?.into_iter().map(|(n, v)| (n, Some(v))).collect();
+        let step_ms = self.state.step_seconds * 1e3 / self.steps_per_epoch as f64;
+        let limit = config.count("eval-limit");
+        let train_limit = if limit == 0 { TRAIN_EVALUATION } else { limit }.min(self.count);
+        let mut lines = vec![];
+        for (split, limit) in [(Split::Train, train_limit), (Split::Valid, limit), (Split::Test, limit)] {
+            let images = SplitImages::new(self.data, split, config.binarization(), 0);
+            let e = evaluate(&mut *self.trainer.engine, &images, split, limit, &protocol)?;
+            if !e.bound.is_finite() {
+                return Err(gumbel::Error::NotANumber { what: "bound", index: 0 }.into());
+            }
+            let named = schedules.iter().cloned().chain(self.measured(split));
+            let mut line = Metrics::new(&e, epoch, self.step, split, named);
+            (line.train_seconds, line.seconds, line.step_ms) = (self.state.train_seconds, self.seconds(), step_ms);
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    /// What the estimator has measured, for the training split; null elsewhere, and for what others measure.
+    fn measured(&self, split: Split) -> Vec<(String, Option<f64>)> {
+        let measures = self.trainer.measures();
+        let always = self.config.registry().measured_always();
+        let absent = always.into_iter().filter(|name| split != Split::Train || measures.iter().all(|m| m.name != *name));
+        let mut named: Vec<(String, Option<f64>)> = absent.map(|name| (name.to_string(), None)).collect();
+        if split == Split::Train {
+            let values = measures.iter().zip(&self.state.tallies);
+            let value = |(sum, count): (f64, f64)| Some(Tally { sum, count }.mean());
+            named.extend(values.map(|(measure, tally)| (measure.name.to_string(), value(*tally))));
+        }
+        named
+    }
+
+    fn write_best(&mut self, epoch: usize) -> Result<()> {
+        let card = ModelCard::new(epoch, self.step, shape(self.data));
+        let text = serde_json::to_string(&card).expect("a card holds only numbers");
+        store::write_model(&self.files.best(), &self.trainer.engine.snapshot().parameters, &text, &self.run)
+    }
+
+    fn write_metrics(&self) -> Result<()> {
+        let mut text = String::new();
+        for line in &self.state.metrics {
+            text.push_str(&serde_json::to_string(line).expect("metrics are finite"));
+            text.push('\n');
+        }
+        write_atomic(&self.files.metrics(), text.as_bytes())
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        let config = self.config;
+        let find = |split: &str, epoch: usize| {
+            let line = self.state.metrics.iter().find(|m| m.split == split && m.epoch == epoch).cloned();
+            line.ok_or_else(|| {
+                let found = format!("{} lines without them", self.state.metrics.len());
+                Error::foreign(self.files.checkpoint(), format!("metrics of epoch {epoch}, {split}"), found)
+            })
+        };
+        let best = self.state.best_epoch;
+        let last = self.evaluated() as usize;
+        let [valid, test, final_test] = [find("valid", best)?, find("test", best)?, find("test", last)?];
+        let engine = &mut self.trainer.engine;
+        let mut snapshot = engine.snapshot();
+        let summary = Summary {
+            dataset: config.text("dataset").into(),
+            latent: config.latent().text.clone(),
+            estimator: config.text("estimator").into(),
+            kl: config.kl().to_string(),
+            epochs: last,
+            best_epoch: best,
+            valid,
+            test,
+            final_test,
+            seconds: self.state.metrics.last().map_or(0.0, |m| m.seconds),
+            steps: self.step,
+            parameters: snapshot.parameters.count(),
+            seed: config.seed(),
+            threads: rayon::current_num_threads(),
+            engine: engine.name().into(),
+            arithmetic: engine.arithmetic(),
+            device: config.text("device").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("GUMBEL_COMMIT").unwrap_or("unknown").into(),
+        };
+        let text = serde_json::to_string_pretty(&summary).expect("a summary is finite");
+        write_atomic(&self.files.summary(), text.as_bytes())?;
+
+        let (parameters, _) = store::read_model(&self.files.best(), Some(&self.run))?;
+        (snapshot.parameters, snapshot.moments, snapshot.steps) = (parameters, vec![], 0);
+        engine.restore(&snapshot).map_err(|e| Error::foreign(self.files.best(), "the model of this run", e.to_string()))?;
+        let images = SplitImages::new(self.data, Split::Valid, config.binarization(), 0);
+        let order = show::by_use(&mut **engine, &images)?;
+        let samples = show::Samples { seed: config.seed(), order, ..show::Samples::default() };
+        show::samples(&mut **engine, shape(self.data), &samples, &self.files.other("samples.png"))?;
+        let images = SplitImages::new(self.data, Split::Test, config.binarization(), 0);
+        show::reconstructions(&mut **engine, &images, None, &self.files.other("reconstructions.png"))?;
+        let title = format!(
+            "{}, {}, {}, KL {}, seed {}",
+            config.text("dataset"),
+            config.latent().text,
+            config.text("estimator"),
+            config.kl(),
+            config.seed()
+        );
+        plot::run(&self.files.other("curves.svg"), &title, &self.state.metrics)?;
+        Ok(Outcome { summary: Some(summary), steps: self.step })
+    }
+}
