@@ -174,7 +174,7 @@ fn its_sums_are_its_own_or_an_error_with_its_words() {
     assert!(with.has_sums() && !without.has_sums());
     let mut found = vec![0.0; WINDOW.places];
     with.marginals(&h, &mut found).unwrap();
-    let expected = marginals(&WINDOW, &h, &vec![0.0; WINDOW.places], 0.0);
+    let expected = marginals(&WINDOW, &h, &[0.0; WINDOW.places], 0.0);
     assert!(distance(&expected, &found) < 1e-6);
 
     // The gradient of the KL, by differences.
@@ -184,7 +184,7 @@ fn its_sums_are_its_own_or_an_error_with_its_words() {
         let at = |d: f32| {
             let mut x = h.clone();
             x[i] += d;
-            with.kl_to_uniform(&x, 0.0, &mut vec![0.0; WINDOW.places]).unwrap()
+            with.kl_to_uniform(&x, 0.0, &mut [0.0; WINDOW.places]).unwrap()
         };
         let numeric = (at(1.0 / 64.0) - at(-1.0 / 64.0)) * 32.0;
         assert!((numeric - gradient[i] as f64).abs() < 1e-3, "{numeric} {}", gradient[i]);
