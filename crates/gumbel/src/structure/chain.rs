@@ -12,7 +12,7 @@
 //!
 //! Reference: Rabiner, "A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition", 1989.
 
-use super::{Code, Maximum, Structure, Sums, Tree};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, Tree};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::ops::Range;
@@ -112,6 +112,23 @@ impl Structure for Chain {
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
         self.tree.score(potentials, assignment)
+    }
+}
+
+impl Precise for Chain {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut Self::Scratch,
+    ) -> Result<Maximum, Error> {
+        self.tree.argmax_precise(potentials, assignment, scratch)
+    }
+}
+
+impl PreciseSums for Chain {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.tree.marginals_precise(potentials, marginals)
     }
 }
 

@@ -24,6 +24,7 @@ mod matrix_tree;
 pub(crate) mod oracle;
 mod pairwise;
 mod permutation;
+mod precise;
 mod spanning_tree;
 mod subset;
 mod supermodular;
@@ -31,6 +32,7 @@ mod tree;
 
 use crate::Error;
 use crate::error::check_len;
+use precise::Real;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -41,6 +43,7 @@ pub use chain::Chain;
 pub use code::{Change, Code};
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
+pub use precise::{Precise, PreciseSums};
 pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
 pub use subset::Subset;
 pub use supermodular::{Supermodular, SupermodularScratch};
@@ -293,15 +296,15 @@ pub(crate) fn add(out: &mut [f32], x: &[f32], scale: f32) {
 
 /// Refuses NaN and `+inf`.
 #[inline(always)]
-pub(crate) fn check_numbers(what: &'static str, x: &[f32]) -> Result<(), Error> {
+pub(crate) fn check_numbers<T: Real>(what: &'static str, x: &[T]) -> Result<(), Error> {
     // One vectorisable pass decides; the position is looked for only when something is wrong.
-    if x.iter().fold(true, |good, v| good & (*v < f32::INFINITY)) {
+    if x.iter().fold(true, |good, v| good & (*v < T::INFINITY)) {
         return Ok(());
     }
-    match x.iter().position(|v| v.is_nan()) {
+    match x.iter().position(|v| v.wide().is_nan()) {
         Some(index) => Err(Error::NotANumber { what, index }),
         None => {
-            let index = x.iter().position(|v| *v == f32::INFINITY).unwrap_or(0);
+            let index = x.iter().position(|v| *v == T::INFINITY).unwrap_or(0);
             Err(Error::PositiveInfinity { what, index })
         }
     }

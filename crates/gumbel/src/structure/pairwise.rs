@@ -30,7 +30,8 @@ mod bound;
 mod search;
 mod sums;
 
-use super::{Code, Maximum, Structure, Sums, check_numbers};
+use super::precise::{Real, with_slack};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use search::{Buffers, Component};
@@ -116,15 +117,15 @@ impl Pairwise {
     }
 
     /// `h(z)` in f64; `-inf` if `z` is forbidden.
-    fn value(&self, potentials: &[f32], z: &[u32]) -> f64 {
+    fn value<T: Real>(&self, potentials: &[T], z: &[u32]) -> f64 {
         let (unary, mut pairs) = potentials.split_at(2 * self.variables);
         let mut sum = 0.0;
         for (i, &zi) in z.iter().enumerate() {
             let (row, rest) = pairs.split_at(self.variables - i - 1);
             pairs = rest;
-            sum += unary[2 * i + zi as usize] as f64;
+            sum += unary[2 * i + zi as usize].wide();
             if zi == 1 {
-                sum += row.iter().zip(&z[i + 1..]).map(|(w, z)| if *z == 1 { *w as f64 } else { 0.0 }).sum::<f64>();
+                sum += row.iter().zip(&z[i + 1..]).map(|(w, z)| if *z == 1 { w.wide() } else { 0.0 }).sum::<f64>();
             }
         }
         sum
@@ -227,6 +228,29 @@ impl Structure for Pairwise {
     }
 }
 
+impl Precise for Pairwise {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut PairwiseScratch,
+    ) -> Result<Maximum, Error> {
+        let found = scratch.run(self, potentials, assignment, false, false)?;
+        // What it is to be solved from again, would be of potentials in f32.
+        scratch.solved = false;
+        let magnitude: f64 = potentials.iter().map(|h| h.abs()).filter(|h| *h < f64::INFINITY).sum();
+        Ok(with_slack(found, potentials, search::SLACK * magnitude))
+    }
+}
+
+impl PreciseSums for Pairwise {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        let gibbs = Gibbs::new(self.variables, potentials)?;
+        gibbs.marginals(marginals);
+        Ok(gibbs.log_partition)
+    }
+}
+
 impl Sums for Pairwise {
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
         let gibbs = Gibbs::new(self.variables, potentials)?;
@@ -301,10 +325,10 @@ pub struct PairwiseScratch {
 }
 
 impl PairwiseScratch {
-    fn run(
+    fn run<T: Real>(
         &mut self,
         model: &Pairwise,
-        potentials: &[f32],
+        potentials: &[T],
         z: &mut [u32],
         start: bool,
         again: bool,
@@ -363,7 +387,7 @@ impl PairwiseScratch {
     }
 
     /// Reads an instance, with forced values taken out and forbidden pairs turned into penalties.
-    fn read(&mut self, n: usize, potentials: &[f32], z: &mut [u32]) -> Result<(), Error> {
+    fn read<T: Real>(&mut self, n: usize, potentials: &[T], z: &mut [u32]) -> Result<(), Error> {
         let (unary, mut pairs) = potentials.split_at(2 * n);
         self.u.clear();
         self.status.clear();
@@ -372,12 +396,12 @@ impl PairwiseScratch {
         self.w.resize(n * n, 0.0);
         let mut forced = false;
         for (i, h) in unary.chunks_exact(2).enumerate() {
-            match (h[0] == f32::NEG_INFINITY, h[1] == f32::NEG_INFINITY) {
+            match (h[0] == T::NEG_INFINITY, h[1] == T::NEG_INFINITY) {
                 (true, true) => {
                     return Err(Error::Infeasible { detail: format!("both values of variable {i} are -inf") });
                 }
                 (false, false) => {
-                    self.u.push(h[1] as f64 - h[0] as f64);
+                    self.u.push(h[1].wide() - h[0].wide());
                     self.status.push(Status::Free);
                 }
                 (zero, _) => {
@@ -393,11 +417,11 @@ impl PairwiseScratch {
             pairs = rest;
             self.w[i * n + i] = 0.0;
             for (j, &w) in (i + 1..).zip(row) {
-                let w = if w == f32::NEG_INFINITY {
+                let w = if w == T::NEG_INFINITY {
                     self.forbidden.push((i, j));
                     0.0
                 } else {
-                    w as f64
+                    w.wide()
                 };
                 self.w[i * n + j] = w;
                 self.w[j * n + i] = w;
@@ -435,10 +459,10 @@ impl PairwiseScratch {
     }
 
     /// Gain of `z_i = 1` over 0 beside the other values, forbidden pairs aside.
-    fn gain(&self, model: &Pairwise, potentials: &[f32], z: &[u32], i: usize) -> f64 {
+    fn gain<T: Real>(&self, model: &Pairwise, potentials: &[T], z: &[u32], i: usize) -> f64 {
         let others = (0..model.variables).filter(|&j| j != i && z[j] == 1);
-        let weights = others.map(|j| potentials[model.pair(i.min(j), i.max(j))] as f64);
-        let unary = potentials[2 * i + 1] as f64 - potentials[2 * i] as f64;
+        let weights = others.map(|j| potentials[model.pair(i.min(j), i.max(j))].wide());
+        let unary = potentials[2 * i + 1].wide() - potentials[2 * i].wide();
         unary + weights.filter(|w| w.is_finite()).sum::<f64>()
     }
 

@@ -21,7 +21,8 @@
 //! Reference: R. Jonker, A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
 //! problems", Computing 38, 1987.
 
-use super::{Code, Maximum, Structure, check_numbers};
+use super::precise::{Real, with_rounding_of_sums};
+use super::{Code, Maximum, Precise, Structure, check_numbers};
 use crate::Error;
 
 /// Permutations of `n` elements.
@@ -103,11 +104,11 @@ impl Permutation {
     }
 
     /// The costs of an instance.
-    fn load(&self, potentials: &[f32], s: &mut PermutationScratch) -> Result<(), Error> {
+    fn load<T: Real>(&self, potentials: &[T], s: &mut PermutationScratch) -> Result<(), Error> {
         s.warm = false;
         check_numbers("potential", potentials)?;
         for (cost, row) in s.cost.chunks_exact_mut(self.width()).zip(potentials.chunks_exact(self.size)) {
-            cost.iter_mut().zip(row).for_each(|(c, h)| *c = -(*h as f64));
+            cost.iter_mut().zip(row).for_each(|(c, h)| *c = -h.wide());
         }
         Ok(())
     }
@@ -117,20 +118,25 @@ impl Permutation {
         self.size.next_multiple_of(LANES)
     }
 
-    /// Prices are column maxima; each maximum's row gets the column if it has none yet.
-    fn reduce_columns(&self, potentials: &[f32], s: &mut PermutationScratch) -> Result<(), Error> {
-        let (best, best_row) = (&mut s.search.best, &mut s.search.best_row);
-        best.fill(f32::NEG_INFINITY);
+    /// Prices are column maxima, found in `best`; each maximum's row gets the column if it has none yet.
+    fn reduce_columns<T: Real>(
+        &self,
+        potentials: &[T],
+        best: &mut [T],
+        s: &mut PermutationScratch,
+    ) -> Result<(), Error> {
+        let best_row = &mut s.search.best_row;
+        best.fill(T::NEG_INFINITY);
         for (i, row) in potentials.chunks_exact(self.size).enumerate() {
             for ((best, best_row), h) in best.iter_mut().zip(best_row.iter_mut()).zip(row) {
                 *best_row = if h > best { i as u32 } else { *best_row };
                 *best = if h > best { *h } else { *best };
             }
         }
-        if let Some(j) = best.iter().position(|b| *b == f32::NEG_INFINITY) {
+        if let Some(j) = best.iter().position(|b| *b == T::NEG_INFINITY) {
             return Err(Error::Infeasible { detail: format!("all potentials of column {j} are -inf") });
         }
-        s.price.iter_mut().zip(best).for_each(|(p, b)| *p = *b as f64);
+        s.price.iter_mut().zip(best).for_each(|(p, b)| *p = b.wide());
         s.owner.fill(NONE);
         s.column.fill(NONE);
         for j in (0..self.size).rev() {
@@ -238,12 +244,7 @@ impl Permutation {
     }
 
     /// From prices and a partial assignment at least regrets to the answer.
-    fn complete(
-        &self,
-        potentials: &[f32],
-        assignment: &mut [u32],
-        s: &mut PermutationScratch,
-    ) -> Result<Maximum, Error> {
+    fn complete(&self, assignment: &mut [u32], s: &mut PermutationScratch) -> Result<(), Error> {
         s.free_rows.clear();
         s.free_rows.extend((0..self.size as u32).filter(|i| s.column[*i as usize] == NONE));
         self.bid(s);
@@ -254,7 +255,50 @@ impl Permutation {
         }
         s.warm = true;
         assignment.copy_from_slice(&s.column);
-        Ok(Maximum::proved(self.score(potentials, assignment)))
+        Ok(())
+    }
+
+    /// The arg max of potentials of either kind; `best` is working memory `[n]`.
+    fn solve<T: Real>(
+        &self,
+        potentials: &[T],
+        assignment: &mut [u32],
+        best: &mut [T],
+        s: &mut PermutationScratch,
+    ) -> Result<(), Error> {
+        let width = self.width();
+        self.load(potentials, s)?;
+        self.reduce_columns(potentials, best, s)?;
+        // Reduction transfer: an assigned row lets its price rise until its second column is as good, which makes the
+        // column less attractive to the others.
+        for i in 0..self.size {
+            let j = s.column[i] as usize;
+            if s.column[i] == NONE {
+                continue;
+            }
+            let (least, second) = Regrets { cost: &s.cost[i * width..][..width], price: &s.price }.two_least();
+            if second < f64::INFINITY {
+                s.price[j] += second - least;
+            }
+        }
+        self.complete(assignment, s)
+    }
+}
+
+impl Precise for Permutation {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut PermutationScratch,
+    ) -> Result<Maximum, Error> {
+        if self.size == 0 {
+            return Ok(Maximum::proved(0.0));
+        }
+        self.solve(potentials, assignment, &mut vec![0.0; self.size], scratch)?;
+        let value = assignment.iter().enumerate().map(|(i, j)| potentials[i * self.size + *j as usize]).sum();
+        // Prices and distances are sums along paths: up to four times those of an assignment.
+        Ok(with_rounding_of_sums(Maximum::proved(value), potentials, 4 * self.size))
     }
 }
 
@@ -415,25 +459,14 @@ impl Structure for Permutation {
         assignment: &mut [u32],
         scratch: &mut PermutationScratch,
     ) -> Result<Maximum, Error> {
-        let (s, width) = (scratch, self.width());
         if self.size == 0 {
             return Ok(Maximum::proved(0.0));
         }
-        self.load(potentials, s)?;
-        self.reduce_columns(potentials, s)?;
-        // Reduction transfer: an assigned row lets its price rise until its second column is as good, which makes the
-        // column less attractive to the others.
-        for i in 0..self.size {
-            let j = s.column[i] as usize;
-            if s.column[i] == NONE {
-                continue;
-            }
-            let (least, second) = Regrets { cost: &s.cost[i * width..][..width], price: &s.price }.two_least();
-            if second < f64::INFINITY {
-                s.price[j] += second - least;
-            }
-        }
-        self.complete(potentials, assignment, s)
+        let mut best = std::mem::take(&mut scratch.search.best);
+        let solved = self.solve(potentials, assignment, &mut best, scratch);
+        scratch.search.best = best;
+        solved?;
+        Ok(Maximum::proved(self.score(potentials, assignment)))
     }
 
     /// Keeps the prices, and the rows that still have a column of least regret.
@@ -461,7 +494,8 @@ impl Structure for Permutation {
                 s.column[i] = NONE;
             }
         }
-        self.complete(potentials, assignment, s)
+        self.complete(assignment, s)?;
+        Ok(Maximum::proved(self.score(potentials, assignment)))
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
