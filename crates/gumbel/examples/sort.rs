@@ -10,7 +10,7 @@
 use gumbel::Error;
 use gumbel::estimator::{Direct, Estimate, Inputs, Solvers};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::{Permutation, Structure, argmax_batch};
+use gumbel::structure::{self, Permutation, argmax_batch};
 
 /// Elements of a list.
 const N: usize = 6;
@@ -38,21 +38,13 @@ fn potentials(x: &[f32], weight: &[f32; N]) -> Vec<f32> {
 
 /// Losses of the sampled permutations' neighbours, `[batch, N, N]`.
 fn neighbour_losses(z: &Permutation, x: &[f32], sample: &[u32]) -> Vec<f32> {
-    let (mut code, mut out) = (vec![0.0; N * N], vec![0.0; BATCH * N * N]);
-    for ((x, sample), out) in x.chunks(N).zip(sample.chunks(N)).zip(out.chunks_mut(N * N)) {
+    let rows = x.chunks(N).zip(sample.chunks(N));
+    rows.flat_map(|(x, sample)| {
         let mut sorted = x.to_vec();
         sorted.sort_by(f32::total_cmp);
-        z.encode(sample, &mut code);
-        let mut changed = vec![];
-        z.code().for_each_change(&code, |change| {
-            let mut next = code.clone();
-            change.off.into_iter().for_each(|u| next[u] = 0.0);
-            change.on.into_iter().for_each(|u| next[u] = 1.0);
-            changed.push(loss(x, &sorted, &next));
-        });
-        z.code().neighbour_losses(&code, loss(x, &sorted, &code), &changed, out);
-    }
-    out
+        structure::neighbour_losses(z, sample, |code| loss(x, &sorted, code))
+    })
+    .collect()
 }
 
 /// Learns for some steps; returns the weights and the share of new lists that they sort without a mistake.

@@ -52,5 +52,6 @@ pub mod noise;
 pub mod registry;
 pub mod schedule;
 pub mod structure;
+pub mod testing;
 
 pub use error::Error;

@@ -40,7 +40,7 @@ pub use any::{AnyScratch, AnyStructure};
 pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use chain::Chain;
-pub use code::{Change, Code};
+pub use code::{Change, Code, neighbour_losses};
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
 pub use precise::{Precise, PreciseSums};
@@ -50,6 +50,25 @@ pub use supermodular::{Supermodular, SupermodularScratch};
 pub use tree::Tree;
 
 /// A finite set Z with linear scores and an exact arg max.
+///
+/// | method | who needs it | default |
+/// |---|---|---|
+/// | [`potentials`](Structure::potentials), [`unary`](Structure::unary), [`variables`](Structure::variables) | everyone | none |
+/// | [`code`](Structure::code) | estimators, decoders | none |
+/// | [`scratch`](Structure::scratch), [`argmax`](Structure::argmax) | everyone | none |
+/// | [`add_statistics`](Structure::add_statistics) | everyone | none |
+/// | [`encode`](Structure::encode) | decoders | one-hots of the values, or the statistics |
+/// | [`score`](Structure::score) | checks, exact estimators | the sum over the statistics; worth writing: the default allocates |
+/// | [`resolve`](Structure::resolve) | direct optimisation | `argmax` |
+/// | [`states`](Structure::states), [`state`](Structure::state) | estimators that go through all states; exact bounds | not counted |
+/// | [`ln_states`](Structure::ln_states) | a KL term | from `states`; NaN where they are not counted |
+/// | [`scores`](Structure::scores), [`add_weighted_statistics`](Structure::add_weighted_statistics) | the same | state by state |
+/// | [`block`](Structure::block) | estimators for independent variables | `None`: coupled |
+/// | [`pair`](Structure::pair) | pictures of couplings | `None`: no such potential |
+/// | [`to_potentials`](Structure::to_potentials), [`to_raw_gradient`](Structure::to_raw_gradient) | encoders | any number is a potential |
+///
+/// Who only solves writes the first four rows. [`testing::check`](crate::testing::check) looks whether they agree; it has
+/// an example of a structure.
 pub trait Structure: Sync {
     /// Working memory of the solver: made once, reused for every instance.
     type Scratch: Send;
@@ -63,14 +82,24 @@ pub trait Structure: Sync {
     /// Number of variables of an assignment, n.
     fn variables(&self) -> usize;
 
-    /// `ln |Z|` in nats.
-    fn ln_states(&self) -> f64;
+    /// `ln |Z|` in nats; NaN where states are not counted.
+    fn ln_states(&self) -> f64 {
+        self.states().map_or(f64::NAN, |states| (states as f64).ln())
+    }
 
-    /// `|Z|` if it fits into an integer, for enumeration.
-    fn states(&self) -> Option<usize>;
+    /// `|Z|` if it is counted and fits into an integer, for enumeration.
+    fn states(&self) -> Option<usize> {
+        None
+    }
 
     /// Writes the assignment with the given index (`< |Z|`) in the enumeration order of the structure.
-    fn state(&self, index: usize, assignment: &mut [u32]);
+    ///
+    /// # Panics
+    ///
+    /// By default: who says how many [`states`](Structure::states) there are must also say which.
+    fn state(&self, index: usize, _assignment: &mut [u32]) {
+        panic!("state {index} of a structure that does not enumerate its states");
+    }
 
     /// What the unary statistics look like.
     fn code(&self) -> Code;
@@ -92,6 +121,11 @@ pub trait Structure: Sync {
         None
     }
 
+    /// The potential of the product `z_i z_j` of two binary variables `i < j`: their coupling. `None` where there is none.
+    fn pair(&self, _i: usize, _j: usize) -> Option<usize> {
+        None
+    }
+
     /// Maps any real numbers, such as the raw outputs of an encoder (P values), to potentials of this structure, in
     /// place. Where every number is a potential this does nothing.
     fn to_potentials(&self, _raw: &mut [f32]) {}
@@ -105,7 +139,11 @@ pub trait Structure: Sync {
 
     /// Finds `argmax_z <potentials, s(z)>`; among equal assignments, the choice is fixed but unspecified.
     ///
-    /// `potentials` has P values, `assignment` n. Errors: NaN, `+inf`, everything forbidden.
+    /// `potentials` has P values, `assignment` n.
+    ///
+    /// # Errors
+    ///
+    /// A potential that is NaN or `+inf`; every assignment forbidden ([`Error::Infeasible`]).
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Self::Scratch)
     -> Result<Maximum, Error>;
 
@@ -114,6 +152,10 @@ pub trait Structure: Sync {
     /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from these
     /// in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from this solves
     /// from scratch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`argmax`](Structure::argmax).
     fn resolve(
         &self,
         potentials: &[f32],
@@ -184,14 +226,26 @@ impl Maximum {
 /// Exact sums over Z under the Gibbs distribution `q(z) = exp(<potentials, s(z)>) / sum_z' exp(...)`.
 pub trait Sums: Structure {
     /// Writes the marginals `E_q[s(z)]` (P values) and returns the log-partition `ln sum_z exp(h(z))` in nats.
+    ///
+    /// # Errors
+    ///
+    /// A potential that is NaN or `+inf`; every assignment forbidden; a space that is too large for sums.
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error>;
 
     /// Log-partition `ln sum_z exp(h(z))` in nats.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
         self.marginals(potentials, &mut vec![0.0; self.potentials()])
     }
 
     /// Entropy of q in nats: `ln Z - <potentials, marginals>`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn entropy(&self, potentials: &[f32]) -> Result<f64, Error> {
         let mut marginals = vec![0.0; self.potentials()];
         let log_partition = self.marginals(potentials, &mut marginals)?;
@@ -200,9 +254,17 @@ pub trait Sums: Structure {
     }
 
     /// `KL(q || uniform)` in nats, and `scale` times its gradient at the potentials added to `gradient` (P values).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error>;
 
     /// Draws an exact sample of q.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn sample<R: rand_chacha::rand_core::Rng>(
         &self,
         potentials: &[f32],
@@ -211,6 +273,10 @@ pub trait Sums: Structure {
     ) -> Result<(), Error>;
 
     /// Draws independent samples of q, `[samples, n]`: what does not depend on the sample is done once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn samples<R: rand_chacha::rand_core::Rng>(
         &self,
         potentials: &[f32],
@@ -232,6 +298,10 @@ pub(crate) fn examples_per_piece(potentials: usize) -> usize {
 ///
 /// Runs on the current rayon pool; the answers do not depend on the number of threads. A bad example is
 /// reported as [`Error::Example`]; if there are several, it is one of them.
+///
+/// # Errors
+///
+/// A wrong length; those of [`Structure::argmax`] in an example.
 pub fn argmax_batch<S: Structure>(structure: &S, potentials: &[f32], assignment: &mut [u32]) -> Result<(), Error> {
     solve_batch(structure, potentials, None, assignment)
 }
@@ -240,6 +310,10 @@ pub fn argmax_batch<S: Structure>(structure: &S, potentials: &[f32], assignment:
 ///
 /// `potentials` is `[batch, P]`, `noise` is `[batch, U]`, `assignment` is `[batch, n]`. With Gumbel noise and one
 /// variable this is an exact sample of q (Gumbel-Max, paper Section 3).
+///
+/// # Errors
+///
+/// A wrong length; those of [`Structure::argmax`] in an example.
 pub fn perturbed_argmax<S: Structure>(
     structure: &S,
     potentials: &[f32],

@@ -175,6 +175,10 @@ impl Structure for Pairwise {
         (self.variables == 1).then_some(2 * variable..2 * variable + 2)
     }
 
+    fn pair(&self, i: usize, j: usize) -> Option<usize> {
+        (i < j && j < self.variables).then(|| Pairwise::pair(self, i, j))
+    }
+
     fn scratch(&self) -> PairwiseScratch {
         PairwiseScratch::default()
     }

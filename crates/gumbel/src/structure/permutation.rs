@@ -79,7 +79,7 @@ struct Search {
     closed: Vec<(u32, f64)>,
     /// Column maxima and the rows they stand in.
     best: Vec<f32>,
-    best_row: Vec<u32>,
+    best_row: Vec<f32>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -118,18 +118,19 @@ impl Permutation {
         self.size.next_multiple_of(LANES)
     }
 
-    /// Prices are column maxima, found in `best`; each maximum's row gets the column if it has none yet.
+    /// Prices are column maxima, found in `best`; each maximum's row, found in `best_row`, gets the column if it has none
+    /// yet. Rows are numbers of the same kind so that maximum and row are vectors of the same width.
     fn reduce_columns<T: Real>(
         &self,
         potentials: &[T],
-        best: &mut [T],
+        [best, best_row]: [&mut [T]; 2],
         s: &mut PermutationScratch,
     ) -> Result<(), Error> {
-        let best_row = &mut s.search.best_row;
         best.fill(T::NEG_INFINITY);
         for (i, row) in potentials.chunks_exact(self.size).enumerate() {
+            let row_number = T::from(i as u16); // n * n is limited to 2^24
             for ((best, best_row), h) in best.iter_mut().zip(best_row.iter_mut()).zip(row) {
-                *best_row = if h > best { i as u32 } else { *best_row };
+                *best_row = if h > best { row_number } else { *best_row };
                 *best = if h > best { *h } else { *best };
             }
         }
@@ -140,7 +141,7 @@ impl Permutation {
         s.owner.fill(NONE);
         s.column.fill(NONE);
         for j in (0..self.size).rev() {
-            let i = best_row[j];
+            let i = best_row[j].wide() as u32;
             if s.column[i as usize] == NONE {
                 s.column[i as usize] = j as u32;
                 s.owner[j] = i;
@@ -258,12 +259,12 @@ impl Permutation {
         Ok(())
     }
 
-    /// The arg max of potentials of either kind; `best` is working memory `[n]`.
+    /// The arg max of potentials of either kind; `best` is working memory, twice `[n]`.
     fn solve<T: Real>(
         &self,
         potentials: &[T],
         assignment: &mut [u32],
-        best: &mut [T],
+        best: [&mut [T]; 2],
         s: &mut PermutationScratch,
     ) -> Result<(), Error> {
         let width = self.width();
@@ -295,7 +296,8 @@ impl Precise for Permutation {
         if self.size == 0 {
             return Ok(Maximum::proved(0.0));
         }
-        self.solve(potentials, assignment, &mut vec![0.0; self.size], scratch)?;
+        let mut best = vec![0.0; 2 * self.size];
+        self.solve(potentials, assignment, best.split_at_mut(self.size).into(), scratch)?;
         let value = assignment.iter().enumerate().map(|(i, j)| potentials[i * self.size + *j as usize]).sum();
         // Prices and distances are sums along paths: up to four times those of an assignment.
         Ok(with_rounding_of_sums(Maximum::proved(value), potentials, 4 * self.size))
@@ -447,7 +449,7 @@ impl Structure for Permutation {
                 reached: Vec::with_capacity(n),
                 closed: Vec::with_capacity(n),
                 best: vec![0.0; n],
-                best_row: vec![0; n],
+                best_row: vec![0.0; n],
             },
             warm: false,
         }
@@ -462,9 +464,10 @@ impl Structure for Permutation {
         if self.size == 0 {
             return Ok(Maximum::proved(0.0));
         }
-        let mut best = std::mem::take(&mut scratch.search.best);
-        let solved = self.solve(potentials, assignment, &mut best, scratch);
-        scratch.search.best = best;
+        let search = &mut scratch.search;
+        let (mut best, mut best_row) = (std::mem::take(&mut search.best), std::mem::take(&mut search.best_row));
+        let solved = self.solve(potentials, assignment, [&mut best, &mut best_row], scratch);
+        (scratch.search.best, scratch.search.best_row) = (best, best_row);
         solved?;
         Ok(Maximum::proved(self.score(potentials, assignment)))
     }

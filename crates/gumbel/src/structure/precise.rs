@@ -12,6 +12,7 @@
 
 use super::{Maximum, Structure, Sums};
 use crate::Error;
+use crate::vectorised;
 
 /// Structures whose arg max takes potentials in f64.
 pub trait Precise: Structure {
@@ -48,7 +49,7 @@ pub trait PreciseSums: Precise + Sums {
 }
 
 /// f32 or f64.
-pub(crate) trait Real: Copy + Default + PartialOrd + Into<f64> {
+pub(crate) trait Real: Copy + Default + PartialOrd + Into<f64> + From<u16> {
     const INFINITY: Self;
     const NEG_INFINITY: Self;
 
@@ -128,23 +129,36 @@ struct Size {
 
 impl Size {
     fn of(potentials: &[f64]) -> Size {
-        const LANES: usize = 4;
-        let (mut largest, mut smallest) = ([0.0f64; LANES], [f64::INFINITY; LANES]);
-        let (chunks, rest) = potentials.as_chunks::<LANES>();
-        let mut add = |l: usize, h: f64| {
-            let size = h.abs();
-            largest[l] = if size > largest[l] && size < f64::INFINITY { size } else { largest[l] };
-            smallest[l] = if size < smallest[l] && size > 0.0 { size } else { smallest[l] };
-        };
-        chunks.iter().for_each(|chunk| (0..LANES).for_each(|l| add(l, chunk[l])));
-        rest.iter().for_each(|h| add(0, *h));
-        let (largest, smallest) =
-            (largest.into_iter().fold(0.0, f64::max), smallest.into_iter().fold(f64::INFINITY, f64::min));
+        let (largest, smallest) = vectorised!(extremes(potentials));
         // Looked for only where it can matter.
         let large = largest > 1e9 && smallest >= 1.0;
         let integers = large && potentials.iter().all(|h| h.fract() == 0.0 || h.is_infinite());
         Size { largest, smallest, integers }
     }
+}
+
+/// The largest finite magnitude, 0 if there is none, and the smallest one that is not zero.
+#[inline(always)]
+fn extremes(x: &[f64]) -> (f64, f64) {
+    const LANES: usize = 16;
+    let (mut largest, mut smallest) = ([0.0f64; LANES], [f64::INFINITY; LANES]);
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let larger = |a: f64, size: f64| if size > a { size } else { a };
+    let smaller = |a: f64, size: f64| if size < a { size } else { a };
+    let finite = |size: f64| if size < f64::INFINITY { size } else { 0.0 };
+    let not_zero = |size: f64| if size > 0.0 { size } else { f64::INFINITY };
+    for chunk in chunks {
+        for l in 0..LANES {
+            let size = chunk[l].abs();
+            largest[l] = larger(largest[l], finite(size));
+            smallest[l] = smaller(smallest[l], not_zero(size));
+        }
+    }
+    for h in rest {
+        largest[0] = larger(largest[0], finite(h.abs()));
+        smallest[0] = smaller(smallest[0], not_zero(h.abs()));
+    }
+    (largest.into_iter().fold(0.0, larger), smallest.into_iter().fold(f64::INFINITY, smaller))
 }
 
 #[cfg(test)]

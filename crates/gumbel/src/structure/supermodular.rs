@@ -327,6 +327,10 @@ impl Structure for Supermodular {
         self.model.block(variable)
     }
 
+    fn pair(&self, i: usize, j: usize) -> Option<usize> {
+        Structure::pair(&self.model, i, j)
+    }
+
     /// The weights of pairs are the softplus of the raw numbers; unary potentials stay.
     fn to_potentials(&self, raw: &mut [f32]) {
         raw[self.unary()..].iter_mut().for_each(|w| *w = w.max(0.0) + (-w.abs()).exp().ln_1p());
