@@ -1,9 +1,9 @@
 //! Problems of `gumbel solve`: what a line of input says, and the answer to it.
 //!
-//! Numbers are read, and problems solved, in f64: the nearest one stands for a decimal. `proved` means that no assignment
-//! is better, up to roundings of sums that are small beside every number given (see [`Precise`]). What f64 loses of larger
-//! problems is not passed over: integers beyond 2^53 that it does not hold, numbers so small that it takes them for 0, and
-//! those that drown in sums leave a gap.
+//! Numbers are read, and problems solved, in f64: the nearest one stands for a decimal. `proved` means that no
+//! assignment is better, up to roundings of sums that are small beside every number given (see [`Precise`]). What f64
+//! loses of larger problems is not passed over: integers beyond 2^53 that it does not hold, numbers so small that it
+//! takes them for 0, and those that drown in sums leave a gap.
 
 mod quick;
 
@@ -250,6 +250,7 @@ impl Solver {
     }
 
     /// Adds to the weight of a pair, in either order; terms of the same pair add up.
+    #[inline]
     fn add_pair(&mut self, model: &Pairwise, (i, j): (usize, usize), w: f64) -> Result<(), Bad> {
         if i == j || i.max(j) >= model.variables() {
             let n = model.variables();
@@ -259,18 +260,24 @@ impl Solver {
     }
 
     /// Adds to a potential. What a sum loses by rounding is kept beside it, so that terms may cancel.
+    #[inline]
     fn add(&mut self, index: usize, term: f64) -> Result<(), Bad> {
         let at = &mut self.potentials[index];
         let before = std::mem::replace(at, in_range(*at + term)?);
         if before != 0.0 && at.is_finite() {
             let lost = rounding(before, term, *at);
-            if lost != 0.0 {
-                let carry = self.carries.entry(index).or_default();
-                let before = std::mem::replace(carry, *carry + lost);
-                self.lost += rounding(before, lost, *carry).abs();
-            }
+            self.carry(index, lost);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn carry(&mut self, index: usize, lost: f64) {
+        if lost != 0.0 {
+            let carry = self.carries.entry(index).or_default();
+            let before = std::mem::replace(carry, *carry + lost);
+            self.lost += rounding(before, lost, *carry).abs();
+        }
     }
 
     /// Adds what was kept beside the sums.

@@ -366,8 +366,8 @@ fn terms_of_one_pair_may_cancel() {
     assert!(a["z"] == json!([1, 1]) || a["gap"].as_f64().unwrap() >= 1.0, "{a}");
 }
 
-/// Never a wrong answer that claims to be proved: integers that f64 does not hold, numbers that are 0 to it, numbers that
-/// drown in sums.
+/// Never a wrong answer that claims to be proved: integers that f64 does not hold, numbers that are 0 to it, numbers
+/// that drown in sums.
 #[test]
 fn what_f64_loses_leaves_a_gap() {
     for (problem, gap) in [

@@ -50,8 +50,8 @@
 //!                 return Err(Error::PositiveInfinity { what: "potential", index });
 //!             }
 //!         }
-//!         // best[g][b]: the most that the first g groups are worth for a cost of at most b, and the choice for the last.
-//!         let mut best = vec![vec![(0.0, 0); self.budget + 1]];
+//!         // best[g][b]: the most that the first g groups are worth for a cost of at most b, and the choice for the
+//!         last. let mut best = vec![vec![(0.0, 0); self.budget + 1]];
 //!         for (costs, h) in self.costs.chunks(self.items).zip(potentials.chunks(self.items)) {
 //!             let before = best.last().unwrap();
 //!             let row = (0..=self.budget).map(|b| {
@@ -86,7 +86,8 @@
 //!
 //! // What a decoder makes of it: the loss of each change of one indicator.
 //! let losses = neighbour_losses(&structure, &[1, 0, 2], |code| code.iter().sum::<f32>().powi(2));
-//! assert_eq!(losses, [7.0, 5.0, 7.0, 5.0, 7.0, 7.0, 7.0, 7.0, 5.0]); // 4^2 - 3^2 to add an item, 3^2 - 2^2 to drop one
+//! assert_eq!(losses, [7.0, 5.0, 7.0, 5.0, 7.0, 7.0, 7.0, 7.0, 5.0]); // 4^2 - 3^2 to add an item, 3^2 - 2^2 to drop
+//! one
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -143,17 +144,17 @@ const INSTANCES: u64 = 60;
 /// |---|---|
 /// | sizes | unary potentials come first; they fit the [`Code`] |
 /// | `states`, `state`, `ln_states` | every index gives another assignment, and all are counted |
-/// | `add_statistics` | adds, in proportion to the scale; unary statistics are zeros and ones in the order of the code |
+/// | `add_statistics` | adds, in proportion to the scale; zeros and ones in the order of the code |
 /// | `encode` | writes the unary statistics |
 /// | `score`, `scores`, `add_weighted_statistics` | sums over the statistics |
-/// | `argmax` | the best of all states, its score as the value; with ties, forbidden choices and reused scratch; NaN, `+inf` and infeasible instances are errors |
+/// | `argmax` | the best of all states and its score, with ties and forbidden choices; bad input is an error |
 /// | `resolve` | as good as `argmax` after changes of unary potentials |
 /// | `block`, `pair` | statistics depend on the variables as they say |
 /// | `to_potentials`, `to_raw_gradient` | makes potentials that `argmax` takes; the chain rule |
 ///
 /// A structure that does not count its states is checked on those that it finds itself for random potentials: a better
-/// one that it never finds stays unknown. The [`Report`] says what was left out. Instances should be small: of more than
-/// 20,000 states only those found are known.
+/// one that it never finds stays unknown. The [`Report`] says what was left out. Instances should be small: of more
+/// than 20,000 states only those found are known.
 ///
 /// Time: about a thousand arg maxes, and as many scores of each state.
 ///

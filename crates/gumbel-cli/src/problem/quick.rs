@@ -1,7 +1,7 @@
 //! The quick way to read a line: a scanner for problems as programs write them.
 //!
-//! It reports no errors. Whatever it does not expect (escapes, unknown or repeated fields, ragged lists, numbers out of range,
-//! broken JSON) it leaves to the reader on serde, whose word counts; what it accepts, that one reads alike.
+//! It reports no errors. Whatever it does not expect (escapes, unknown or repeated fields, ragged lists, numbers out of
+//! range, broken JSON) it leaves to the reader on serde, whose word counts; what it accepts, that one reads alike.
 
 use super::{Array, Edges, Kind, Problem, Reader, in_range};
 

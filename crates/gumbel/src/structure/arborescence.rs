@@ -86,6 +86,10 @@ impl Arborescence {
     pub const MAX_POTENTIALS: usize = 1 << 24;
 
     /// Arborescences on `nodes` >= 1 nodes from `root`.
+    ///
+    /// # Errors
+    ///
+    /// No node, more than [`MAX_POTENTIALS`](Arborescence::MAX_POTENTIALS), or a root that is none of them.
     pub fn new(nodes: usize, root: usize) -> Result<Self, Error> {
         if nodes == 0 || nodes.checked_mul(nodes).is_none_or(|p| p > Self::MAX_POTENTIALS) {
             let expected = format!("at least 1, and n * n at most {}", Self::MAX_POTENTIALS);

@@ -1,8 +1,8 @@
 //! One K-way variable, or a product of n independent ones.
 //!
 //! `h(z) = sum_i potentials[i, z_i]`: the potentials are `[n, K]`, all of them unary, the statistics are one-hot rows.
-//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2. `-inf` forbids a
-//! value; each variable needs one that is allowed.
+//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2. `-inf`
+//! forbids a value; each variable needs one that is allowed.
 //!
 //! With a Gumbel variable added to each potential the arg max is an exact sample (Gumbel-Max).
 //!
@@ -39,11 +39,19 @@ impl Categorical {
     pub const MAX_POTENTIALS: usize = 1 << 24;
 
     /// One variable with `values` >= 1 values.
+    ///
+    /// # Errors
+    ///
+    /// No value, or more than [`MAX_POTENTIALS`](Categorical::MAX_POTENTIALS).
     pub fn new(values: usize) -> Result<Self, Error> {
         Categorical::product(1, values)
     }
 
     /// `variables` >= 1 independent variables with `values` >= 1 values each.
+    ///
+    /// # Errors
+    ///
+    /// No variable, no value, or more than [`MAX_POTENTIALS`](Categorical::MAX_POTENTIALS) of both.
     pub fn product(variables: usize, values: usize) -> Result<Self, Error> {
         let expected = || format!("at least 1, and n * K at most {}", Self::MAX_POTENTIALS);
         if variables == 0 {
@@ -56,6 +64,10 @@ impl Categorical {
     }
 
     /// `variables` independent binary variables.
+    ///
+    /// # Errors
+    ///
+    /// No variable, or too many.
     pub fn binary(variables: usize) -> Result<Self, Error> {
         Categorical::product(variables, 2)
     }

@@ -40,6 +40,10 @@ impl Chain {
     pub const MAX_POTENTIALS: usize = Tree::MAX_POTENTIALS;
 
     /// `variables` variables (the length T) with `values` >= 1 values each (K).
+    ///
+    /// # Errors
+    ///
+    /// No value, or more than [`MAX_POTENTIALS`](Chain::MAX_POTENTIALS).
     pub fn new(variables: usize, values: usize) -> Result<Self, Error> {
         if variables > Self::MAX_POTENTIALS {
             return Err(Error::range("variables", variables, format!("at most {}", Self::MAX_POTENTIALS)));

@@ -1,15 +1,15 @@
 //! The code of an assignment: its unary statistics, which a decoder reads, and their one-coordinate changes.
 //!
-//! An arg max estimator replaces the loss of a decoder by a separable one around the sample z*, `sum_u s_u(z) losses[u]`
-//! over the unary statistics (paper Section 4.1). What `losses` are depends on the code:
+//! An arg max estimator replaces the loss of a decoder by a separable one around the sample z*, `sum_u s_u(z)
+//! losses[u]` over the unary statistics (paper Section 4.1). What `losses` are depends on the code:
 //!
-//! - [`OneHot`](Code::OneHot): `losses[i, k]` is the loss of z* with variable i changed to the value k. Such changes stay
-//!   in Z, whatever couples the variables, and the sum is the first-order expansion of the loss around z*, up to a
+//! - [`OneHot`](Code::OneHot): `losses[i, k]` is the loss of z* with variable i changed to the value k. Such changes
+//!   stay in Z, whatever couples the variables, and the sum is the first-order expansion of the loss around z*, up to a
 //!   constant that moves no arg max.
-//! - [`Indicators`](Code::Indicators): a single change may leave Z (a subset with one element too many), but the decoder
-//!   reads any code of zeros and ones. `losses[u]` is the loss of the code of z* with indicator u on, less that with it
-//!   off, all other indicators as in z*. Again the sum is the first-order expansion up to a constant: switching u on
-//!   costs `losses[u]`, switching it off gains as much.
+//! - [`Indicators`](Code::Indicators): a single change may leave Z (a subset with one element too many), but the
+//!   decoder reads any code of zeros and ones. `losses[u]` is the loss of the code of z* with indicator u on, less that
+//!   with it off, all other indicators as in z*. Again the sum is the first-order expansion up to a constant: switching
+//!   u on costs `losses[u]`, switching it off gains as much.
 //!
 //! A space that is neither (one item per group under a budget: one-hot rows, of which not all combinations are
 //! assignments) has the code of [`Indicators`](Code::Indicators), with one indicator for each item of each group. Its
@@ -27,8 +27,8 @@ pub enum Code {
         /// Values of a variable, K >= 1.
         values: usize,
     },
-    /// U zeros and ones, of which not every combination is an assignment; there are no potentials but the unary ones, and
-    /// the code is all the statistics.
+    /// U zeros and ones, of which not every combination is an assignment; there are no potentials but the unary ones,
+    /// and the code is all the statistics.
     Indicators,
 }
 
@@ -87,8 +87,8 @@ impl Code {
     }
 }
 
-/// The losses of the separable approximation around an assignment (U values), from the loss of any code: one call for the
-/// assignment and one for each of its [changes](Code::changes).
+/// The losses of the separable approximation around an assignment (U values), from the loss of any code: one call for
+/// the assignment and one for each of its [changes](Code::changes).
 ///
 /// ```
 /// use gumbel::structure::{Categorical, neighbour_losses};

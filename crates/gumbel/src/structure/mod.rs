@@ -53,22 +53,42 @@ pub use tree::Tree;
 ///
 /// | method | who needs it | default |
 /// |---|---|---|
-/// | [`potentials`](Structure::potentials), [`unary`](Structure::unary), [`variables`](Structure::variables) | everyone | none |
-/// | [`code`](Structure::code) | estimators, decoders | none |
-/// | [`scratch`](Structure::scratch), [`argmax`](Structure::argmax) | everyone | none |
-/// | [`add_statistics`](Structure::add_statistics) | everyone | none |
-/// | [`encode`](Structure::encode) | decoders | one-hots of the values, or the statistics |
-/// | [`score`](Structure::score) | checks, exact estimators | the sum over the statistics; worth writing: the default allocates |
-/// | [`resolve`](Structure::resolve) | direct optimisation | `argmax` |
-/// | [`states`](Structure::states), [`state`](Structure::state) | estimators that go through all states; exact bounds | not counted |
-/// | [`ln_states`](Structure::ln_states) | a KL term | from `states`; NaN where they are not counted |
-/// | [`scores`](Structure::scores), [`add_weighted_statistics`](Structure::add_weighted_statistics) | the same | state by state |
-/// | [`block`](Structure::block) | estimators for independent variables | `None`: coupled |
-/// | [`pair`](Structure::pair) | pictures of couplings | `None`: no such potential |
-/// | [`to_potentials`](Structure::to_potentials), [`to_raw_gradient`](Structure::to_raw_gradient) | encoders | any number is a potential |
+/// | [`potentials`], [`unary`], [`variables`] | everyone | none |
+/// | [`code`] | estimators, decoders | none |
+/// | [`scratch`], [`argmax`] | everyone | none |
+/// | [`add_statistics`] | everyone | none |
+/// | [`encode`] | decoders | one-hots of the values, or the statistics |
+/// | [`score`] | checks, exact estimators | the sum over the statistics, which allocates |
+/// | [`resolve`] | direct optimisation | `argmax` |
+/// | [`states`], [`state`] | estimators that go through all states | not counted |
+/// | [`ln_states`] | a KL term | from `states`; NaN where they are not counted |
+/// | [`scores`], [`add_weighted_statistics`] | estimators that go through all states | state by state |
+/// | [`block`] | estimators for independent variables | `None`: coupled |
+/// | [`pair`] | pictures of couplings | `None`: no such potential |
+/// | [`to_potentials`], [`to_raw_gradient`] | encoders | any number is a potential |
 ///
-/// Who only solves writes the first four rows. [`testing::check`](crate::testing::check) looks whether they agree; it has
-/// an example of a structure.
+/// [`potentials`]: Structure::potentials
+/// [`unary`]: Structure::unary
+/// [`variables`]: Structure::variables
+/// [`code`]: Structure::code
+/// [`scratch`]: Structure::scratch
+/// [`argmax`]: Structure::argmax
+/// [`add_statistics`]: Structure::add_statistics
+/// [`encode`]: Structure::encode
+/// [`score`]: Structure::score
+/// [`resolve`]: Structure::resolve
+/// [`states`]: Structure::states
+/// [`state`]: Structure::state
+/// [`ln_states`]: Structure::ln_states
+/// [`scores`]: Structure::scores
+/// [`add_weighted_statistics`]: Structure::add_weighted_statistics
+/// [`block`]: Structure::block
+/// [`pair`]: Structure::pair
+/// [`to_potentials`]: Structure::to_potentials
+/// [`to_raw_gradient`]: Structure::to_raw_gradient
+///
+/// Who only solves writes the first four rows. [`testing::check`](crate::testing::check) looks whether they agree; it
+/// has an example of a structure.
 pub trait Structure: Sync {
     /// Working memory of the solver: made once, reused for every instance.
     type Scratch: Send;
@@ -121,7 +141,8 @@ pub trait Structure: Sync {
         None
     }
 
-    /// The potential of the product `z_i z_j` of two binary variables `i < j`: their coupling. `None` where there is none.
+    /// The potential of the product `z_i z_j` of two binary variables `i < j`: their coupling. `None` where there is
+    /// none.
     fn pair(&self, _i: usize, _j: usize) -> Option<usize> {
         None
     }
@@ -149,9 +170,9 @@ pub trait Structure: Sync {
 
     /// Solves again after a change of unary potentials only: the same answer as [`argmax`](Structure::argmax), sooner.
     ///
-    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from these
-    /// in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from this solves
-    /// from scratch.
+    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from
+    /// these in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from
+    /// this solves from scratch.
     ///
     /// # Errors
     ///
@@ -288,8 +309,8 @@ pub trait Sums: Structure {
     }
 }
 
-/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every example
-/// is solved for itself, so that the answers cannot depend on it.
+/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every
+/// example is solved for itself, so that the answers cannot depend on it.
 pub(crate) fn examples_per_piece(potentials: usize) -> usize {
     (512 / potentials.max(1)).clamp(1, 32)
 }

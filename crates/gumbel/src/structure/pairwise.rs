@@ -1,7 +1,8 @@
 //! The pairwise binary model with couplings of any sign.
 //!
-//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` over `z` in {0, 1}^n: the potentials are 2n unary ones, `[n, 2]`, and
-//! then n(n-1)/2 pair weights in lexicographic order (1,2), (1,3), ..., (n-1,n). A unary `-inf` forbids a value, a pair
+//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` over `z` in {0, 1}^n: the potentials are 2n unary ones, `[n, 2]`,
+//! and then n(n-1)/2 pair weights in lexicographic order (1,2), (1,3), ..., (n-1,n). A unary `-inf` forbids a value, a
+//! pair
 //! `-inf` forbids that both variables are 1.
 //!
 //! Arg max is NP-hard (quadratic unconstrained binary optimisation, Ising spin glass with fields). The solver is exact
@@ -15,7 +16,8 @@
 //!    O(k) per node with k variables left. D is optimised every few levels for the fields that are expected there.
 //!
 //! An optimum is proved up to the rounding of f64 sums (about 1e-13 of the sum of all magnitudes); with integers only,
-//! exactly. With a [time limit](Pairwise::with_limit) the answer may be unproved, and [`Maximum::bound`] says by how much.
+//! exactly. With a [time limit](Pairwise::with_limit) the answer may be unproved, and [`Maximum::bound`] says by how
+//! much.
 //!
 //! Time per instance: O(n^2) plus the search; memory O(n^2).
 //!
@@ -69,6 +71,10 @@ impl Pairwise {
     pub const MAX_SUMS: usize = sums::MAX_VARIABLES;
 
     /// A model of `variables` binary variables, without a time limit.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_VARIABLES`](Pairwise::MAX_VARIABLES).
     pub fn new(variables: usize) -> Result<Self, Error> {
         if variables > Self::MAX_VARIABLES {
             return Err(Error::range("variables", variables, format!("at most {}", Self::MAX_VARIABLES)));
@@ -76,9 +82,10 @@ impl Pairwise {
         Ok(Pairwise { variables, limit: None })
     }
 
-    /// Limits the time of one instance (`None`: unlimited). When it runs out, the best assignment known is returned with
-    /// a bound above its value: answers then depend on the speed of the machine. The preparation of an instance does not
-    /// look at the clock; up to a hundred variables it takes some hundredths of a second, at most about a second.
+    /// Limits the time of one instance (`None`: unlimited). When it runs out, the best assignment known is returned
+    /// with a bound above its value: answers then depend on the speed of the machine. The preparation of an instance
+    /// does not look at the clock; up to a hundred variables it takes some hundredths of a second, at most about a
+    /// second.
     pub fn with_limit(self, limit: Option<Duration>) -> Self {
         Pairwise { limit, ..self }
     }
@@ -91,6 +98,10 @@ impl Pairwise {
 
     /// [`argmax`](Structure::argmax) with an assignment to begin with, in `assignment`: the better it is, the sooner
     /// the optimum is proved. It need not be feasible; the answer's value does not depend on it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`argmax`](Structure::argmax).
     pub fn argmax_from(
         &self,
         potentials: &[f32],

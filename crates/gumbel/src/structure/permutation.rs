@@ -96,6 +96,10 @@ impl Permutation {
     pub const MAX_POTENTIALS: usize = 1 << 24;
 
     /// Permutations of `size` elements; there is one of none.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_POTENTIALS`](Permutation::MAX_POTENTIALS).
     pub fn new(size: usize) -> Result<Self, Error> {
         if size.checked_mul(size).is_none_or(|p| p > Self::MAX_POTENTIALS) {
             return Err(Error::range("size", size, format!("n * n at most {}", Self::MAX_POTENTIALS)));
@@ -118,8 +122,8 @@ impl Permutation {
         self.size.next_multiple_of(LANES)
     }
 
-    /// Prices are column maxima, found in `best`; each maximum's row, found in `best_row`, gets the column if it has none
-    /// yet. Rows are numbers of the same kind so that maximum and row are vectors of the same width.
+    /// Prices are column maxima, found in `best`; each maximum's row, found in `best_row`, gets the column if it has
+    /// none yet. Rows are numbers of the same kind so that maximum and row are vectors of the same width.
     fn reduce_columns<T: Real>(
         &self,
         potentials: &[T],

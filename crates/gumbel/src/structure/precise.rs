@@ -5,8 +5,8 @@
 //! f32 are the same code.
 //!
 //! What f64 cannot hold is not passed over in silence. Sums of f64 are exact for integers up to 2^53; of other numbers
-//! they are rounded by about 1e-16 of the largest sum, which is as much as the numbers themselves are. An answer counts as
-//! proved if this cannot hide a number of the problem: if even the smallest one that is not zero (and 1, if all are
+//! they are rounded by about 1e-16 of the largest sum, which is as much as the numbers themselves are. An answer counts
+//! as proved if this cannot hide a number of the problem: if even the smallest one that is not zero (and 1, if all are
 //! integers) exceeds the resolution of the sums. Otherwise [`Maximum::bound`] lies above the value by all that rounding
 //! may have cost.
 

@@ -69,6 +69,10 @@ impl SpanningTree {
     const MAX_STATES: f64 = (1u64 << 32) as f64;
 
     /// Spanning trees of the connected graph with these edges; nodes are counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// No node, too many nodes or edges, an edge out of range, or a graph that is not connected.
     pub fn new(nodes: usize, edges: &[(usize, usize)]) -> Result<Self, Error> {
         if nodes == 0 || nodes.checked_mul(nodes).is_none_or(|p| p > Self::MAX_POTENTIALS) {
             let expected = format!("at least 1, and n * n at most {}", Self::MAX_POTENTIALS);
@@ -97,6 +101,10 @@ impl SpanningTree {
     }
 
     /// Spanning trees of the complete graph; its edges are (0, 1), (0, 2), ..., (0, n - 1), (1, 2), ...
+    ///
+    /// # Errors
+    ///
+    /// No node, or too many.
     pub fn complete(nodes: usize) -> Result<Self, Error> {
         let pairs = (0..nodes.min(1 << 12)).flat_map(|i| (i + 1..nodes.min(1 << 12)).map(move |j| (i, j)));
         SpanningTree::new(nodes, &pairs.collect::<Vec<_>>())

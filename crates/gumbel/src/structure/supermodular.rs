@@ -1,16 +1,16 @@
 //! n binary variables, any two of them coupled by a weight that is not negative.
 //!
-//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` with `w_ij >= 0`, `z` in `{0, 1}^n`: variables like to be 1 together.
-//! Potentials: 2n unary ones `[n, 2]` (of value 0 and value 1 of each variable), then the n(n-1)/2 weights in the order
-//! (0, 1), (0, 2), ..., (0, n-1), (1, 2), ... A unary `-inf` forbids a value; a negative weight is an error.
+//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` with `w_ij >= 0`, `z` in `{0, 1}^n`: variables like to be 1
+//! together. Potentials: 2n unary ones `[n, 2]` (of value 0 and value 1 of each variable), then the n(n-1)/2 weights in
+//! the order (0, 1), (0, 2), ..., (0, n-1), (1, 2), ... A unary `-inf` forbids a value; a negative weight is an error.
 //!
-//! Such an `h` is super-modular, so its arg max is a minimum cut (Hammer 1965; Kolmogorov and Zabih, "What energy
-//! functions can be minimized via graph cuts?", PAMI 2004). Two stages:
+//! Such an `h` is super-modular, so its arg max is a minimum cut. Two stages:
 //!
-//! 1. [`closure`]: variables that are certain whatever the others do are fixed, and again with these fixed, O(n^2). With
-//!    unaries of both signs and weights of the same size this decides nearly everything.
-//! 2. [`flow`]: on what is left, `2 z_i z_j = z_i + z_j - |z_i - z_j|` makes the objective a cut: variable i is bound to
-//!    the source by `c_i = 2 u_i + sum_j w_ij` if that is positive, else to the sink by `-c_i`, and pairs are bound by
+//! 1. [`closure`]: variables that are certain whatever the others do are fixed, and again with these fixed, O(n^2).
+//!    With unaries of both signs and weights of the same size this decides nearly everything.
+//! 2. [`flow`]: on what is left, `2 z_i z_j = z_i + z_j - |z_i - z_j|` makes the objective a cut: variable i is bound
+//!    to the source by `c_i = 2 u_i + sum_j w_ij` if that is positive, else to the sink by `-c_i`, and pairs are bound
+//!    by
 //!    `w_ij`. A maximum flow gives the cut.
 //!
 //! Both keep their reasons, so that [`resolve`](Structure::resolve) checks them against new unary potentials and
@@ -20,7 +20,13 @@
 //! Numbers are sums and differences of the potentials in f64: exact when these lie on a common grid of 53 bits, within
 //! rounding of the largest in any case.
 //!
+//! Complexity: the closure O(n^2), the flow O(k^4) for the k variables that it leaves (Dinic's bound), memory O(n^2);
+//! sums O(2^n).
+//!
 //! Enumeration order: the last variable changes fastest.
+//!
+//! References: Hammer, "Some network flow problems solved with pseudo-Boolean programming", Operations Research 13,
+//! 1965; Kolmogorov, Zabih, "What energy functions can be minimized via graph cuts?", PAMI 26, 2004.
 
 mod closure;
 mod flow;
@@ -59,6 +65,10 @@ impl Supermodular {
     pub const MAX_VARIABLES: usize = Pairwise::MAX_VARIABLES;
 
     /// `variables` binary variables, 0 included.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_VARIABLES`](Supermodular::MAX_VARIABLES).
     pub fn new(variables: usize) -> Result<Self, Error> {
         Ok(Supermodular { model: Pairwise::new(variables)? })
     }

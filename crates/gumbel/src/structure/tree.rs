@@ -17,9 +17,9 @@
 //!   are a sample. Every sum is scaled by its own largest term: nothing overflows, and what underflows has no
 //!   probability.
 //! - KL: `KL = ln |Z| - H(q)`, with the entropy H the sum of the entropies of the conditionals (no difference of large
-//!   numbers). Along `t h` the conditionals change at t = 1 by `d ln q(a | b) = ln q(a | b) + N_c(a) - N(b)`, where N is
-//!   the negative entropy of what lies below (`N(b) = sum_a q(a | b) (ln q(a | b) + N_c(a))`): the marginal recursion in
-//!   dual numbers.
+//!   numbers). Along `t h` the conditionals change at t = 1 by `d ln q(a | b) = ln q(a | b) + N_c(a) - N(b)`, where N
+//!   is the negative entropy of what lies below (`N(b) = sum_a q(a | b) (ln q(a | b) + N_c(a))`): the marginal
+//!   recursion in dual numbers.
 //!
 //! Complexity of every operation: O(n K + edges K^2). A term of a sum is accurate to f32 (1e-7), sums are kept in f64.
 //!
@@ -76,6 +76,10 @@ impl Tree {
 
     /// `variables` variables with `values` >= 1 values each. The edges join two different variables each and form no
     /// cycle; they need not connect everything.
+    ///
+    /// # Errors
+    ///
+    /// No value, more than [`MAX_POTENTIALS`](Tree::MAX_POTENTIALS), an edge out of range or one that closes a cycle.
     pub fn new(variables: usize, values: usize, edges: &[(usize, usize)]) -> Result<Self, Error> {
         let blocks = values.checked_mul(edges.len()).and_then(|k| k.checked_add(variables));
         let potentials = blocks.and_then(|b| b.checked_mul(values));

@@ -241,7 +241,8 @@ impl Component {
         self.best.clear();
         self.best.extend_from_slice(signs);
         let mut best = value;
-        // Flip the best variable that is not forbidden for the moment, also downhill, until that has not helped for long.
+        // Flip the best variable that is not forbidden for the moment, also downhill, until that has not helped for
+        // long.
         tabu.clear();
         tabu.resize(m, 0);
         let patience = if again || m < ANCHORED { 1 } else { 2 * m as u32 };

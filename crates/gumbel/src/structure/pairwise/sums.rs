@@ -1,9 +1,9 @@
 //! Exact sums of a pairwise binary model by enumeration of its 2^n states, O(2^n) in time and memory.
 //!
 //! The states stand in the order of enumeration: the last variable is bit 0 of an index. Scores are built by doubling:
-//! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is itself
-//! built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half of the
-//! weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
+//! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is
+//! itself built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half
+//! of the weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
 //!
 //! Weights `exp(h)` are built like scores, by products instead of sums, where no product can leave the range of f64.
 //!
@@ -203,8 +203,8 @@ fn fill_weights<T: Real>(n: usize, potentials: &[T], weights: &mut [f64]) {
     }
 }
 
-/// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials of
-/// value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
+/// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials
+/// of value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
 pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], each: impl FnMut(usize, T))
 where
     T: Copy + Default + Add<Output = T> + AddAssign,
