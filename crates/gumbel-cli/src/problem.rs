@@ -1,17 +1,24 @@
 //! Problems of `gumbel solve`: what a line of input says, and the answer to it.
+//!
+//! Numbers are read, and problems solved, in f64: the nearest one stands for a decimal. `proved` means that no
+//! assignment is better, up to roundings of sums that are small beside every number given (see [`Precise`]). What f64
+//! loses of larger problems is not passed over: integers beyond 2^53 that it does not hold, numbers so small that it
+//! takes them for 0, and those that drown in sums leave a gap.
 
 mod quick;
 
 use gumbel::Error;
 use gumbel::structure::{
-    Arborescence, Categorical, Chain, Maximum, Pairwise, Permutation, SpanningTree, Structure, Subset, Sums,
-    Supermodular, Tree,
+    Arborescence, Categorical, Chain, Maximum, Pairwise, Permutation, Precise, PreciseSums, SpanningTree, Structure,
+    Subset, Supermodular, Tree,
 };
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, BufRead, Read};
 use std::time::{Duration, Instant};
 
 /// One problem, as read.
@@ -98,10 +105,10 @@ struct Summed {
     /// `None` where the sum is not tractable.
     log_partition: Option<f64>,
     /// Of the unary potentials or scores, in the shape of the problem.
-    marginals: Option<Array>,
+    marginals: Option<Table>,
     /// Of pairs, transitions or edges with matrices, in their order.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pair_marginals: Option<Array>,
+    pair_marginals: Option<Table>,
 }
 
 /// What is wrong with a problem.
@@ -122,7 +129,12 @@ fn bad<T>(text: impl Into<String>) -> Result<T, Bad> {
 /// Solves problems one after the other; solvers and their memory are kept for the next problem of the same size.
 pub struct Solver {
     limit: Option<Duration>,
-    potentials: Vec<f32>,
+    /// Of a pairwise model, being filled or filled.
+    potentials: Vec<f64>,
+    /// What the sums of terms of one pair or variable have lost by rounding so far, by its potential.
+    carries: HashMap<usize, f64>,
+    /// The most that a potential is off from what was written.
+    lost: f64,
     pairwise: Option<(Pairwise, <Pairwise as Structure>::Scratch)>,
     supermodular: Option<(Supermodular, <Supermodular as Structure>::Scratch)>,
 }
@@ -130,7 +142,7 @@ pub struct Solver {
 impl Solver {
     /// `limit` is the time after which a search ends without a proof.
     pub fn new(limit: Option<Duration>) -> Self {
-        Solver { limit, potentials: vec![], pairwise: None, supermodular: None }
+        Solver { limit, potentials: vec![], carries: HashMap::new(), lost: 0.0, pairwise: None, supermodular: None }
     }
 
     /// Reads and solves one line of JSON.
@@ -146,13 +158,20 @@ impl Solver {
         problem.check_fields()?;
         match problem.structure {
             Kind::Pairwise | Kind::Supermodular => {
-                let unary = vector("unary", &problem.unary)?;
+                let (unary, lost) = vector("unary", &problem.unary)?;
                 let pairs = problem.pairs.as_ref().ok_or_else(|| missing("pairs"))?;
                 if !pairs.shape.is_empty() {
                     return bad("pairs: expected [i, j, weight], found a matrix for a weight");
                 }
-                let entries = pairs.ends.iter().zip(&pairs.values).map(|(&(i, j), &w)| (i, j, w as f64));
-                self.fill(unary.len(), unary.iter().map(|u| *u as f64), entries)?;
+                let model = self.clear(unary.len())?;
+                for (i, u) in unary.iter().enumerate() {
+                    self.potentials[2 * i + 1] = *u;
+                }
+                for (&(i, j), w) in pairs.ends.iter().zip(&pairs.values) {
+                    self.add_pair(&model, (i, j), *w)?;
+                }
+                // Terms of one pair add up, and with them what they have lost.
+                self.lost += lost + pairs.lost * pairs.ends.len() as f64;
                 let mut answer = match problem.structure {
                     Kind::Pairwise => self.pairwise(unary.len(), problem.sum)?,
                     _ => self.supermodular(unary.len(), problem.sum)?,
@@ -162,12 +181,14 @@ impl Solver {
             }
             Kind::Categorical => {
                 let scores = vector("scores", &problem.scores)?;
-                all_unary(&Categorical::new(scores.len())?, scores, &[scores.len()], problem.sum)
+                let n = scores.0.len();
+                all_unary(&Categorical::new(n)?, scores, &[n], problem.sum)
             }
             Kind::Subset => {
                 let scores = vector("scores", &problem.scores)?;
                 let k = problem.k.ok_or_else(|| missing("k"))?;
-                all_unary(&Subset::new(scores.len(), k)?, scores, &[scores.len()], problem.sum)
+                let n = scores.0.len();
+                all_unary(&Subset::new(n, k)?, scores, &[n], problem.sum)
             }
             Kind::Permutation => {
                 let (n, scores) = square("scores", &problem.scores)?;
@@ -188,19 +209,20 @@ impl Solver {
                     return bad("edges: expected [i, j, weight], found a matrix for a weight");
                 }
                 let m = edges.ends.len();
-                all_unary(&SpanningTree::new(nodes, &edges.ends)?, &edges.values, &[m], problem.sum)
+                all_unary(&SpanningTree::new(nodes, &edges.ends)?, (&edges.values, edges.lost), &[m], problem.sum)
             }
             Kind::Chain => {
-                let (t, k, unary) = rows("unary", &problem.unary)?;
+                let (t, k, (unary, lost)) = rows("unary", &problem.unary)?;
                 let transition = problem.transition.as_ref().ok_or_else(|| missing("transition"))?;
                 transition.expect("transition", &[t.saturating_sub(1), k, k])?;
                 let all = [unary, &transition.values].concat();
-                let mut answer = with_sums(&Chain::new(t, k)?, &all, problem.sum)?;
+                let all = (&all[..], lost.max(transition.lost));
+                let mut answer = with_sums(&Chain::new(t, k)?, all, problem.sum)?;
                 split(&mut answer, &[t, k], &transition.shape);
                 Ok(answer)
             }
             Kind::Tree => {
-                let (n, k, unary) = rows("unary", &problem.unary)?;
+                let (n, k, (unary, lost)) = rows("unary", &problem.unary)?;
                 let edges = problem.edges.as_ref().ok_or_else(|| missing("edges"))?;
                 if !edges.ends.is_empty() && edges.shape != [k, k] {
                     return bad(format!(
@@ -209,41 +231,60 @@ impl Solver {
                     ));
                 }
                 let all = [unary, &edges.values].concat();
-                let mut answer = with_sums(&Tree::new(n, k, &edges.ends)?, &all, problem.sum)?;
+                let all = (&all[..], lost.max(edges.lost));
+                let mut answer = with_sums(&Tree::new(n, k, &edges.ends)?, all, problem.sum)?;
                 split(&mut answer, &[n, k], &[edges.ends.len(), k, k]);
                 Ok(answer)
             }
         }
     }
 
-    /// Solves a quadratic problem given by its linear and pair terms: `sum u_i z_i + sum w z_i z_j`.
-    pub fn quadratic(&mut self, unary: &[f64], pairs: &[(usize, usize, f64)]) -> Result<Answer, Bad> {
-        self.fill(unary.len(), unary.iter().copied(), pairs.iter().copied())?;
-        self.pairwise(unary.len(), false)
-    }
-
-    /// Writes the potentials of a pairwise model; terms of the same pair add up.
-    fn fill(
-        &mut self,
-        n: usize,
-        unary: impl Iterator<Item = f64>,
-        pairs: impl Iterator<Item = (usize, usize, f64)>,
-    ) -> Result<(), Bad> {
+    /// Begins the potentials of a pairwise model: all zero.
+    fn clear(&mut self, n: usize) -> Result<Pairwise, Bad> {
         let model = Pairwise::new(n)?;
         self.potentials.clear();
         self.potentials.resize(model.potentials(), 0.0);
-        for (i, u) in unary.enumerate() {
-            self.potentials[2 * i + 1] = single(u)?;
+        self.carries.clear();
+        self.lost = 0.0;
+        Ok(model)
+    }
+
+    /// Adds to the weight of a pair, in either order; terms of the same pair add up.
+    #[inline]
+    fn add_pair(&mut self, model: &Pairwise, (i, j): (usize, usize), w: f64) -> Result<(), Bad> {
+        if i == j || i.max(j) >= model.variables() {
+            let n = model.variables();
+            return bad(format!("pair [{i}, {j}]: expected two different variables below {n}"));
         }
-        for (i, j, w) in pairs {
-            if i == j || i.max(j) >= n {
-                return bad(format!("pair [{i}, {j}]: expected two different variables below {n}"));
-            }
-            let (i, j) = (i.min(j), i.max(j));
-            let at = &mut self.potentials[model.pair(i, j)];
-            *at = single(*at as f64 + w)?;
+        self.add(model.pair(i.min(j), i.max(j)), w)
+    }
+
+    /// Adds to a potential. What a sum loses by rounding is kept beside it, so that terms may cancel.
+    #[inline]
+    fn add(&mut self, index: usize, term: f64) -> Result<(), Bad> {
+        let at = &mut self.potentials[index];
+        let before = std::mem::replace(at, in_range(*at + term)?);
+        if before != 0.0 && at.is_finite() {
+            let lost = rounding(before, term, *at);
+            self.carry(index, lost);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn carry(&mut self, index: usize, lost: f64) {
+        if lost != 0.0 {
+            let carry = self.carries.entry(index).or_default();
+            let before = std::mem::replace(carry, *carry + lost);
+            self.lost += rounding(before, lost, *carry).abs();
+        }
+    }
+
+    /// Adds what was kept beside the sums.
+    fn settle(&mut self) {
+        for (index, carry) in self.carries.drain() {
+            self.potentials[index] += carry;
+        }
     }
 
     fn pairwise(&mut self, n: usize, sum: bool) -> Result<Answer, Bad> {
@@ -252,8 +293,9 @@ impl Solver {
             let scratch = structure.scratch();
             self.pairwise = Some((structure, scratch));
         }
+        self.settle();
         let (structure, scratch) = self.pairwise.as_mut().expect("made above");
-        timed(structure, &self.potentials, scratch, |s, p| summed(s, p, sum))
+        timed(structure, (&self.potentials, self.lost), scratch, |s, p| summed(s, p, sum))
     }
 
     fn supermodular(&mut self, n: usize, sum: bool) -> Result<Answer, Bad> {
@@ -262,8 +304,9 @@ impl Solver {
             let scratch = structure.scratch();
             self.supermodular = Some((structure, scratch));
         }
+        self.settle();
         let (structure, scratch) = self.supermodular.as_mut().expect("made above");
-        timed(structure, &self.potentials, scratch, |s, p| summed(s, p, sum))
+        timed(structure, (&self.potentials, self.lost), scratch, |s, p| summed(s, p, sum))
     }
 }
 
@@ -311,39 +354,48 @@ fn missing(field: &str) -> Bad {
     Bad::Text(format!("{field} is missing"))
 }
 
-/// Rounds to the precision of the solvers; what does not fit is an error, `-inf` stays.
-fn single(x: f64) -> Result<f32, Bad> {
-    let y = x as f32;
-    if x.is_finite() && !y.is_finite() {
-        return bad(format!("{x:e} is too large: expected at most {:e}", f32::MAX));
+/// Refuses numbers whose sums might overflow; `-inf` stays.
+#[inline]
+fn in_range(x: f64) -> Result<f64, Bad> {
+    if x.abs() <= f32::MAX as f64 || x == f64::NEG_INFINITY {
+        return Ok(x);
     }
-    Ok(y)
+    bad(format!("{x:e} is too large: expected at most {:e}", f32::MAX))
 }
 
-fn vector<'a>(name: &str, array: &'a Option<Array>) -> Result<&'a [f32], Bad> {
+/// `a + b - sum` exactly, where `sum` is `a + b` rounded (Knuth).
+fn rounding(a: f64, b: f64, sum: f64) -> f64 {
+    let b_rounded = sum - a;
+    (a - (sum - b_rounded)) + (b - b_rounded)
+}
+
+/// Numbers, and the most that one of them is off from what was written.
+type Numbers<'a> = (&'a [f64], f64);
+
+fn vector<'a>(name: &str, array: &'a Option<Array>) -> Result<Numbers<'a>, Bad> {
     let array = array.as_ref().ok_or_else(|| missing(name))?;
     match array.shape[..] {
-        [_] => Ok(&array.values),
+        [_] => Ok((&array.values, array.lost)),
         _ => bad(format!("{name}: expected a list of numbers, found shape {:?}", array.shape)),
     }
 }
 
-fn matrix<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, usize, &'a [f32]), Bad> {
+fn matrix<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, usize, Numbers<'a>), Bad> {
     let array = array.as_ref().ok_or_else(|| missing(name))?;
     match array.shape[..] {
-        [rows, columns] => Ok((rows, columns, &array.values)),
-        [0] => Ok((0, 0, &[])), // no row tells their length
+        [rows, columns] => Ok((rows, columns, (&array.values, array.lost))),
+        [0] => Ok((0, 0, (&[], 0.0))), // no row tells their length
         _ => bad(format!("{name}: expected a list of rows of numbers, found shape {:?}", array.shape)),
     }
 }
 
 /// One row per variable; of none, the length of the rows does not matter.
-fn rows<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, usize, &'a [f32]), Bad> {
+fn rows<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, usize, Numbers<'a>), Bad> {
     let (n, k, values) = matrix(name, array)?;
     Ok((n, if n == 0 { 1 } else { k }, values))
 }
 
-fn square<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, &'a [f32]), Bad> {
+fn square<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, Numbers<'a>), Bad> {
     match matrix(name, array)? {
         (rows, columns, values) if rows == columns => Ok((rows, values)),
         (rows, columns, _) => bad(format!("{name}: expected as many columns as rows, found {rows} rows of {columns}")),
@@ -351,45 +403,52 @@ fn square<'a>(name: &str, array: &'a Option<Array>) -> Result<(usize, &'a [f32])
 }
 
 /// Times the arg max, then adds the sums.
-fn timed<S: Structure>(
+fn timed<S: Precise>(
     structure: &S,
-    potentials: &[f32],
+    (potentials, lost): Numbers<'_>,
     scratch: &mut S::Scratch,
-    sums: impl FnOnce(&S, &[f32]) -> Result<Option<Summed>, Bad>,
+    sums: impl FnOnce(&S, &[f64]) -> Result<Option<Summed>, Bad>,
 ) -> Result<Answer, Bad> {
     let mut z = vec![0; structure.variables()];
     let began = Instant::now();
-    let Maximum { value, bound } = structure.argmax(potentials, &mut z, scratch)?;
+    let Maximum { value, bound } = structure.argmax_precise(potentials, &mut z, scratch)?;
     let seconds = began.elapsed().as_secs_f64();
-    let gap = (bound - value).max(0.0);
+    // What was lost may count for one assignment and against another, once for each statistic.
+    let statistics = structure.variables() + structure.potentials() - structure.unary();
+    let gap = (bound - value).max(0.0) + 2.0 * lost * statistics as f64;
     // An empty sum is -0.
     Ok(Answer { z, value: value + 0.0, proved: gap == 0.0, gap, seconds, sums: sums(structure, potentials)? })
 }
 
-fn argmax<S: Structure>(structure: &S, potentials: &[f32]) -> Result<Answer, Bad> {
+fn argmax<S: Precise>(structure: &S, potentials: Numbers<'_>) -> Result<Answer, Bad> {
     timed(structure, potentials, &mut structure.scratch(), |_, _| Ok(None))
 }
 
-fn with_sums<S: Sums>(structure: &S, potentials: &[f32], sum: bool) -> Result<Answer, Bad> {
+fn with_sums<S: PreciseSums>(structure: &S, potentials: Numbers<'_>, sum: bool) -> Result<Answer, Bad> {
     timed(structure, potentials, &mut structure.scratch(), |s, p| summed(s, p, sum))
 }
 
 /// A structure whose potentials are all unary, with the shape in which the problem gives them.
-fn all_unary<S: Sums>(structure: &S, potentials: &[f32], shape: &[usize], sum: bool) -> Result<Answer, Bad> {
+fn all_unary<S: PreciseSums>(
+    structure: &S,
+    potentials: Numbers<'_>,
+    shape: &[usize],
+    sum: bool,
+) -> Result<Answer, Bad> {
     let mut answer = with_sums(structure, potentials, sum)?;
     split(&mut answer, shape, &[]);
     Ok(answer)
 }
 
 /// Log-partition and flat marginals, if asked for; a sum that is too large is null.
-fn summed<S: Sums>(structure: &S, potentials: &[f32], sum: bool) -> Result<Option<Summed>, Bad> {
+fn summed<S: PreciseSums>(structure: &S, potentials: &[f64], sum: bool) -> Result<Option<Summed>, Bad> {
     if !sum {
         return Ok(None);
     }
     let mut values = vec![0.0; structure.potentials()];
-    match structure.marginals(potentials, &mut values) {
+    match structure.marginals_precise(potentials, &mut values) {
         Ok(log_partition) => {
-            let marginals = Some(Array { shape: vec![values.len()], values });
+            let marginals = Some(Table { shape: vec![values.len()], values });
             Ok(Some(Summed { log_partition: Some(log_partition + 0.0), marginals, pair_marginals: None }))
         }
         Err(Error::TooManyStates { .. }) => Ok(Some(Summed::default())),
@@ -403,9 +462,9 @@ fn split(answer: &mut Answer, unary: &[usize], pairs: &[usize]) {
     let Some(mut all) = sums.marginals.take() else { return };
     if !pairs.is_empty() {
         let rest = all.values.split_off(unary.iter().product());
-        sums.pair_marginals = Some(Array { shape: pairs.to_vec(), values: rest });
+        sums.pair_marginals = Some(Table { shape: pairs.to_vec(), values: rest });
     }
-    sums.marginals = Some(Array { shape: unary.to_vec(), values: all.values });
+    sums.marginals = Some(Table { shape: unary.to_vec(), values: all.values });
 }
 
 /// Of a pairwise model: the probability of 1 per variable, and of both being 1 per listed pair.
@@ -414,14 +473,24 @@ fn split_pairs(answer: &mut Answer, model: &Pairwise, ends: &[(usize, usize)]) {
     let Some(all) = sums.marginals.take() else { return };
     let ones = (0..model.variables()).map(|i| all.values[2 * i + 1]).collect();
     let both = ends.iter().map(|&(i, j)| all.values[model.pair(i.min(j), i.max(j))]);
-    sums.pair_marginals = Some(Array { shape: vec![ends.len()], values: both.collect() });
-    sums.marginals = Some(Array { shape: vec![model.variables()], values: ones });
+    sums.pair_marginals = Some(Table { shape: vec![ends.len()], values: both.collect() });
+    sums.marginals = Some(Table { shape: vec![model.variables()], values: ones });
 }
 
 /// Numbers in rectangular nested lists; `null` stands for -inf, a forbidden choice.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Array {
     /// Lengths from the outside in; empty for a single number.
+    shape: Vec<usize>,
+    /// Row-major.
+    values: Vec<f64>,
+    /// The most that a value is off from what was written; decimals count as the nearest f64.
+    lost: f64,
+}
+
+/// Probabilities in rectangular nested lists.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Table {
     shape: Vec<usize>,
     /// Row-major.
     values: Vec<f32>,
@@ -445,7 +514,7 @@ impl<'de> Deserialize<'de> for Array {
     }
 }
 
-impl Serialize for Array {
+impl Serialize for Table {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Rows { shape: &self.shape, values: &self.values }.serialize(serializer)
     }
@@ -474,7 +543,8 @@ impl Serialize for Rows<'_> {
 #[derive(Default)]
 struct Reader {
     shape: Vec<usize>,
-    values: Vec<f32>,
+    values: Vec<f64>,
+    lost: f64,
     /// Depth of the numbers, once one has been seen.
     leaf: Option<usize>,
     /// Whether the lengths at this depth and below are known.
@@ -482,12 +552,17 @@ struct Reader {
 }
 
 impl Reader {
-    fn number(&mut self, depth: usize, value: f32) -> Result<(), &'static str> {
+    fn number(&mut self, depth: usize, value: f64) -> Result<(), &'static str> {
         if *self.leaf.get_or_insert(depth) != depth || self.shape.len() > depth {
             return Err("numbers and lists side by side: expected a rectangular table");
         }
         self.values.push(value);
         Ok(())
+    }
+
+    /// Notes an integer that f64 may not hold.
+    fn integer(&mut self, written: u128, value: f64) {
+        self.lost = self.lost.max(written.abs_diff(value.abs() as u128) as f64);
     }
 
     fn open(&mut self, depth: usize) -> Result<(), &'static str> {
@@ -515,7 +590,7 @@ impl Reader {
 
 impl From<Reader> for Array {
     fn from(reader: Reader) -> Array {
-        Array { shape: reader.shape, values: reader.values }
+        Array { shape: reader.shape, values: reader.values, lost: reader.lost }
     }
 }
 
@@ -540,20 +615,22 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        let value = single(value).map_err(E::custom)?;
+        let value = in_range(value).map_err(E::custom)?;
         self.reader.number(self.depth, value).map_err(E::custom)
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.reader.integer(value.into(), value as f64);
         self.visit_f64(value as f64)
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.reader.integer(value.unsigned_abs().into(), value as f64);
         self.visit_f64(value as f64)
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.reader.number(self.depth, f32::NEG_INFINITY).map_err(E::custom)
+        self.reader.number(self.depth, f64::NEG_INFINITY).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
@@ -574,7 +651,9 @@ struct Edges {
     /// Shape of one weight.
     shape: Vec<usize>,
     /// `[edges, weight]`.
-    values: Vec<f32>,
+    values: Vec<f64>,
+    /// The most that a value is off from what was written.
+    lost: f64,
 }
 
 impl<'de> Deserialize<'de> for Edges {
@@ -593,7 +672,7 @@ impl<'de> Deserialize<'de> for Edges {
                 while let Some(pair) = seq.next_element_seed(Edge(&mut reader))? {
                     ends.push(pair);
                 }
-                Ok(Edges { ends, shape: reader.shape, values: reader.values })
+                Ok(Edges { ends, shape: reader.shape, values: reader.values, lost: reader.lost })
             }
         }
 
@@ -625,64 +704,134 @@ impl<'de> Deserialize<'de> for Edges {
     }
 }
 
-/// A quadratic problem in the sparse format of OR-Library and BiqMac.
-#[derive(Debug, Default, PartialEq)]
-pub struct Sparse {
-    /// Diagonal of Q, `[n]`.
-    pub linear: Vec<f64>,
-    /// `(i, j, q_ij + q_ji)`.
-    pub pairs: Vec<(usize, usize, f64)>,
+/// Reads problems in the sparse format of OR-Library and BiqMac, one after the other: a header `n m`, then m entries
+/// `i j q`, 1-based; an off-diagonal q stands for q_ij = q_ji, so that z'Qz has it twice. OR-Library's leading count of
+/// problems is accepted. Entries go straight into the potentials: the memory is that of one problem.
+pub struct Sparse<R> {
+    input: R,
+    /// Of the last line read, counted from 1.
+    line: usize,
+    text: Vec<u8>,
+    /// How many problems the file says that it has.
+    announced: Option<usize>,
+    found: usize,
+    /// Whether problems are minimised.
+    minimise: bool,
 }
 
-/// Reads problems in the sparse format: a header `n m`, then m entries `i j q`, 1-based; an off-diagonal q stands for
-/// q_ij = q_ji, so that z'Qz has it twice. Several problems may follow each other; OR-Library's leading count is accepted.
-pub fn sparse(text: &str) -> Result<Vec<Sparse>, String> {
-    let mut lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')).peekable();
-    let mut announced = None;
-    if let Some((_, first)) = lines.peek()
-        && let [count] = first.split_whitespace().collect::<Vec<_>>()[..]
-    {
-        let count: usize = count.parse().map_err(|_| format!("line 1: {count:?}: expected the header n m"))?;
-        announced = Some(count);
-        lines.next();
+impl<R: BufRead> Sparse<R> {
+    /// The longest line, in bytes.
+    const LONGEST: usize = 1 << 16;
+
+    /// Reads from `input`.
+    pub fn new(input: R, minimise: bool) -> Self {
+        Sparse { input, line: 0, text: vec![], announced: None, found: 0, minimise }
     }
-    let mut problems = vec![];
-    while let Some((at, header)) = lines.next() {
-        let wrong =
-            |at: usize, what: &str, found: &str| format!("line {}: expected {what}, found {:?}", at + 1, found.trim());
-        let sizes: Option<Vec<usize>> = header.split_whitespace().map(|t| t.parse().ok()).collect();
-        let Some([n, m]) = sizes.as_deref().and_then(|s| <[usize; 2]>::try_from(s).ok()) else {
-            return Err(wrong(at, "the header n m", header));
+
+    /// Reads the next problem and solves it; `None` at the end.
+    pub fn answer(&mut self, solver: &mut Solver) -> Result<Option<Result<Answer, Bad>>, Unreadable> {
+        if !self.next()? {
+            return self.end();
+        }
+        if self.found == 0 && self.announced.is_none() {
+            if let [count] = self.fields()?[..] {
+                let count = count.parse().map_err(|_| self.expected("the header n m"))?;
+                self.announced = Some(count);
+                if !self.next()? {
+                    return self.end();
+                }
+            }
+        }
+        let header = self.line;
+        let sizes: Option<Vec<usize>> = self.fields()?.iter().map(|t| t.parse().ok()).collect();
+        let Some([n, m]) = sizes.and_then(|s| <[usize; 2]>::try_from(s).ok()) else {
+            return Err(self.expected("the header n m"));
         };
         if n > Pairwise::MAX_VARIABLES {
-            return Err(wrong(at, &format!("at most {} variables", Pairwise::MAX_VARIABLES), header));
+            return Err(self.expected(&format!("at most {} variables", Pairwise::MAX_VARIABLES)));
         }
-        let mut problem = Sparse { linear: vec![0.0; n], pairs: vec![] };
+        self.found += 1;
+        let mut model = solver.clear(n);
+        let sign = if self.minimise { -1.0 } else { 1.0 };
         for found in 0..m {
-            let (at, line) = lines.next().ok_or_else(|| {
-                format!("the problem of line {} says {m} entries: found the end after {found}", at + 1)
-            })?;
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let entry = match fields[..] {
+            if !self.next()? {
+                let text = format!("the problem of line {header} says {m} entries: found the end after {found}");
+                return Err(Unreadable::Text(text));
+            }
+            let entry = match self.fields()?[..] {
                 [i, j, q] => i.parse::<usize>().ok().zip(j.parse::<usize>().ok()).zip(q.parse::<f64>().ok()),
                 _ => None,
             };
             match entry {
-                Some(((i, j), q)) if (1..=n).contains(&i) && (1..=n).contains(&j) && q.is_finite() => match i == j {
-                    true => problem.linear[i - 1] += q,
-                    false => problem.pairs.push((i - 1, j - 1, 2.0 * q)),
-                },
-                _ => return Err(wrong(at, &format!("i j q with indices from 1 to {n}"), line)),
+                Some(((i, j), q)) if (1..=n).contains(&i) && (1..=n).contains(&j) && q.is_finite() => {
+                    // Of a bad problem the entries are read nevertheless: the next one stands behind them.
+                    if let Ok(structure) = &model {
+                        let added = match i == j {
+                            true => solver.add(2 * i - 1, sign * q),
+                            false => solver.add_pair(structure, (i - 1, j - 1), sign * 2.0 * q),
+                        };
+                        if let Err(e) = added {
+                            model = Err(e);
+                        }
+                    }
+                }
+                _ => return Err(self.expected(&format!("i j q with indices from 1 to {n}"))),
             }
         }
-        problems.push(problem);
+        let answer = model.and_then(|_| solver.pairwise(n, false));
+        Ok(Some(if self.minimise { answer.map(Answer::negated) } else { answer }))
     }
-    match announced {
-        Some(count) if count != problems.len() => {
-            Err(format!("line 1 says {count} problems: found {}", problems.len()))
+
+    /// Reads the next line that is neither blank nor a comment.
+    fn next(&mut self) -> Result<bool, Unreadable> {
+        loop {
+            self.text.clear();
+            let read = self.input.by_ref().take(Self::LONGEST as u64).read_until(b'\n', &mut self.text)?;
+            if read == 0 {
+                return Ok(false);
+            }
+            self.line += 1;
+            if read == Self::LONGEST && self.text.last() != Some(&b'\n') {
+                let text = format!("line {} is longer than {} bytes", self.line, Self::LONGEST);
+                return Err(Unreadable::Text(text));
+            }
+            if !self.text.trim_ascii().is_empty() && self.text[0] != b'#' {
+                return Ok(true);
+            }
         }
-        _ => Ok(problems),
     }
+
+    fn fields(&self) -> Result<Vec<&str>, Unreadable> {
+        match std::str::from_utf8(&self.text) {
+            Ok(text) => Ok(text.split_whitespace().collect()),
+            Err(_) => Err(Unreadable::Text(format!("line {} is not UTF-8", self.line))),
+        }
+    }
+
+    fn expected(&self, what: &str) -> Unreadable {
+        let found = String::from_utf8_lossy(&self.text);
+        Unreadable::Text(format!("line {}: expected {what}, found {:?}", self.line, found.trim()))
+    }
+
+    fn end<T>(&self) -> Result<Option<T>, Unreadable> {
+        match self.announced {
+            Some(count) if count != self.found => {
+                Err(Unreadable::Text(format!("line 1 says {count} problems: found {}", self.found)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Why the rest of a file in the sparse format cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The file itself.
+    #[error(transparent)]
+    Input(#[from] io::Error),
+    /// What stands in it.
+    #[error("{0}")]
+    Text(String),
 }
 
 impl Answer {

@@ -309,3 +309,268 @@ fn wrong_usage_and_files_are_one_line() {
     assert!(error_of(&output).contains("no-such-file.jsonl"));
     assert!(solve("", &[]).status.success());
 }
+
+/// What `gumbel` has to say of one problem in the sparse format.
+#[track_caller]
+fn sparse(file: &str) -> Value {
+    let output = solve(file, &["--format", "sparse"]);
+    assert!(output.status.success(), "{}", error_of(&output));
+    answers(&output).remove(0)
+}
+
+#[test]
+fn numbers_are_not_rounded_to_f32() {
+    let a = answer(json!({"structure": "permutation", "scores": [[100000001, 100000000], [100000000, 100000003]]}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([0, 1]), Some(200000004.0)));
+    let a = answer(json!({"structure": "categorical", "scores": [0, 1e-50]}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1]), Some(1e-50)));
+    let a = answer(json!({"structure": "subset", "k": 1, "scores": [100000000, 100000001, 0]}));
+    assert_eq!((&a["z"], a["value"].as_f64()), (&json!([0, 1, 0]), Some(100000001.0)));
+    let chain = json!({"structure": "chain", "unary": [[100000000, 100000001], [0, 0]],
+        "transition": [[[100000002, 100000000], [100000000, 100000000]]]});
+    assert_eq!(answer(chain)["z"], json!([0, 0]));
+    let tree = json!({"structure": "tree", "unary": [[100000000, 100000001], [0, 0]],
+        "edges": [[1, 0, [[100000002, 100000000], [100000000, 100000000]]]]});
+    assert_eq!(answer(tree)["z"], json!([0, 0]));
+    let edges = json!([[0, 1, 100000000], [1, 2, 100000002], [0, 2, 100000001]]);
+    assert_eq!(answer(json!({"structure": "spanning-tree", "nodes": 3, "edges": edges}))["z"], json!([0, 1, 1]));
+    let edges = json!([[0, 1, 100000000], [0, 2, 100000001], [1, 2, 100000002]]); // the complete graph
+    assert_eq!(answer(json!({"structure": "spanning-tree", "nodes": 3, "edges": edges}))["z"], json!([0, 1, 1]));
+    let scores = [[0, 100000000, 100000000], [0, 0, 100000002], [0, 100000003, 0]];
+    assert_eq!(answer(json!({"structure": "arborescence", "root": 0, "scores": scores}))["z"], json!([0, 2, 0]));
+    for structure in ["pairwise", "supermodular"] {
+        let pairs = json!([[0, 1, 200000001]]);
+        let a = answer(json!({"structure": structure, "unary": [-100000000, -100000000], "pairs": pairs}));
+        assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1, 1]), Some(1.0)), "{structure}");
+    }
+}
+
+#[test]
+fn terms_of_one_pair_may_cancel() {
+    for large in [16777216.0, 1e15, 1e17, 1e30] {
+        let pairs = json!([[0, 1, large], [0, 1, 1], [1, 0, -large]]);
+        let a = answer(json!({"structure": "pairwise", "unary": [0, 0], "pairs": pairs}));
+        assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1, 1]), Some(1.0)), "{large}");
+        let a = sparse(&format!("2 5\n1 2 {large}\n1 2 1\n2 1 -{large}\n1 1 {large}\n1 1 -{large}\n"));
+        assert_eq!((&a["z"], a["value"].as_f64(), &a["proved"]), (&json!([1, 1]), Some(2.0), &json!(true)), "{large}");
+        let a = sparse(&format!("1 3\n1 1 {large}\n1 1 1\n1 1 -{large}\n"));
+        assert_eq!((&a["z"], a["value"].as_f64()), (&json!([1]), Some(1.0)), "{large}");
+    }
+    let pairs = json!([[0, 1, 1e17], [0, 1, 3], [1, 0, 1e17], [0, 1, 1]]);
+    let output = solve(&json!({"structure": "supermodular", "unary": [-1, -1], "pairs": pairs}).to_string(), &[]);
+    assert_eq!(answers(&output)[0]["value"].as_f64(), Some(200000000000000002.0));
+    // 106 bits do not hold this: there is a gap.
+    let pairs = json!([[0, 1, 1e38], [0, 1, 1e19], [0, 1, 1], [0, 1, -1e38], [0, 1, -1e19]]);
+    let output = solve(&json!({"structure": "pairwise", "unary": [0, 0], "pairs": pairs}).to_string(), &[]);
+    let a = answers(&output).remove(0);
+    assert!(a["z"] == json!([1, 1]) || a["gap"].as_f64().unwrap() >= 1.0, "{a}");
+}
+
+/// Never a wrong answer that claims to be proved: integers that f64 does not hold, numbers that are 0 to it, numbers
+/// that drown in sums.
+#[test]
+fn what_f64_loses_leaves_a_gap() {
+    for (problem, gap) in [
+        (r#"{"structure":"categorical","scores":[9007199254740992,9007199254740993]}"#, 1.0),
+        (r#"{"structure":"categorical","scores":[-9007199254740993,-9007199254740992]}"#, 1.0),
+        (r#"{"structure":"categorical","scores":[100000000000000000000001,100000000000000000000002]}"#, 1.0),
+        (r#"{"structure":"categorical","scores":[0,1e-400]}"#, 4e-324),
+        (r#"{"structure":"chain","unary":[[1e17,0],[0,1]],"transition":[[[0,0],[0,0]]]}"#, 1.0),
+        (r#"{"structure":"permutation","scores":[[1e20,0],[1,0]]}"#, 1.0),
+        (r#"{"structure":"pairwise","unary":[1e20,1,-1],"pairs":[[0,1,-2],[1,2,2],[0,2,1]]}"#, 1.0),
+        (r#"{"structure":"supermodular","unary":[-1e20,1,-1],"pairs":[[0,1,2],[1,2,2],[0,2,1]]}"#, 1.0),
+        (r#"{"structure":"arborescence","root":0,"scores":[[0,1e20,1],[0,0,1],[0,1,0]]}"#, 1.0),
+    ] {
+        let output = solve(problem, &[]);
+        assert!(output.status.success(), "{problem}");
+        let a = answers(&output).remove(0);
+        assert_eq!(a["proved"], json!(false), "{problem}: {a}");
+        assert!(a["gap"].as_f64().unwrap() >= gap, "{problem}: {a}");
+    }
+    // Decimals count as the f64 next to them, and their sums are as exact as they are.
+    for problem in [
+        r#"{"structure":"permutation","scores":[[0.1,0.2],[0.3,0.7]]}"#,
+        r#"{"structure":"pairwise","unary":[0.1,-0.2],"pairs":[[0,1,0.3],[1,0,0.1]]}"#,
+        r#"{"structure":"categorical","scores":[1e30,1e-30]}"#,
+        r#"{"structure":"subset","k":1,"scores":[1e30,1e-30]}"#,
+    ] {
+        answer(serde_json::from_str(problem).unwrap());
+    }
+}
+
+#[test]
+fn sums_are_of_the_numbers_given() {
+    let (one, e) = (100000001f64, 1f64.exp());
+    let close = |found: &Value, expected: f64| assert!((found.as_f64().unwrap() - expected).abs() < 1e-6, "{found}");
+    let sum = |mut problem: Value| {
+        problem["sum"] = json!(true);
+        answer(problem)
+    };
+    let a = sum(json!({"structure": "categorical", "scores": [100000001, 100000000]}));
+    close(&a["log_partition"], 100000000.0 + (1.0 + e).ln());
+    close(&a["marginals"][0], e / (1.0 + e));
+    let a = sum(json!({"structure": "subset", "k": 1, "scores": [100000001, 100000000]}));
+    close(&a["log_partition"], 100000000.0 + (1.0 + e).ln());
+    close(&a["marginals"][0], e / (1.0 + e));
+    let a = sum(json!({"structure": "chain", "unary": [[100000001, 100000000], [0, 0]],
+        "transition": [[[-100000000, -100000000], [-100000000, -100000000]]]}));
+    close(&a["log_partition"], (2.0 + 2.0 * e).ln());
+    close(&a["marginals"][0][0], e / (1.0 + e));
+    let a = sum(json!({"structure": "tree", "unary": [[0, 0], [0, 0]],
+        "edges": [[1, 0, [[100000001, 100000000], [100000000, 100000000]]]]}));
+    close(&a["log_partition"], 100000000.0 + (3.0 + e).ln());
+    close(&a["pair_marginals"][0][0][0], e / (3.0 + e));
+    let edges = json!([[0, 1, one], [1, 2, one], [0, 2, one - 1.0]]);
+    let a = sum(json!({"structure": "spanning-tree", "nodes": 3, "edges": edges}));
+    close(&a["log_partition"], 200000001.0 + (2.0 + e).ln());
+    let scores = [[0, 100000001, 0], [0, 0, 0], [0, 100000000, 0]];
+    let a = sum(json!({"structure": "arborescence", "root": 0, "scores": scores}));
+    close(&a["marginals"][0][1], 2.0 * e / (2.0 * e + 1.0));
+    for structure in ["pairwise", "supermodular"] {
+        let pairs = json!([[0, 1, 200000001]]);
+        let a = sum(json!({"structure": structure, "unary": [-100000000, -100000000], "pairs": pairs}));
+        close(&a["log_partition"], (1.0 + e).ln());
+        close(&a["pair_marginals"][0], e / (1.0 + e));
+    }
+}
+
+/// The assignments of `n` variables with `k` values.
+fn product(n: usize, k: usize) -> impl Iterator<Item = Vec<usize>> {
+    (0..k.pow(n as u32)).map(move |s| (0..n).map(|i| s / k.pow(i as u32) % k).collect())
+}
+
+#[test]
+fn integers_near_1e8_agree_with_integers() {
+    let mut state = 5u64;
+    let mut next = |spread: u64| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        100_000_000 + ((state >> 33) % spread) as i64
+    };
+    let (mut lines, mut best) = (String::new(), vec![]);
+    for case in 0..3000 {
+        let spread = [4, 50, 1 << 24][case / 6 % 3];
+        let mut table = |rows: usize, columns: usize| -> Vec<Vec<i64>> {
+            (0..rows).map(|_| (0..columns).map(|_| next(spread)).collect()).collect()
+        };
+        let (problem, value) = match case % 6 {
+            0 => {
+                let (n, h) = (4, table(4, 4));
+                let permutations = product(n, n).filter(|z| (0..n).all(|j| z.contains(&j)));
+                let scores = permutations.map(|z| (0..n).map(|i| h[i][z[i]]).sum());
+                (json!({"structure": "permutation", "scores": h}), scores.max())
+            }
+            1 => {
+                let h = table(1, 6).remove(0);
+                (json!({"structure": "categorical", "scores": h}), h.iter().copied().max())
+            }
+            2 => {
+                let h = table(1, 6).remove(0);
+                let sets = product(6, 2).filter(|z| z.iter().sum::<usize>() == 3);
+                let scores = sets.map(|z| (0..6).map(|i| z[i] as i64 * h[i]).sum());
+                (json!({"structure": "subset", "k": 3, "scores": h}), scores.max())
+            }
+            3 => {
+                let (h, w) = (table(3, 3), [table(3, 3), table(3, 3)]);
+                let score = |z: Vec<usize>| {
+                    (0..3).map(|t| h[t][z[t]]).sum::<i64>() + (0..2).map(|t| w[t][z[t]][z[t + 1]]).sum::<i64>()
+                };
+                (json!({"structure": "chain", "unary": h, "transition": w}), product(3, 3).map(score).max())
+            }
+            kind => {
+                // Gains that nearly cancel the weights.
+                let w = table(5, 5);
+                let edges: Vec<(usize, usize)> = (0..5).flat_map(|j| (0..j).map(move |i| (i, j))).collect();
+                let mut unary: Vec<i64> = table(1, 5)[0].iter().map(|u| u - 100_000_002).collect();
+                let sign = |i: usize, j: usize| if kind == 4 && (i + j) % 3 == 0 { -1 } else { 1 };
+                for &(i, j) in &edges {
+                    let half = sign(i, j) * w[i][j];
+                    (unary[i], unary[j]) = (unary[i] - half, unary[j] - half);
+                }
+                let pairs: Vec<_> = edges.iter().map(|&(i, j)| json!([i, j, 2 * sign(i, j) * w[i][j]])).collect();
+                let score = |z: Vec<usize>| {
+                    let one = |i: usize| z[i] as i64;
+                    let coupled = edges.iter().map(|&(i, j)| 2 * sign(i, j) * w[i][j] * one(i) * one(j));
+                    coupled.sum::<i64>() + (0..5).map(|i| unary[i] * one(i)).sum::<i64>()
+                };
+                let structure = ["pairwise", "supermodular"][kind - 4];
+                let problem = json!({"structure": structure, "unary": unary, "pairs": pairs});
+                (problem, product(5, 2).map(score).max())
+            }
+        };
+        lines += &format!("{problem}\n");
+        best.push((problem, value.unwrap()));
+    }
+    let output = solve(&lines, &[]);
+    assert!(output.status.success());
+    for (found, (problem, value)) in answers(&output).iter().zip(best) {
+        assert_eq!((found["value"].as_f64(), &found["proved"]), (Some(value as f64), &json!(true)), "{problem}");
+    }
+}
+
+/// A program that is still running: what it says line by line, and its peak memory.
+#[cfg(target_os = "linux")]
+struct Running(std::process::Child, std::io::BufReader<std::process::ChildStdout>);
+
+#[cfg(target_os = "linux")]
+impl Running {
+    fn start(args: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+        command.arg("solve").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out = std::io::BufReader::new(child.stdout.take().unwrap());
+        Running(child, out)
+    }
+
+    fn write(&mut self, text: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut self.1, &mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
+    }
+
+    /// The most memory used so far, in MiB.
+    fn peak(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+    }
+
+    fn end(mut self) -> i32 {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap().code().unwrap()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn problems_in_the_sparse_format_come_one_after_the_other() {
+    let mut running = Running::start(&["--format", "sparse", "-"]);
+    running.write("2\n2 1\n1 2 3\n");
+    assert_eq!(running.answer()["value"].as_f64(), Some(6.0)); // while the second is still to come
+    running.write("1 1\n1 1 5\n");
+    assert_eq!(running.answer()["value"].as_f64(), Some(5.0));
+    assert_eq!(running.end(), 0);
+    // Thousands of headers take no more than one of them.
+    let mut running = Running::start(&["--format", "sparse"]);
+    running.write(&"1024 0\n".repeat(500));
+    (0..500).for_each(|_| assert_eq!(running.answer()["value"].as_f64(), Some(0.0)));
+    assert!(running.peak() < 100, "{} MiB", running.peak());
+    running.write(&format!("1 1\n{}\n", "1".repeat(100_000)));
+    assert_eq!(running.end(), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn sums_over_large_subsets_take_little_memory() {
+    let mut running = Running::start(&[]);
+    let scores: Vec<f64> = (0..11_800).map(|i| (i * 7919 % 1000) as f64 / 500.0 - 1.0).collect();
+    running.write(&format!("{}\n", json!({"structure": "subset", "k": 11000, "scores": scores, "sum": true})));
+    let a = running.answer();
+    let marginals: f64 = a["marginals"].as_array().unwrap().iter().map(|m| m.as_f64().unwrap()).sum();
+    assert!((marginals - 11000.0).abs() < 1e-2, "{marginals}");
+    assert!(running.peak() < 200, "{} MiB", running.peak());
+    assert_eq!(running.end(), 0);
+}

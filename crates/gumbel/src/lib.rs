@@ -56,5 +56,6 @@ pub mod oracle;
 pub mod registry;
 pub mod schedule;
 pub mod structure;
+pub mod testing;
 
 pub use error::Error;

@@ -2,7 +2,7 @@
 
 use crate::args::{Common, Format, Solve};
 use crate::output::Failure;
-use crate::problem::{self, Answer, Bad, Solver};
+use crate::problem::{Answer, Bad, Solver, Sparse, Unreadable};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::fs::File;
@@ -64,17 +64,15 @@ pub fn run(_: &Common, command: &Solve) -> Result<(), Failure> {
             }
         }
         Format::Sparse => {
-            let mut text = String::new();
-            input.read_to_string(&mut text).map_err(read_failed)?;
-            let problems = problem::sparse(&text).map_err(|e| Failure::Other(format!("{name}: {e}")))?;
             // One after the other: each may take its whole time limit, and its answer should not wait for the rest.
             let mut solver = Solver::new(limit);
-            let sign = if command.minimise { -1.0 } else { 1.0 };
-            for p in problems {
-                let linear: Vec<f64> = p.linear.iter().map(|q| sign * q).collect();
-                let pairs: Vec<_> = p.pairs.iter().map(|&(i, j, q)| (i, j, sign * q)).collect();
-                let answer = solver.quadratic(&linear, &pairs);
-                if !print(vec![encode(if command.minimise { answer.map(Answer::negated) } else { answer })])? {
+            let mut problems = Sparse::new(input, command.minimise);
+            let unreadable = |e| match e {
+                Unreadable::Input(e) => read_failed(e),
+                Unreadable::Text(_) => Failure::Other(format!("{name}: {e}")),
+            };
+            while let Some(answer) = problems.answer(&mut solver).map_err(unreadable)? {
+                if !print(vec![encode(answer)])? {
                     return Ok(());
                 }
             }

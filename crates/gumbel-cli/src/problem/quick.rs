@@ -1,9 +1,9 @@
 //! The quick way to read a line: a scanner for problems as programs write them.
 //!
-//! It reports no errors. Whatever it does not expect (escapes, unknown or repeated fields, ragged lists, numbers out of range,
-//! broken JSON) it leaves to the reader on serde, whose word counts; what it accepts, that one reads alike.
+//! It reports no errors. Whatever it does not expect (escapes, unknown or repeated fields, ragged lists, numbers out of
+//! range, broken JSON) it leaves to the reader on serde, whose word counts; what it accepts, that one reads alike.
 
-use super::{Array, Edges, Kind, Problem, Reader, single};
+use super::{Array, Edges, Kind, Problem, Reader, in_range};
 
 /// Lists nest at most this deep in any structure.
 const DEEPEST: usize = 3;
@@ -11,6 +11,42 @@ const DEEPEST: usize = 3;
 /// Powers of ten that f64 holds exactly, as many as 19 digits need.
 const POWERS: [f64; 20] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19];
+
+/// `1 / 10^p` as `reciprocal / 2^shift` with a reciprocal of 64 bits, rounded down.
+const RECIPROCALS: [(u64, u32); 20] = {
+    let mut table = [(0, 0); 20];
+    let (mut p, mut power) = (0, 1u64);
+    while p < 20 {
+        let bits = 64 - power.leading_zeros() - power.is_power_of_two() as u32; // 2^(bits - 1) < power <= 2^bits
+        let shift = 63 + bits;
+        table[p] = ((1u128 << shift).div_euclid(power as u128) as u64, shift);
+        if p < 19 {
+            power *= 10;
+        }
+        p += 1;
+    }
+    table
+};
+
+/// `digits / 10^places` rounded to f64, where that can be decided with 64 bits; `digits` has more than 53.
+fn divided(digits: u64, places: usize) -> Option<f64> {
+    let (reciprocal, shift) = RECIPROCALS[places];
+    let lead = digits.leading_zeros();
+    let product = (digits << lead) as u128 * reciprocal as u128; // in [2^126, 2^128)
+    let short = product.leading_zeros();
+    // The quotient lies between `high` and `high + 3`, in units of 2^exponent.
+    let high = (product << short >> 64) as u64;
+    let exponent = 64 - (shift + lead + short) as i32;
+    const REST: u32 = 64 - f64::MANTISSA_DIGITS;
+    const MIDDLE: u64 = 1 << (REST - 1);
+    let rest = high & (2 * MIDDLE - 1);
+    if (MIDDLE - 3..=MIDDLE).contains(&rest) {
+        return None;
+    }
+    let mantissa = (high >> REST) + (rest > MIDDLE) as u64;
+    // Both factors are exact, and so is their product: the quotient is a normal number.
+    Some(mantissa as f64 * f64::from_bits(((1023 + exponent + REST as i32) as u64) << 52))
+}
 
 /// The problem that the whole line holds.
 pub(super) fn read(line: &[u8]) -> Option<Problem> {
@@ -89,10 +125,10 @@ impl<'a> Scanner<'a> {
             b'[' if depth < DEEPEST => self.list(depth, reader),
             b'n' => {
                 self.word(b"null")?;
-                reader.number(depth, f32::NEG_INFINITY).ok()
+                reader.number(depth, f64::NEG_INFINITY).ok()
             }
             _ => {
-                let value = self.number()?;
+                let value = self.number(reader)?;
                 reader.number(depth, value).ok()
             }
         }
@@ -117,22 +153,22 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        Some(Edges { ends, shape: reader.shape, values: reader.values })
+        Some(Edges { ends, shape: reader.shape, values: reader.values, lost: reader.lost })
     }
 
-    /// With room for what may follow: a number and its comma take some ten bytes.
+    /// With room for what may follow: a number and its comma take some eight bytes. What stays unused costs nothing.
     fn reader(&self) -> Reader {
-        Reader { values: Vec::with_capacity((self.text.len() - self.at) / 16), ..Reader::default() }
+        Reader { values: Vec::with_capacity((self.text.len() - self.at) / 8), ..Reader::default() }
     }
 
-    /// A number as JSON writes it, rounded to f64 and then to f32.
-    fn number(&mut self) -> Option<f32> {
+    /// A number as JSON writes it, rounded to f64.
+    fn number(&mut self, reader: &mut Reader) -> Option<f64> {
         let start = self.at;
         let negative = self.next_is(b'-');
         let mut digits = 0;
         let whole = self.digits(&mut digits);
         let leading_zero = whole > 1 && self.text[self.at - whole] == b'0';
-        let places = if self.next_is(b'.') { self.digits(&mut digits) } else { 0 };
+        let places = if self.next_is(b'.') { self.eights(&mut digits) + self.digits(&mut digits) } else { 0 };
         if whole == 0 || leading_zero || self.text[self.at - 1] == b'.' {
             return None;
         }
@@ -143,16 +179,58 @@ impl<'a> Scanner<'a> {
                 return None;
             }
         } else if whole + places <= 19 {
-            // Two roundings to f64 leave an error of two units in the last place at most. The f32 is right unless such
-            // an error could carry the number over the middle between two f32.
-            let value = digits as f64 / POWERS[places];
-            const MIDDLE: u64 = 1 << (f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS - 1);
-            if (value.to_bits() & (2 * MIDDLE - 1)).abs_diff(MIDDLE) > 4 {
-                return Some(value.copysign([1.0, -1.0][negative as usize]) as f32);
+            let value = if digits < 1 << f64::MANTISSA_DIGITS {
+                // A quotient of numbers that f64 holds: rounded once.
+                Some(digits as f64 / POWERS[places])
+            } else if places == 0 {
+                reader.integer(digits.into(), digits as f64);
+                Some(digits as f64)
+            } else {
+                divided(digits, places)
+            };
+            if let Some(value) = value {
+                return Some(if negative { -value } else { value });
             }
         }
-        let value = std::str::from_utf8(&self.text[start..self.at]).ok()?.parse::<f64>().ok()?;
-        single(value).ok().filter(|y| y.is_finite())
+        self.long_number(start, exponent, places, reader)
+    }
+
+    /// The number that ends here, by the parser of the standard library.
+    #[cold]
+    fn long_number(&self, start: usize, exponent: bool, places: usize, reader: &mut Reader) -> Option<f64> {
+        let text = std::str::from_utf8(&self.text[start..self.at]).ok()?;
+        let value = in_range(text.parse::<f64>().ok()?).ok().filter(|y| y.is_finite())?;
+        if !exponent && places == 0 {
+            // What is in range fits.
+            reader.integer(text.trim_start_matches('-').parse().ok()?, value);
+        }
+        let mantissa = text.split(['e', 'E']).next()?;
+        if value == 0.0 && mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b)) {
+            reader.lost = reader.lost.max(f64::from_bits(1));
+        }
+        Some(value)
+    }
+
+    /// Appends decimal digits to a number, modulo 2^64, as long as there are eight at once; how many there were.
+    #[inline]
+    fn eights(&mut self, number: &mut u64) -> usize {
+        const EACH: u64 = 0x0101_0101_0101_0101;
+        let start = self.at;
+        while let Some(eight) = self.text[self.at..].first_chunk::<8>() {
+            let bytes = u64::from_le_bytes(*eight);
+            // A byte below '0' borrows, one above '9' carries into its highest bit.
+            let other = bytes.wrapping_sub(EACH * b'0' as u64) | bytes.wrapping_add(EACH * (0x7f - b'9') as u64);
+            if other & (EACH << 7) != 0 {
+                break;
+            }
+            // Neighbours are joined: digits, pairs, fours.
+            let pairs = (bytes & (EACH * 0xf)).wrapping_mul(10 << 8 | 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+            let fours = pairs.wrapping_mul(100 << 16 | 1) >> 16 & 0x0000_ffff_0000_ffff;
+            let value = fours.wrapping_mul(10_000 << 32 | 1) >> 32;
+            *number = number.wrapping_mul(100_000_000).wrapping_add(value);
+            self.at += 8;
+        }
+        self.at - start
     }
 
     /// Appends decimal digits to a number, modulo 2^64; how many there were.
@@ -329,7 +407,14 @@ mod tests {
         if let Some(quick) = &quick {
             let plain: Problem = serde_json::from_slice(line)
                 .unwrap_or_else(|e| panic!("{:?} is refused: {e}", String::from_utf8_lossy(line)));
-            assert_eq!(format!("{quick:?}"), format!("{plain:?}"), "{}", String::from_utf8_lossy(line));
+            // What is lost of the longest integers and the smallest numbers, only this reader knows.
+            let show = |problem: &Problem| {
+                let text = format!("{problem:?}");
+                let parts = text.split("lost: ").enumerate();
+                let numbers = parts.map(|(i, part)| if i == 0 { part } else { &part[part.find(' ').unwrap_or(0)..] });
+                numbers.collect::<String>()
+            };
+            assert_eq!(show(quick), show(&plain), "{}", String::from_utf8_lossy(line));
         }
         quick.is_some()
     }

@@ -23,7 +23,8 @@
 
 use super::latent::LatentEntry;
 use super::matrix_tree::{self, Arc};
-use super::{Code, Maximum, Structure, Sums, check_numbers};
+use super::precise::{Real, with_rounding_of_sums};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 
@@ -86,6 +87,10 @@ impl Arborescence {
     pub const MAX_POTENTIALS: usize = 1 << 24;
 
     /// Arborescences on `nodes` >= 1 nodes from `root`.
+    ///
+    /// # Errors
+    ///
+    /// No node, more than [`MAX_POTENTIALS`](Arborescence::MAX_POTENTIALS), or a root that is none of them.
     pub fn new(nodes: usize, root: usize) -> Result<Self, Error> {
         if nodes == 0 || nodes.checked_mul(nodes).is_none_or(|p| p > Self::MAX_POTENTIALS) {
             let expected = format!("at least 1, and n * n at most {}", Self::MAX_POTENTIALS);
@@ -112,17 +117,17 @@ impl Arborescence {
     }
 
     /// All allowed choices, with the root as node 0, and their potentials' indices.
-    fn arcs(&self, potentials: &[f32]) -> Result<(Vec<Arc>, Vec<usize>), Error> {
+    fn arcs<T: Real>(&self, potentials: &[T]) -> Result<(Vec<Arc>, Vec<usize>), Error> {
         check_numbers("potential", potentials)?;
         let pairs = potentials.iter().enumerate().filter(|(i, h)| {
             let (parent, child) = (i / self.nodes, i % self.nodes);
-            parent != child && child != self.root && **h > f32::NEG_INFINITY
+            parent != child && child != self.root && **h > T::NEG_INFINITY
         });
         Ok(pairs
             .map(|(i, h)| {
                 let parent = self.exchange(i / self.nodes, 0) as u32;
                 let child = self.exchange(i % self.nodes, 0) as u32;
-                (Arc { parent, child, log_weight: *h as f64 }, i)
+                (Arc { parent, child, log_weight: h.wide() }, i)
             })
             .unzip())
     }
@@ -168,7 +173,7 @@ impl Arborescence {
 }
 
 /// Position of the largest value, the first among equals.
-fn largest(x: &[f64]) -> (usize, f64) {
+pub(super) fn largest(x: &[f64]) -> (usize, f64) {
     const LANES: usize = 8;
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut most = [f64::NEG_INFINITY; LANES];
@@ -176,6 +181,83 @@ fn largest(x: &[f64]) -> (usize, f64) {
     chunks.iter().for_each(|c| (0..LANES).for_each(|l| most[l] = larger(most[l], c[l])));
     let most = most.iter().chain(rest).copied().fold(f64::NEG_INFINITY, larger);
     (x.iter().position(|v| *v == most).expect("it is there"), most)
+}
+
+impl Arborescence {
+    /// The arg max of potentials of either kind.
+    fn solve<T: Real>(
+        &self,
+        potentials: &[T],
+        assignment: &mut [u32],
+        s: &mut ArborescenceScratch,
+    ) -> Result<(), Error> {
+        check_numbers("potential", potentials)?;
+        let n = self.nodes;
+        for (p, row) in potentials.chunks_exact(n).enumerate() {
+            row.iter().enumerate().for_each(|(c, h)| s.gain[c * n + p] = h.wide());
+        }
+        for c in 0..n {
+            s.gain[c * n + c] = f64::NEG_INFINITY;
+            s.head[c * n..][..n].fill(c as u32);
+            (s.id[c], s.next[c], s.row[c]) = (c as u32, c as u32, c as u32);
+        }
+        s.state.fill(State::New);
+        s.outer.fill(NONE);
+        s.state[self.root] = State::Joined;
+        let mut ids = n;
+        for start in 0..n {
+            if s.state[s.id[start] as usize] != State::New {
+                continue;
+            }
+            s.path.clear();
+            s.path.push(start as u32);
+            s.state[start] = State::OnPath;
+            while let Some(&last) = s.path.last() {
+                let row = s.row[last as usize] as usize;
+                let (parent, gain) = largest(&s.gain[row * n..][..n]);
+                if gain == f64::NEG_INFINITY {
+                    return Err(Error::Infeasible { detail: format!("no parents lead from the root to node {row}") });
+                }
+                s.best[last as usize] = (parent as u32, s.head[row * n + parent], gain);
+                let id = s.id[parent];
+                match s.state[id as usize] {
+                    State::New => {
+                        s.state[id as usize] = State::OnPath;
+                        s.path.push(id);
+                    }
+                    State::OnPath => {
+                        let position = s.path.iter().rposition(|p| *p == id).expect("it is on the path");
+                        self.contract(position, ids as u32, s);
+                        ids += 1;
+                    }
+                    State::Joined => s.path.drain(..).for_each(|id| s.state[id as usize] = State::Joined),
+                }
+            }
+        }
+        // From the outside in: a choice of a cycle is one of a member, in which it replaces the member's own.
+        assignment[self.root] = self.root as u32;
+        for id in (0..ids).rev() {
+            if s.state[id] == State::New || id == self.root {
+                continue; // decided by an outer cycle
+            }
+            let (parent, child, _) = s.best[id];
+            assignment[child as usize] = parent;
+            let mut inner = child as usize;
+            while inner != id {
+                s.state[inner] = State::New;
+                inner = s.outer[inner] as usize;
+            }
+        }
+        Ok(())
+    }
+
+    fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
+        let (arcs, index) = self.arcs(potentials)?;
+        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, false)?;
+        marginals.fill(0.0);
+        index.iter().zip(found).for_each(|(i, m)| marginals[*i] = m.probability as f32);
+        Ok(log_partition)
+    }
 }
 
 impl Structure for Arborescence {
@@ -247,63 +329,7 @@ impl Structure for Arborescence {
         assignment: &mut [u32],
         s: &mut ArborescenceScratch,
     ) -> Result<Maximum, Error> {
-        check_numbers("potential", potentials)?;
-        let n = self.nodes;
-        for (p, row) in potentials.chunks_exact(n).enumerate() {
-            row.iter().enumerate().for_each(|(c, h)| s.gain[c * n + p] = *h as f64);
-        }
-        for c in 0..n {
-            s.gain[c * n + c] = f64::NEG_INFINITY;
-            s.head[c * n..][..n].fill(c as u32);
-            (s.id[c], s.next[c], s.row[c]) = (c as u32, c as u32, c as u32);
-        }
-        s.state.fill(State::New);
-        s.outer.fill(NONE);
-        s.state[self.root] = State::Joined;
-        let mut ids = n;
-        for start in 0..n {
-            if s.state[s.id[start] as usize] != State::New {
-                continue;
-            }
-            s.path.clear();
-            s.path.push(start as u32);
-            s.state[start] = State::OnPath;
-            while let Some(&last) = s.path.last() {
-                let row = s.row[last as usize] as usize;
-                let (parent, gain) = largest(&s.gain[row * n..][..n]);
-                if gain == f64::NEG_INFINITY {
-                    return Err(Error::Infeasible { detail: format!("no parents lead from the root to node {row}") });
-                }
-                s.best[last as usize] = (parent as u32, s.head[row * n + parent], gain);
-                let id = s.id[parent];
-                match s.state[id as usize] {
-                    State::New => {
-                        s.state[id as usize] = State::OnPath;
-                        s.path.push(id);
-                    }
-                    State::OnPath => {
-                        let position = s.path.iter().rposition(|p| *p == id).expect("it is on the path");
-                        self.contract(position, ids as u32, s);
-                        ids += 1;
-                    }
-                    State::Joined => s.path.drain(..).for_each(|id| s.state[id as usize] = State::Joined),
-                }
-            }
-        }
-        // From the outside in: a choice of a cycle is one of a member, in which it replaces the member's own.
-        assignment[self.root] = self.root as u32;
-        for id in (0..ids).rev() {
-            if s.state[id] == State::New || id == self.root {
-                continue; // decided by an outer cycle
-            }
-            let (parent, child, _) = s.best[id];
-            assignment[child as usize] = parent;
-            let mut inner = child as usize;
-            while inner != id {
-                s.state[inner] = State::New;
-                inner = s.outer[inner] as usize;
-            }
-        }
+        self.solve(potentials, assignment, s)?;
         Ok(Maximum::proved(self.score(potentials, assignment)))
     }
 
@@ -319,13 +345,29 @@ impl Structure for Arborescence {
     }
 }
 
+impl Precise for Arborescence {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        s: &mut ArborescenceScratch,
+    ) -> Result<Maximum, Error> {
+        self.solve(potentials, assignment, s)?;
+        let choices = assignment.iter().enumerate().filter(|(c, _)| *c != self.root);
+        let value = choices.map(|(c, p)| potentials[*p as usize * self.nodes + c]).sum();
+        Ok(with_rounding_of_sums(Maximum::proved(value), potentials, self.nodes))
+    }
+}
+
+impl PreciseSums for Arborescence {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
+    }
+}
+
 impl Sums for Arborescence {
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
-        let (arcs, index) = self.arcs(potentials)?;
-        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, false)?;
-        marginals.fill(0.0);
-        index.iter().zip(found).for_each(|(i, m)| marginals[*i] = m.probability as f32);
-        Ok(log_partition)
+        self.marginals_of(potentials, marginals)
     }
 
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {

@@ -1,8 +1,8 @@
 //! One K-way variable, or a product of n independent ones.
 //!
 //! `h(z) = sum_i potentials[i, z_i]`: the potentials are `[n, K]`, all of them unary, the statistics are one-hot rows.
-//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2. `-inf` forbids a
-//! value; each variable needs one that is allowed.
+//! Everything splits into n softmaxes. Complexity of every operation: O(n K). Binary variables are K = 2. `-inf`
+//! forbids a value; each variable needs one that is allowed.
 //!
 //! With a Gumbel variable added to each potential the arg max is an exact sample (Gumbel-Max).
 //!
@@ -11,7 +11,8 @@
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
 use super::latent::LatentEntry;
-use super::{Code, Maximum, Structure, Sums, add, check_numbers};
+use super::precise::Real;
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math;
 use rand_chacha::rand_core::Rng;
@@ -39,11 +40,19 @@ impl Categorical {
     pub const MAX_POTENTIALS: usize = 1 << 24;
 
     /// One variable with `values` >= 1 values.
+    ///
+    /// # Errors
+    ///
+    /// No value, or more than [`MAX_POTENTIALS`](Categorical::MAX_POTENTIALS).
     pub fn new(values: usize) -> Result<Self, Error> {
         Categorical::product(1, values)
     }
 
     /// `variables` >= 1 independent variables with `values` >= 1 values each.
+    ///
+    /// # Errors
+    ///
+    /// No variable, no value, or more than [`MAX_POTENTIALS`](Categorical::MAX_POTENTIALS) of both.
     pub fn product(variables: usize, values: usize) -> Result<Self, Error> {
         let expected = || format!("at least 1, and n * K at most {}", Self::MAX_POTENTIALS);
         if variables == 0 {
@@ -56,6 +65,10 @@ impl Categorical {
     }
 
     /// `variables` independent binary variables.
+    ///
+    /// # Errors
+    ///
+    /// No variable, or too many.
     pub fn binary(variables: usize) -> Result<Self, Error> {
         Categorical::product(variables, 2)
     }
@@ -71,15 +84,30 @@ impl Categorical {
     }
 
     /// The softmax of one variable's potentials, in f64; returns its log-partition.
-    fn softmax(&self, potentials: &[f32], variable: usize, mut each: impl FnMut(usize, f64)) -> Result<f64, Error> {
+    fn softmax<T: Real>(
+        &self,
+        potentials: &[T],
+        variable: usize,
+        mut each: impl FnMut(usize, f64),
+    ) -> Result<f64, Error> {
         let block = &potentials[self.range(variable)];
-        let max = block.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+        let max = block.iter().fold(f64::NEG_INFINITY, |max, v| max.max(v.wide()));
         if max == f64::NEG_INFINITY {
             return Err(forbidden(variable));
         }
-        let sum: f64 = block.iter().map(|v| (*v as f64 - max).exp()).sum();
-        block.iter().enumerate().for_each(|(k, v)| each(k, (*v as f64 - max).exp() / sum));
+        let sum: f64 = block.iter().map(|v| (v.wide() - max).exp()).sum();
+        block.iter().enumerate().for_each(|(k, v)| each(k, (v.wide() - max).exp() / sum));
         Ok(max + sum.ln())
+    }
+
+    fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
+        check_numbers("potential", potentials)?;
+        let mut total = 0.0;
+        for i in 0..self.variables {
+            let start = self.range(i).start;
+            total += self.softmax(potentials, i, |k, q| marginals[start + k] = q as f32)?;
+        }
+        Ok(total)
     }
 }
 
@@ -179,15 +207,32 @@ impl Structure for Categorical {
     }
 }
 
+/// Comparisons only: always proved.
+impl Precise for Categorical {
+    fn argmax_precise(&self, potentials: &[f64], assignment: &mut [u32], _: &mut ()) -> Result<Maximum, Error> {
+        check_numbers("potential", potentials)?;
+        let mut value = 0.0;
+        for (i, (block, z)) in potentials.chunks_exact(self.values).zip(assignment.iter_mut()).enumerate() {
+            let max = block.iter().copied().fold(f64::NEG_INFINITY, |max, h| if h > max { h } else { max });
+            if max == f64::NEG_INFINITY {
+                return Err(forbidden(i));
+            }
+            *z = block.iter().position(|h| *h == max).expect("it is there") as u32;
+            value += max;
+        }
+        Ok(Maximum::proved(value))
+    }
+}
+
+impl PreciseSums for Categorical {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
+    }
+}
+
 impl Sums for Categorical {
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
-        check_numbers("potential", potentials)?;
-        let mut total = 0.0;
-        for i in 0..self.variables {
-            let start = self.range(i).start;
-            total += self.softmax(potentials, i, |k, q| marginals[start + k] = q as f32)?;
-        }
-        Ok(total)
+        self.marginals_of(potentials, marginals)
     }
 
     /// For one variable: `KL = sum_k q_k ln(K q_k)`, gradient `q_k (ln(K q_k) - KL)`.

@@ -13,7 +13,7 @@
 //! Reference: Rabiner, "A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition", 1989.
 
 use super::latent::{self, LatentEntry};
-use super::{Code, Maximum, Structure, Sums, Tree};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, Tree};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::ops::Range;
@@ -41,6 +41,10 @@ impl Chain {
     pub const MAX_POTENTIALS: usize = Tree::MAX_POTENTIALS;
 
     /// `variables` variables (the length T) with `values` >= 1 values each (K).
+    ///
+    /// # Errors
+    ///
+    /// No value, or more than [`MAX_POTENTIALS`](Chain::MAX_POTENTIALS).
     pub fn new(variables: usize, values: usize) -> Result<Self, Error> {
         if variables > Self::MAX_POTENTIALS {
             return Err(Error::range("variables", variables, format!("at most {}", Self::MAX_POTENTIALS)));
@@ -113,6 +117,23 @@ impl Structure for Chain {
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
         self.tree.score(potentials, assignment)
+    }
+}
+
+impl Precise for Chain {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut Self::Scratch,
+    ) -> Result<Maximum, Error> {
+        self.tree.argmax_precise(potentials, assignment, scratch)
+    }
+}
+
+impl PreciseSums for Chain {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.tree.marginals_precise(potentials, marginals)
     }
 }
 

@@ -1,15 +1,23 @@
 //! The code of an assignment: its unary statistics, which a decoder reads, and their one-coordinate changes.
 //!
-//! An arg max estimator replaces the loss of a decoder by a separable one around the sample z*, `sum_u s_u(z) losses[u]`
-//! over the unary statistics (paper Section 4.1). What `losses` are depends on the code:
+//! An arg max estimator replaces the loss of a decoder by a separable one around the sample z*, `sum_u s_u(z)
+//! losses[u]` over the unary statistics (paper Section 4.1). What `losses` are depends on the code:
 //!
-//! - [`OneHot`](Code::OneHot): `losses[i, k]` is the loss of z* with variable i changed to the value k. Such changes stay
-//!   in Z, whatever couples the variables, and the sum is the first-order expansion of the loss around z*, up to a
+//! - [`OneHot`](Code::OneHot): `losses[i, k]` is the loss of z* with variable i changed to the value k. Such changes
+//!   stay in Z, whatever couples the variables, and the sum is the first-order expansion of the loss around z*, up to a
 //!   constant that moves no arg max.
-//! - [`Indicators`](Code::Indicators): a single change may leave Z (a subset with one element too many), but the decoder
-//!   reads any code of zeros and ones. `losses[u]` is the loss of the code of z* with indicator u on, less that with it
-//!   off, all other indicators as in z*. Again the sum is the first-order expansion up to a constant: switching u on
-//!   costs `losses[u]`, switching it off gains as much.
+//! - [`Indicators`](Code::Indicators): a single change may leave Z (a subset with one element too many), but the
+//!   decoder reads any code of zeros and ones. `losses[u]` is the loss of the code of z* with indicator u on, less that
+//!   with it off, all other indicators as in z*. Again the sum is the first-order expansion up to a constant: switching
+//!   u on costs `losses[u]`, switching it off gains as much.
+//!
+//! A space that is neither (one item per group under a budget: one-hot rows, of which not all combinations are
+//! assignments) has the code of [`Indicators`](Code::Indicators), with one indicator for each item of each group. Its
+//! changes add an item to a group or take one away, whatever the budget says: the decoder reads codes that are no
+//! assignments, as it does for subsets. `OneHot` would promise that every change of one row is an assignment, and that
+//! all `K^n` combinations are. [`testing`](crate::testing) has this space as an example.
+
+use super::Structure;
 
 /// What the unary statistics of the assignments of a structure look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +27,8 @@ pub enum Code {
         /// Values of a variable, K >= 1.
         values: usize,
     },
-    /// U zeros and ones, of which not every combination is an assignment; there are no potentials but the unary ones.
+    /// U zeros and ones, of which not every combination is an assignment; there are no potentials but the unary ones,
+    /// and the code is all the statistics.
     Indicators,
 }
 
@@ -78,6 +87,36 @@ impl Code {
     }
 }
 
+/// The losses of the separable approximation around an assignment (U values), from the loss of any code: one call for
+/// the assignment and one for each of its [changes](Code::changes).
+///
+/// ```
+/// use gumbel::structure::{Categorical, neighbour_losses};
+/// let z = Categorical::product(2, 2)?;
+/// let loss = |code: &[f32]| 3.0 * code[1] + 5.0 * code[3]; // 3 if z_1 = 1, 5 if z_2 = 1
+/// assert_eq!(neighbour_losses(&z, &[1, 0], loss), [0.0, 3.0, 3.0, 8.0]);
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+pub fn neighbour_losses<S: Structure + ?Sized>(
+    structure: &S,
+    assignment: &[u32],
+    mut loss: impl FnMut(&[f32]) -> f32,
+) -> Vec<f32> {
+    let mut code = vec![0.0; structure.unary()];
+    structure.encode(assignment, &mut code);
+    let (own, mut next) = (loss(&code), code.clone());
+    let mut changed = Vec::with_capacity(structure.code().changes(code.len()));
+    structure.code().for_each_change(&code, |Change { off, on }| {
+        off.iter().for_each(|u| next[*u] = 0.0);
+        on.iter().for_each(|u| next[*u] = 1.0);
+        changed.push(loss(&next));
+        off.iter().chain(&on).for_each(|u| next[*u] = code[*u]);
+    });
+    let mut losses = vec![0.0; code.len()];
+    structure.code().neighbour_losses(&code, own, &changed, &mut losses);
+    losses
+}
+
 #[cfg(test)]
 mod tests {
     use crate::structure::{Arborescence, Chain, Pairwise, Permutation, SpanningTree, Structure, Subset};
@@ -106,6 +145,7 @@ mod tests {
             assert_eq!(changed.len(), structure.code().changes(u));
             let mut losses = vec![f32::NAN; u];
             structure.code().neighbour_losses(&code, loss(&code), &changed, &mut losses);
+            assert_eq!(super::neighbour_losses(structure, &z, loss), losses);
             let separable = |code: &[f32]| code.iter().zip(&losses).map(|(c, l)| c * l).sum::<f32>();
             for t in 0..states {
                 structure.state(t, &mut z);

@@ -26,6 +26,7 @@ mod matrix_tree;
 pub(crate) mod oracle;
 mod pairwise;
 mod permutation;
+mod precise;
 mod spanning_tree;
 mod subset;
 mod supermodular;
@@ -33,6 +34,7 @@ mod tree;
 
 use crate::Error;
 use crate::error::check_len;
+use precise::Real;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -40,16 +42,56 @@ pub use any::{AnyScratch, AnyStructure};
 pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use chain::Chain;
-pub use code::{Change, Code};
+pub use code::{Change, Code, neighbour_losses};
 pub use latent::{Built, Latent, LatentEntry, MAX_POTENTIALS, Sizes, latents};
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
+pub use precise::{Precise, PreciseSums};
 pub use spanning_tree::{SpanningTree, SpanningTreeScratch};
 pub use subset::Subset;
 pub use supermodular::{Supermodular, SupermodularScratch};
 pub use tree::Tree;
 
 /// A finite set Z with linear scores and an exact arg max.
+///
+/// | method | who needs it | default |
+/// |---|---|---|
+/// | [`potentials`], [`unary`], [`variables`] | everyone | none |
+/// | [`code`] | estimators, decoders | none |
+/// | [`scratch`], [`argmax`] | everyone | none |
+/// | [`add_statistics`] | everyone | none |
+/// | [`encode`] | decoders | one-hots of the values, or the statistics |
+/// | [`score`] | checks, exact estimators | the sum over the statistics, which allocates |
+/// | [`resolve`] | direct optimisation | `argmax` |
+/// | [`states`], [`state`] | estimators that go through all states | not counted |
+/// | [`ln_states`] | a KL term | from `states`; NaN where they are not counted |
+/// | [`scores`], [`add_weighted_statistics`] | estimators that go through all states | state by state |
+/// | [`block`] | estimators for independent variables | `None`: coupled |
+/// | [`pair`] | pictures of couplings | `None`: no such potential |
+/// | [`to_potentials`], [`to_raw_gradient`] | encoders | any number is a potential |
+///
+/// [`potentials`]: Structure::potentials
+/// [`unary`]: Structure::unary
+/// [`variables`]: Structure::variables
+/// [`code`]: Structure::code
+/// [`scratch`]: Structure::scratch
+/// [`argmax`]: Structure::argmax
+/// [`add_statistics`]: Structure::add_statistics
+/// [`encode`]: Structure::encode
+/// [`score`]: Structure::score
+/// [`resolve`]: Structure::resolve
+/// [`states`]: Structure::states
+/// [`state`]: Structure::state
+/// [`ln_states`]: Structure::ln_states
+/// [`scores`]: Structure::scores
+/// [`add_weighted_statistics`]: Structure::add_weighted_statistics
+/// [`block`]: Structure::block
+/// [`pair`]: Structure::pair
+/// [`to_potentials`]: Structure::to_potentials
+/// [`to_raw_gradient`]: Structure::to_raw_gradient
+///
+/// Who only solves writes the first four rows. [`testing::check`](crate::testing::check) looks whether they agree; it
+/// has an example of a structure.
 pub trait Structure: Sync {
     /// Working memory of the solver: made once, reused for every instance.
     type Scratch: Send + Sync + 'static;
@@ -63,14 +105,24 @@ pub trait Structure: Sync {
     /// Number of variables of an assignment, n.
     fn variables(&self) -> usize;
 
-    /// `ln |Z|` in nats.
-    fn ln_states(&self) -> f64;
+    /// `ln |Z|` in nats; NaN where states are not counted.
+    fn ln_states(&self) -> f64 {
+        self.states().map_or(f64::NAN, |states| (states as f64).ln())
+    }
 
-    /// `|Z|` if it fits into an integer, for enumeration.
-    fn states(&self) -> Option<usize>;
+    /// `|Z|` if it is counted and fits into an integer, for enumeration.
+    fn states(&self) -> Option<usize> {
+        None
+    }
 
     /// Writes the assignment with the given index (`< |Z|`) in the enumeration order of the structure.
-    fn state(&self, index: usize, assignment: &mut [u32]);
+    ///
+    /// # Panics
+    ///
+    /// By default: who says how many [`states`](Structure::states) there are must also say which.
+    fn state(&self, index: usize, _assignment: &mut [u32]) {
+        panic!("state {index} of a structure that does not enumerate its states");
+    }
 
     /// What the unary statistics look like.
     fn code(&self) -> Code;
@@ -92,7 +144,8 @@ pub trait Structure: Sync {
         None
     }
 
-    /// The potential that couples two variables i < j, where a single number does: pairwise models have one for every pair.
+    /// The potential of the product `z_i z_j` of two binary variables `i < j`: their coupling. `None` where there is
+    /// none.
     fn pair(&self, _i: usize, _j: usize) -> Option<usize> {
         None
     }
@@ -116,15 +169,23 @@ pub trait Structure: Sync {
 
     /// Finds `argmax_z <potentials, s(z)>`; among equal assignments, the choice is fixed but unspecified.
     ///
-    /// `potentials` has P values, `assignment` n. Errors: NaN, `+inf`, everything forbidden.
+    /// `potentials` has P values, `assignment` n.
+    ///
+    /// # Errors
+    ///
+    /// A potential that is NaN or `+inf`; every assignment forbidden ([`Error::Infeasible`]).
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Self::Scratch)
     -> Result<Maximum, Error>;
 
     /// Solves again after a change of unary potentials only: the same answer as [`argmax`](Structure::argmax), sooner.
     ///
-    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from these
-    /// in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from this solves
-    /// from scratch.
+    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from
+    /// these in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from
+    /// this solves from scratch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`argmax`](Structure::argmax).
     fn resolve(
         &self,
         potentials: &[f32],
@@ -203,14 +264,26 @@ pub trait Sums: Structure {
     }
 
     /// Writes the marginals `E_q[s(z)]` (P values) and returns the log-partition `ln sum_z exp(h(z))` in nats.
+    ///
+    /// # Errors
+    ///
+    /// A potential that is NaN or `+inf`; every assignment forbidden; a space that is too large for sums.
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error>;
 
     /// Log-partition `ln sum_z exp(h(z))` in nats.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
         self.marginals(potentials, &mut vec![0.0; self.potentials()])
     }
 
     /// Entropy of q in nats: `ln Z - <potentials, marginals>`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn entropy(&self, potentials: &[f32]) -> Result<f64, Error> {
         let mut marginals = vec![0.0; self.potentials()];
         let log_partition = self.marginals(potentials, &mut marginals)?;
@@ -219,9 +292,17 @@ pub trait Sums: Structure {
     }
 
     /// `KL(q || uniform)` in nats, and `scale` times its gradient at the potentials added to `gradient` (P values).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error>;
 
     /// Draws an exact sample of q.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn sample<R: rand_chacha::rand_core::Rng>(
         &self,
         potentials: &[f32],
@@ -230,6 +311,10 @@ pub trait Sums: Structure {
     ) -> Result<(), Error>;
 
     /// Draws independent samples of q, `[samples, n]`: what does not depend on the sample is done once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals).
     fn samples<R: rand_chacha::rand_core::Rng>(
         &self,
         potentials: &[f32],
@@ -241,8 +326,8 @@ pub trait Sums: Structure {
     }
 }
 
-/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every example
-/// is solved for itself, so that the answers cannot depend on it.
+/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every
+/// example is solved for itself, so that the answers cannot depend on it.
 pub(crate) fn examples_per_piece(potentials: usize) -> usize {
     (512 / potentials.max(1)).clamp(1, 32)
 }
@@ -251,6 +336,10 @@ pub(crate) fn examples_per_piece(potentials: usize) -> usize {
 ///
 /// Runs on the current rayon pool; the answers do not depend on the number of threads. A bad example is
 /// reported as [`Error::Example`]; if there are several, it is one of them.
+///
+/// # Errors
+///
+/// A wrong length; those of [`Structure::argmax`] in an example.
 pub fn argmax_batch<S: Structure>(structure: &S, potentials: &[f32], assignment: &mut [u32]) -> Result<(), Error> {
     solve_batch(structure, potentials, None, assignment)
 }
@@ -259,6 +348,10 @@ pub fn argmax_batch<S: Structure>(structure: &S, potentials: &[f32], assignment:
 ///
 /// `potentials` is `[batch, P]`, `noise` is `[batch, U]`, `assignment` is `[batch, n]`. With Gumbel noise and one
 /// variable this is an exact sample of q (Gumbel-Max, paper Section 3).
+///
+/// # Errors
+///
+/// A wrong length; those of [`Structure::argmax`] in an example.
 pub fn perturbed_argmax<S: Structure>(
     structure: &S,
     potentials: &[f32],
@@ -315,15 +408,15 @@ pub(crate) fn add(out: &mut [f32], x: &[f32], scale: f32) {
 
 /// Refuses NaN and `+inf`.
 #[inline(always)]
-pub(crate) fn check_numbers(what: &'static str, x: &[f32]) -> Result<(), Error> {
+pub(crate) fn check_numbers<T: Real>(what: &'static str, x: &[T]) -> Result<(), Error> {
     // One vectorisable pass decides; the position is looked for only when something is wrong.
-    if x.iter().fold(true, |good, v| good & (*v < f32::INFINITY)) {
+    if x.iter().fold(true, |good, v| good & (*v < T::INFINITY)) {
         return Ok(());
     }
-    match x.iter().position(|v| v.is_nan()) {
+    match x.iter().position(|v| v.wide().is_nan()) {
         Some(index) => Err(Error::NotANumber { what, index }),
         None => {
-            let index = x.iter().position(|v| *v == f32::INFINITY).unwrap_or(0);
+            let index = x.iter().position(|v| *v == T::INFINITY).unwrap_or(0);
             Err(Error::PositiveInfinity { what, index })
         }
     }

@@ -2,77 +2,14 @@
 
 use super::{Structure, Sums};
 use crate::Error;
-use crate::noise::{Noise, Purpose};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::Rng;
+
+pub(crate) use crate::testing::{Random, Values, magnitude};
 
 /// Instances per property test: 20,000, or `GUMBEL_CASES` for the long mode.
 pub(crate) fn cases() -> u64 {
     match std::env::var("GUMBEL_CASES") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("GUMBEL_CASES={text}: expected a number of instances")),
         Err(_) => 20_000,
-    }
-}
-
-/// The random numbers of one instance of one test.
-pub(crate) struct Random(ChaCha8Rng);
-
-impl Random {
-    pub(crate) fn new(test: u32, case: u64) -> Self {
-        Random(Noise::new(case, Purpose::User(test), 0).generator_at(0))
-    }
-
-    /// A uniform integer in `0..bound`.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        crate::noise::below(&mut self.0, bound as u64) as usize
-    }
-
-    /// A uniform number in `[0, 1)`.
-    pub(crate) fn uniform(&mut self) -> f32 {
-        (self.0.next_u32() >> 8) as f32 / (1 << 24) as f32
-    }
-
-    /// A standard normal number.
-    pub(crate) fn normal(&mut self) -> f32 {
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        radius * (std::f32::consts::TAU * self.uniform()).cos()
-    }
-}
-
-/// Where the values of an instance come from: each brings out other faults.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Values {
-    /// Normal numbers.
-    Normal,
-    /// Small integers: many ties, all sums exact.
-    Ties,
-    /// Mostly zeros.
-    Sparse,
-    /// Magnitudes from 1e-30 to 1e30.
-    Extreme,
-    /// Normal numbers, some of them forbidden by `-inf`.
-    Forbidden,
-}
-
-impl Values {
-    pub(crate) const ALL: [Values; 5] =
-        [Values::Normal, Values::Ties, Values::Sparse, Values::Extreme, Values::Forbidden];
-
-    pub(crate) fn draw(self, random: &mut Random) -> f32 {
-        match self {
-            Values::Normal => random.normal(),
-            Values::Ties => random.below(5) as f32 - 2.0,
-            Values::Sparse if random.below(4) > 0 => 0.0,
-            Values::Sparse => random.normal(),
-            Values::Extreme => random.normal() * 10f32.powi(random.below(61) as i32 - 30),
-            Values::Forbidden if random.below(5) == 0 => f32::NEG_INFINITY,
-            Values::Forbidden => random.normal(),
-        }
-    }
-
-    /// `count` values.
-    pub(crate) fn vector(self, count: usize, random: &mut Random) -> Vec<f32> {
-        (0..count).map(|_| self.draw(random)).collect()
     }
 }
 
@@ -111,11 +48,6 @@ pub(crate) fn enumerate<S: Structure>(structure: &S, potentials: &[f32]) -> Enum
         marginals.iter_mut().zip(&statistics).for_each(|(m, s)| *m += q * *s as f64);
     }
     Enumerated { max, log_partition: max + sum.ln(), marginals, probabilities }
-}
-
-/// The unit of rounding errors of an instance: the sum of its finite magnitudes.
-pub(crate) fn magnitude(potentials: &[f32]) -> f64 {
-    potentials.iter().filter(|h| h.is_finite()).map(|h| h.abs() as f64).sum::<f64>()
 }
 
 /// Checks the arg max of an instance against enumeration: the value is the maximum, the assignment has it, it is

@@ -1,7 +1,8 @@
 //! The pairwise binary model with couplings of any sign.
 //!
-//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` over `z` in {0, 1}^n: the potentials are 2n unary ones, `[n, 2]`, and
-//! then n(n-1)/2 pair weights in lexicographic order (1,2), (1,3), ..., (n-1,n). A unary `-inf` forbids a value, a pair
+//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` over `z` in {0, 1}^n: the potentials are 2n unary ones, `[n, 2]`,
+//! and then n(n-1)/2 pair weights in lexicographic order (1,2), (1,3), ..., (n-1,n). A unary `-inf` forbids a value, a
+//! pair
 //! `-inf` forbids that both variables are 1.
 //!
 //! Arg max is NP-hard (quadratic unconstrained binary optimisation, Ising spin glass with fields). The solver is exact
@@ -15,7 +16,8 @@
 //!    O(k) per node with k variables left. D is optimised every few levels for the fields that are expected there.
 //!
 //! An optimum is proved up to the rounding of f64 sums (about 1e-13 of the sum of all magnitudes); with integers only,
-//! exactly. With a [time limit](Pairwise::with_limit) the answer may be unproved, and [`Maximum::bound`] says by how much.
+//! exactly. With a [time limit](Pairwise::with_limit) the answer may be unproved, and [`Maximum::bound`] says by how
+//! much.
 //!
 //! Time per instance: O(n^2) plus the search; memory O(n^2).
 //!
@@ -31,7 +33,8 @@ mod search;
 mod sums;
 
 use super::latent::{self, LatentEntry};
-use super::{Code, Maximum, Structure, Sums, check_numbers};
+use super::precise::{Real, with_slack};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use search::{Buffers, Component};
@@ -69,6 +72,10 @@ impl Pairwise {
     pub const MAX_SUMS: usize = sums::MAX_VARIABLES;
 
     /// A model of `variables` binary variables, without a time limit.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_VARIABLES`](Pairwise::MAX_VARIABLES).
     pub fn new(variables: usize) -> Result<Self, Error> {
         if variables > Self::MAX_VARIABLES {
             return Err(Error::range("variables", variables, format!("at most {}", Self::MAX_VARIABLES)));
@@ -76,9 +83,10 @@ impl Pairwise {
         Ok(Pairwise { variables, limit: None })
     }
 
-    /// Limits the time of one instance (`None`: unlimited). When it runs out, the best assignment known is returned with
-    /// a bound above its value: answers then depend on the speed of the machine. The preparation of an instance does not
-    /// look at the clock; up to a hundred variables it takes some hundredths of a second, at most about a second.
+    /// Limits the time of one instance (`None`: unlimited). When it runs out, the best assignment known is returned
+    /// with a bound above its value: answers then depend on the speed of the machine. The preparation of an instance
+    /// does not look at the clock; up to a hundred variables it takes some hundredths of a second, at most about a
+    /// second.
     pub fn with_limit(self, limit: Option<Duration>) -> Self {
         Pairwise { limit, ..self }
     }
@@ -91,6 +99,10 @@ impl Pairwise {
 
     /// [`argmax`](Structure::argmax) with an assignment to begin with, in `assignment`: the better it is, the sooner
     /// the optimum is proved. It need not be feasible; the answer's value does not depend on it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`argmax`](Structure::argmax).
     pub fn argmax_from(
         &self,
         potentials: &[f32],
@@ -117,15 +129,15 @@ impl Pairwise {
     }
 
     /// `h(z)` in f64; `-inf` if `z` is forbidden.
-    fn value(&self, potentials: &[f32], z: &[u32]) -> f64 {
+    fn value<T: Real>(&self, potentials: &[T], z: &[u32]) -> f64 {
         let (unary, mut pairs) = potentials.split_at(2 * self.variables);
         let mut sum = 0.0;
         for (i, &zi) in z.iter().enumerate() {
             let (row, rest) = pairs.split_at(self.variables - i - 1);
             pairs = rest;
-            sum += unary[2 * i + zi as usize] as f64;
+            sum += unary[2 * i + zi as usize].wide();
             if zi == 1 {
-                sum += row.iter().zip(&z[i + 1..]).map(|(w, z)| if *z == 1 { *w as f64 } else { 0.0 }).sum::<f64>();
+                sum += row.iter().zip(&z[i + 1..]).map(|(w, z)| if *z == 1 { w.wide() } else { 0.0 }).sum::<f64>();
             }
         }
         sum
@@ -176,7 +188,7 @@ impl Structure for Pairwise {
     }
 
     fn pair(&self, i: usize, j: usize) -> Option<usize> {
-        Some(Pairwise::pair(self, i, j))
+        (i < j && j < self.variables).then(|| Pairwise::pair(self, i, j))
     }
 
     fn scratch(&self) -> PairwiseScratch {
@@ -229,6 +241,29 @@ impl Structure for Pairwise {
 
     fn score(&self, potentials: &[f32], assignment: &[u32]) -> f64 {
         self.value(potentials, assignment)
+    }
+}
+
+impl Precise for Pairwise {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut PairwiseScratch,
+    ) -> Result<Maximum, Error> {
+        let found = scratch.run(self, potentials, assignment, false, false)?;
+        // What it is to be solved from again, would be of potentials in f32.
+        scratch.solved = false;
+        let magnitude: f64 = potentials.iter().map(|h| h.abs()).filter(|h| *h < f64::INFINITY).sum();
+        Ok(with_slack(found, potentials, search::SLACK * magnitude))
+    }
+}
+
+impl PreciseSums for Pairwise {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        let gibbs = Gibbs::new(self.variables, potentials)?;
+        gibbs.marginals(marginals);
+        Ok(gibbs.log_partition)
     }
 }
 
@@ -316,10 +351,10 @@ pub struct PairwiseScratch {
 }
 
 impl PairwiseScratch {
-    fn run(
+    fn run<T: Real>(
         &mut self,
         model: &Pairwise,
-        potentials: &[f32],
+        potentials: &[T],
         z: &mut [u32],
         start: bool,
         again: bool,
@@ -378,7 +413,7 @@ impl PairwiseScratch {
     }
 
     /// Reads an instance, with forced values taken out and forbidden pairs turned into penalties.
-    fn read(&mut self, n: usize, potentials: &[f32], z: &mut [u32]) -> Result<(), Error> {
+    fn read<T: Real>(&mut self, n: usize, potentials: &[T], z: &mut [u32]) -> Result<(), Error> {
         let (unary, mut pairs) = potentials.split_at(2 * n);
         self.u.clear();
         self.status.clear();
@@ -387,12 +422,12 @@ impl PairwiseScratch {
         self.w.resize(n * n, 0.0);
         let mut forced = false;
         for (i, h) in unary.chunks_exact(2).enumerate() {
-            match (h[0] == f32::NEG_INFINITY, h[1] == f32::NEG_INFINITY) {
+            match (h[0] == T::NEG_INFINITY, h[1] == T::NEG_INFINITY) {
                 (true, true) => {
                     return Err(Error::Infeasible { detail: format!("both values of variable {i} are -inf") });
                 }
                 (false, false) => {
-                    self.u.push(h[1] as f64 - h[0] as f64);
+                    self.u.push(h[1].wide() - h[0].wide());
                     self.status.push(Status::Free);
                 }
                 (zero, _) => {
@@ -408,11 +443,11 @@ impl PairwiseScratch {
             pairs = rest;
             self.w[i * n + i] = 0.0;
             for (j, &w) in (i + 1..).zip(row) {
-                let w = if w == f32::NEG_INFINITY {
+                let w = if w == T::NEG_INFINITY {
                     self.forbidden.push((i, j));
                     0.0
                 } else {
-                    w as f64
+                    w.wide()
                 };
                 self.w[i * n + j] = w;
                 self.w[j * n + i] = w;
@@ -450,10 +485,10 @@ impl PairwiseScratch {
     }
 
     /// Gain of `z_i = 1` over 0 beside the other values, forbidden pairs aside.
-    fn gain(&self, model: &Pairwise, potentials: &[f32], z: &[u32], i: usize) -> f64 {
+    fn gain<T: Real>(&self, model: &Pairwise, potentials: &[T], z: &[u32], i: usize) -> f64 {
         let others = (0..model.variables).filter(|&j| j != i && z[j] == 1);
-        let weights = others.map(|j| potentials[model.pair(i.min(j), i.max(j))] as f64);
-        let unary = potentials[2 * i + 1] as f64 - potentials[2 * i] as f64;
+        let weights = others.map(|j| potentials[model.pair(i.min(j), i.max(j))].wide());
+        let unary = potentials[2 * i + 1].wide() - potentials[2 * i].wide();
         unary + weights.filter(|w| w.is_finite()).sum::<f64>()
     }
 

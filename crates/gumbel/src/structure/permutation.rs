@@ -22,7 +22,8 @@
 //! problems", Computing 38, 1987.
 
 use super::latent::LatentEntry;
-use super::{Code, Maximum, Structure, check_numbers};
+use super::precise::{Real, with_rounding_of_sums};
+use super::{Code, Maximum, Precise, Structure, check_numbers};
 use crate::Error;
 
 /// Permutations of `n` elements.
@@ -79,7 +80,7 @@ struct Search {
     closed: Vec<(u32, f64)>,
     /// Column maxima and the rows they stand in.
     best: Vec<f32>,
-    best_row: Vec<u32>,
+    best_row: Vec<f32>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -96,6 +97,10 @@ impl Permutation {
     pub const MAX_POTENTIALS: usize = 1 << 24;
 
     /// Permutations of `size` elements; there is one of none.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_POTENTIALS`](Permutation::MAX_POTENTIALS).
     pub fn new(size: usize) -> Result<Self, Error> {
         if size.checked_mul(size).is_none_or(|p| p > Self::MAX_POTENTIALS) {
             return Err(Error::range("size", size, format!("n * n at most {}", Self::MAX_POTENTIALS)));
@@ -104,11 +109,11 @@ impl Permutation {
     }
 
     /// The costs of an instance.
-    fn load(&self, potentials: &[f32], s: &mut PermutationScratch) -> Result<(), Error> {
+    fn load<T: Real>(&self, potentials: &[T], s: &mut PermutationScratch) -> Result<(), Error> {
         s.warm = false;
         check_numbers("potential", potentials)?;
         for (cost, row) in s.cost.chunks_exact_mut(self.width()).zip(potentials.chunks_exact(self.size)) {
-            cost.iter_mut().zip(row).for_each(|(c, h)| *c = -(*h as f64));
+            cost.iter_mut().zip(row).for_each(|(c, h)| *c = -h.wide());
         }
         Ok(())
     }
@@ -118,24 +123,30 @@ impl Permutation {
         self.size.next_multiple_of(LANES)
     }
 
-    /// Prices are column maxima; each maximum's row gets the column if it has none yet.
-    fn reduce_columns(&self, potentials: &[f32], s: &mut PermutationScratch) -> Result<(), Error> {
-        let (best, best_row) = (&mut s.search.best, &mut s.search.best_row);
-        best.fill(f32::NEG_INFINITY);
+    /// Prices are column maxima, found in `best`; each maximum's row, found in `best_row`, gets the column if it has
+    /// none yet. Rows are numbers of the same kind so that maximum and row are vectors of the same width.
+    fn reduce_columns<T: Real>(
+        &self,
+        potentials: &[T],
+        [best, best_row]: [&mut [T]; 2],
+        s: &mut PermutationScratch,
+    ) -> Result<(), Error> {
+        best.fill(T::NEG_INFINITY);
         for (i, row) in potentials.chunks_exact(self.size).enumerate() {
+            let row_number = T::from(i as u16); // n * n is limited to 2^24
             for ((best, best_row), h) in best.iter_mut().zip(best_row.iter_mut()).zip(row) {
-                *best_row = if h > best { i as u32 } else { *best_row };
+                *best_row = if h > best { row_number } else { *best_row };
                 *best = if h > best { *h } else { *best };
             }
         }
-        if let Some(j) = best.iter().position(|b| *b == f32::NEG_INFINITY) {
+        if let Some(j) = best.iter().position(|b| *b == T::NEG_INFINITY) {
             return Err(Error::Infeasible { detail: format!("all potentials of column {j} are -inf") });
         }
-        s.price.iter_mut().zip(best).for_each(|(p, b)| *p = *b as f64);
+        s.price.iter_mut().zip(best).for_each(|(p, b)| *p = b.wide());
         s.owner.fill(NONE);
         s.column.fill(NONE);
         for j in (0..self.size).rev() {
-            let i = best_row[j];
+            let i = best_row[j].wide() as u32;
             if s.column[i as usize] == NONE {
                 s.column[i as usize] = j as u32;
                 s.owner[j] = i;
@@ -239,12 +250,7 @@ impl Permutation {
     }
 
     /// From prices and a partial assignment at least regrets to the answer.
-    fn complete(
-        &self,
-        potentials: &[f32],
-        assignment: &mut [u32],
-        s: &mut PermutationScratch,
-    ) -> Result<Maximum, Error> {
+    fn complete(&self, assignment: &mut [u32], s: &mut PermutationScratch) -> Result<(), Error> {
         s.free_rows.clear();
         s.free_rows.extend((0..self.size as u32).filter(|i| s.column[*i as usize] == NONE));
         self.bid(s);
@@ -255,7 +261,51 @@ impl Permutation {
         }
         s.warm = true;
         assignment.copy_from_slice(&s.column);
-        Ok(Maximum::proved(self.score(potentials, assignment)))
+        Ok(())
+    }
+
+    /// The arg max of potentials of either kind; `best` is working memory, twice `[n]`.
+    fn solve<T: Real>(
+        &self,
+        potentials: &[T],
+        assignment: &mut [u32],
+        best: [&mut [T]; 2],
+        s: &mut PermutationScratch,
+    ) -> Result<(), Error> {
+        let width = self.width();
+        self.load(potentials, s)?;
+        self.reduce_columns(potentials, best, s)?;
+        // Reduction transfer: an assigned row lets its price rise until its second column is as good, which makes the
+        // column less attractive to the others.
+        for i in 0..self.size {
+            let j = s.column[i] as usize;
+            if s.column[i] == NONE {
+                continue;
+            }
+            let (least, second) = Regrets { cost: &s.cost[i * width..][..width], price: &s.price }.two_least();
+            if second < f64::INFINITY {
+                s.price[j] += second - least;
+            }
+        }
+        self.complete(assignment, s)
+    }
+}
+
+impl Precise for Permutation {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut PermutationScratch,
+    ) -> Result<Maximum, Error> {
+        if self.size == 0 {
+            return Ok(Maximum::proved(0.0));
+        }
+        let mut best = vec![0.0; 2 * self.size];
+        self.solve(potentials, assignment, best.split_at_mut(self.size).into(), scratch)?;
+        let value = assignment.iter().enumerate().map(|(i, j)| potentials[i * self.size + *j as usize]).sum();
+        // Prices and distances are sums along paths: up to four times those of an assignment.
+        Ok(with_rounding_of_sums(Maximum::proved(value), potentials, 4 * self.size))
     }
 }
 
@@ -404,7 +454,7 @@ impl Structure for Permutation {
                 reached: Vec::with_capacity(n),
                 closed: Vec::with_capacity(n),
                 best: vec![0.0; n],
-                best_row: vec![0; n],
+                best_row: vec![0.0; n],
             },
             warm: false,
         }
@@ -416,25 +466,15 @@ impl Structure for Permutation {
         assignment: &mut [u32],
         scratch: &mut PermutationScratch,
     ) -> Result<Maximum, Error> {
-        let (s, width) = (scratch, self.width());
         if self.size == 0 {
             return Ok(Maximum::proved(0.0));
         }
-        self.load(potentials, s)?;
-        self.reduce_columns(potentials, s)?;
-        // Reduction transfer: an assigned row lets its price rise until its second column is as good, which makes the
-        // column less attractive to the others.
-        for i in 0..self.size {
-            let j = s.column[i] as usize;
-            if s.column[i] == NONE {
-                continue;
-            }
-            let (least, second) = Regrets { cost: &s.cost[i * width..][..width], price: &s.price }.two_least();
-            if second < f64::INFINITY {
-                s.price[j] += second - least;
-            }
-        }
-        self.complete(potentials, assignment, s)
+        let search = &mut scratch.search;
+        let (mut best, mut best_row) = (std::mem::take(&mut search.best), std::mem::take(&mut search.best_row));
+        let solved = self.solve(potentials, assignment, [&mut best, &mut best_row], scratch);
+        (scratch.search.best, scratch.search.best_row) = (best, best_row);
+        solved?;
+        Ok(Maximum::proved(self.score(potentials, assignment)))
     }
 
     /// Keeps the prices, and the rows that still have a column of least regret.
@@ -462,7 +502,8 @@ impl Structure for Permutation {
                 s.column[i] = NONE;
             }
         }
-        self.complete(potentials, assignment, s)
+        self.complete(assignment, s)?;
+        Ok(Maximum::proved(self.score(potentials, assignment)))
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

@@ -19,9 +19,11 @@
 //! References: J. B. Kruskal, "On the shortest spanning subtree of a graph and the traveling salesman problem", 1956;
 //! R. C. Prim, "Shortest connection networks and some generalizations", 1957; the sums: see `matrix_tree.rs`.
 
+use super::arborescence::largest;
 use super::latent::{self, LatentEntry};
 use super::matrix_tree::{self, Arc};
-use super::{Code, Maximum, Structure, Sums, check_numbers};
+use super::precise::Real;
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 
@@ -68,6 +70,10 @@ impl SpanningTree {
     const MAX_STATES: f64 = (1u64 << 32) as f64;
 
     /// Spanning trees of the connected graph with these edges; nodes are counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// No node, too many nodes or edges, an edge out of range, or a graph that is not connected.
     pub fn new(nodes: usize, edges: &[(usize, usize)]) -> Result<Self, Error> {
         if nodes == 0 || nodes.checked_mul(nodes).is_none_or(|p| p > Self::MAX_POTENTIALS) {
             let expected = format!("at least 1, and n * n at most {}", Self::MAX_POTENTIALS);
@@ -90,12 +96,16 @@ impl SpanningTree {
         let mut tree = SpanningTree { nodes, edges: edges.to_vec(), ln_states: 0.0, complete };
         tree.ln_states = match complete {
             true => nodes.saturating_sub(2) as f64 * (nodes as f64).ln(), // Cayley
-            false => matrix_tree::log_partition(nodes, &tree.arcs(&vec![0.0; edges.len()])?.0)?,
+            false => matrix_tree::log_partition(nodes, &tree.arcs(&vec![0.0f32; edges.len()])?.0)?,
         };
         Ok(tree)
     }
 
     /// Spanning trees of the complete graph; its edges are (0, 1), (0, 2), ..., (0, n - 1), (1, 2), ...
+    ///
+    /// # Errors
+    ///
+    /// No node, or too many.
     pub fn complete(nodes: usize) -> Result<Self, Error> {
         let pairs = (0..nodes.min(1 << 12)).flat_map(|i| (i + 1..nodes.min(1 << 12)).map(move |j| (i, j)));
         SpanningTree::new(nodes, &pairs.collect::<Vec<_>>())
@@ -112,15 +122,15 @@ impl SpanningTree {
     }
 
     /// The allowed edges in both directions, less those into node 0, and the indices of their edges.
-    fn arcs(&self, potentials: &[f32]) -> Result<(Vec<Arc>, Vec<usize>), Error> {
+    fn arcs<T: Real>(&self, potentials: &[T]) -> Result<(Vec<Arc>, Vec<usize>), Error> {
         check_numbers("potential", potentials)?;
-        let allowed = self.edges.iter().zip(potentials).enumerate().filter(|(_, (_, h))| **h > f32::NEG_INFINITY);
+        let allowed = self.edges.iter().zip(potentials).enumerate().filter(|(_, (_, h))| **h > T::NEG_INFINITY);
         Ok(allowed
             .flat_map(|(e, ((i, j), h))| {
                 let arc = |parent: &usize, child: &usize| Arc {
                     parent: *parent as u32,
                     child: *child as u32,
-                    log_weight: *h as f64,
+                    log_weight: h.wide(),
                 };
                 [(arc(i, j), e), (arc(j, i), e)]
             })
@@ -129,13 +139,23 @@ impl SpanningTree {
     }
 
     fn kruskal(&self, potentials: &[f32], assignment: &mut [u32], s: &mut SpanningTreeScratch) -> usize {
+        self.sort(potentials, |h| *h, s);
+        self.join_in_order(assignment, s)
+    }
+
+    /// Puts the allowed edges into descending order of their potentials, rounded to f32.
+    fn sort<T: Real>(&self, potentials: &[T], rounded: impl Fn(&T) -> f32, s: &mut SpanningTreeScratch) {
         s.order.clear();
         // Descending potentials as ascending integers: the bits of an f32 are ordered but for the sign. Zeros of both
         // signs need not be equal here.
         let key = |h: f32| if h.is_sign_negative() { h.to_bits() } else { !h.to_bits() & (u32::MAX >> 1) };
-        let allowed = potentials.iter().enumerate().filter(|(_, h)| **h > f32::NEG_INFINITY);
-        s.order.extend(allowed.map(|(e, h)| (key(*h) as u64) << 32 | e as u64));
+        let allowed = potentials.iter().enumerate().filter(|(_, h)| **h > T::NEG_INFINITY);
+        s.order.extend(allowed.map(|(e, h)| (key(rounded(h)) as u64) << 32 | e as u64));
         s.order.sort_unstable();
+    }
+
+    /// Takes the edges in order, but for those that would close a cycle.
+    fn join_in_order(&self, assignment: &mut [u32], s: &mut SpanningTreeScratch) -> usize {
         s.parent.iter_mut().enumerate().for_each(|(i, p)| *p = i as u32);
         let mut joined = 0;
         for key in &s.order {
@@ -151,14 +171,22 @@ impl SpanningTree {
         joined
     }
 
-    fn prim(&self, potentials: &[f32], assignment: &mut [u32], s: &mut SpanningTreeScratch) -> usize {
+    /// `best` holds the best edge from the tree to each node; `largest` finds the place of its largest value.
+    fn prim<T: Real>(
+        &self,
+        potentials: &[T],
+        assignment: &mut [u32],
+        best: &mut [T],
+        largest: impl Fn(&[T]) -> Option<usize>,
+        s: &mut SpanningTreeScratch,
+    ) -> usize {
         let n = self.nodes;
         // The edges of i to j > i begin behind those of all smaller nodes.
         let start = |i: usize| i * (2 * n - i - 1) / 2;
         let edge = |i: usize, j: usize| start(i.min(j)) + i.max(j) - i.min(j) - 1;
         // Nodes outside the tree, with the best edges to them: the first `left` entries.
-        let (best, from, outside) = (&mut s.best, &mut s.from, &mut s.parent);
-        best.fill(f32::NEG_INFINITY);
+        let (from, outside) = (&mut s.from, &mut s.parent);
+        best.fill(T::NEG_INFINITY);
         outside.iter_mut().enumerate().for_each(|(i, o)| *o = i as u32 + 1);
         let mut newest = 0;
         for left in (1..n).rev() {
@@ -166,8 +194,8 @@ impl SpanningTree {
                 let h = potentials[edge(newest, *o as usize)];
                 (*best, *from) = if h > *best { (h, newest as u32) } else { (*best, *from) };
             }
-            let next = crate::math::argmax(&best[..left]).expect("a node is left");
-            if best[next] == f32::NEG_INFINITY {
+            let next = largest(&best[..left]).expect("a node is left");
+            if best[next] == T::NEG_INFINITY {
                 return n - 1 - left;
             }
             newest = outside[next] as usize;
@@ -289,11 +317,16 @@ impl Structure for SpanningTree {
         check_numbers("potential", potentials)?;
         assignment.fill(0);
         let joined = match self.complete {
-            true => self.prim(potentials, assignment, scratch),
+            true => {
+                let mut best = std::mem::take(&mut scratch.best);
+                let joined = self.prim(potentials, assignment, &mut best, crate::math::argmax, scratch);
+                scratch.best = best;
+                joined
+            }
             false => self.kruskal(potentials, assignment, scratch),
         };
         if joined + 1 < self.nodes {
-            return Err(Error::Infeasible { detail: "the allowed edges do not join all nodes".into() });
+            return Err(self.not_joined());
         }
         Ok(Maximum::proved(self.score(potentials, assignment)))
     }
@@ -307,14 +340,60 @@ impl Structure for SpanningTree {
     }
 }
 
-impl Sums for SpanningTree {
-    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+/// Comparisons only: always proved.
+impl Precise for SpanningTree {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut SpanningTreeScratch,
+    ) -> Result<Maximum, Error> {
+        check_numbers("potential", potentials)?;
+        assignment.fill(0);
+        let joined = match self.complete {
+            true => self.prim(potentials, assignment, &mut vec![0.0; self.nodes], |x| Some(largest(x).0), scratch),
+            false => {
+                // Rounding keeps the order: only among equals of f32 the rest of the digits decides.
+                self.sort(potentials, |h| *h as f32, scratch);
+                let of = |key: &u64| potentials[*key as u32 as usize];
+                for equal in scratch.order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|equal| equal.len() > 1) {
+                    equal.sort_by(|a, b| of(b).total_cmp(&of(a)));
+                }
+                self.join_in_order(assignment, scratch)
+            }
+        };
+        if joined + 1 < self.nodes {
+            return Err(self.not_joined());
+        }
+        let value = potentials.iter().zip(assignment).map(|(h, z)| if *z != 0 { *h } else { 0.0 }).sum();
+        Ok(Maximum::proved(value))
+    }
+}
+
+impl PreciseSums for SpanningTree {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
+    }
+}
+
+impl SpanningTree {
+    fn not_joined(&self) -> Error {
+        Error::Infeasible { detail: "the allowed edges do not join all nodes".into() }
+    }
+
+    fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
         let (arcs, edge) = self.arcs(potentials)?;
         let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, false)?;
         marginals.fill(0.0);
         edge.iter().zip(found).for_each(|(e, m)| marginals[*e] += m.probability as f32);
         marginals.iter_mut().for_each(|m| *m = m.min(1.0));
         Ok(log_partition)
+    }
+}
+
+impl Sums for SpanningTree {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
     }
 
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {

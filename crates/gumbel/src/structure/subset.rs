@@ -4,36 +4,40 @@
 //! h(z) = sum_i potentials[i] z_i        z in {0, 1}^n, sum_i z_i = k
 //! ```
 //!
-//! Potentials: one score per element, all of them unary; the statistics are the indicators z. `-inf` forbids an element.
+//! Potentials: one score per element, all of them unary; the statistics are the indicators z. `-inf` forbids an
+//! element.
 //!
 //! - Arg max: the k largest scores, by selection in O(n); among equal scores those of the lowest indices.
-//! - Sums: with weights `w_i = exp(potentials[i])` the partition function is the elementary symmetric polynomial of degree
-//!   k, a sum `F[i, j]` over the sets of j of the first i elements: `F[i, j] = F[i-1, j] + w_i F[i-1, j-1]`. Its size runs
-//!   off every scale, so the recursion is carried out on the ratios `rho[i, j] = F[i, j] / F[i, j-1]`, which are of the
-//!   size of single weights:
+//! - Sums: with weights `w_i = exp(potentials[i])` the partition function is the elementary symmetric polynomial of
+//!   degree k, a sum `F[i, j]` over the sets of j of the first i elements: `F[i, j] = F[i-1, j] + w_i F[i-1, j-1]`. Its
+//!   size runs off every scale, so the recursion is carried out on the ratios `rho[i, j] = F[i, j] / F[i, j-1]`, which
+//!   are of the size of single weights:
 //!
 //!   ```text
 //!   rho[i, j]           = (rho[i-1, j] + w_i) / (1 + w_i / rho[i-1, j-1])
 //!   q(z_i = 1 | j of i) = w_i / (rho[i-1, j] + w_i)
 //!   ```
 //!
-//!   All terms are positive: nothing cancels. These conditionals, followed from (n, k) down, give marginals and samples.
-//!   Scores count from the k-th largest one and are cut off 300 above and below it; a cut one is taken, or left, but for a
-//!   probability under n exp(-300).
+//!   All terms are positive: nothing cancels. These conditionals, followed from (n, k) down, give marginals and
+//!   samples. Scores count from the k-th largest one and are cut off 300 above and below it; a cut one is taken, or
+//!   left, but for a probability under n exp(-300).
 //! - KL: `KL = ln |Z| - H(q)`; its gradient by the same recursions in dual numbers along `t h`, where the conditional p
 //!   changes by `p (1 - p) (score of the sets with i - score of those without)`.
 //!
-//! Complexity: arg max O(n), everything else O(n k).
+//! Complexity: arg max O(n), everything else O(n k) in time. Where n k exceeds four million, the conditionals are
+//! computed a second time in blocks of sqrt(n) elements, so that memory is O(k sqrt(n)); below that it is O(n k).
 //!
 //! Enumeration order: lexicographic in the elements chosen, {1, 2}, {1, 3}, ..., {n - 1, n}.
 //!
 //! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
 
 use super::latent::LatentEntry;
-use super::{Code, Maximum, Structure, Sums, check_numbers};
+use super::precise::Real;
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use crate::noise::uniform_f64;
 use rand_chacha::rand_core::Rng;
+use std::ops::Range;
 
 /// The subsets of k of n elements; an assignment has the value 1 at the elements chosen.
 ///
@@ -62,10 +66,14 @@ impl Subset {
     /// The largest n.
     pub const MAX_ELEMENTS: usize = 1 << 24;
 
-    /// The largest n k for [`Sums`]: their memory is 8 bytes each.
+    /// The largest n k for [`Sums`].
     pub const MAX_SUMS: usize = 1 << 27;
 
     /// Subsets of `chosen` <= `elements` elements.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_ELEMENTS`](Subset::MAX_ELEMENTS), or more chosen than there are.
     pub fn new(elements: usize, chosen: usize) -> Result<Self, Error> {
         if elements > Self::MAX_ELEMENTS {
             return Err(Error::range("elements", elements, format!("at most {}", Self::MAX_ELEMENTS)));
@@ -95,16 +103,16 @@ impl Subset {
     }
 
     /// Conditionals of the sum over the allowed elements.
-    fn forward(&self, potentials: &[f32]) -> Result<Forward, Error> {
+    fn forward<T: Real>(&self, potentials: &[T]) -> Result<Forward, Error> {
         check_numbers("potential", potentials)?;
         let k = self.chosen;
-        let mut allowed: Vec<(usize, f64)> = potentials.iter().map(|v| *v as f64).enumerate().collect();
+        let mut allowed: Vec<(usize, f64)> = potentials.iter().map(|v| v.wide()).enumerate().collect();
         allowed.retain(|(_, v)| *v > f64::NEG_INFINITY);
         if allowed.len() < k {
             return Err(self.forbidden(allowed.len()));
         }
         if k == 0 {
-            return Ok(Forward { allowed, taken: vec![], ln_ratios: 0.0, log_partition: 0.0 });
+            return Ok(Forward::default());
         }
         if allowed.len() > Self::MAX_SUMS / k {
             let value = format!("{} * {k}", allowed.len());
@@ -118,31 +126,42 @@ impl Subset {
             *v = (*v - origin).clamp(-CUT, CUT);
         }
 
-        let mut taken = vec![0.0; allowed.len() * k];
-        // rho[0] is infinite: there is no set of -1 elements.
-        let (mut rho, mut next) = (vec![0.0; k + 1], vec![0.0; k + 1]);
-        (rho[0], next[0]) = (f64::INFINITY, f64::INFINITY);
-        for (i, ((_, score), taken)) in allowed.iter().zip(taken.chunks_exact_mut(k)).enumerate() {
-            let weight = score.exp();
-            let most = k.min(i + 1); // no more than there are
-            for j in 0..most {
-                let sum = rho[j + 1] + weight;
-                taken[j] = weight / sum;
-                next[j + 1] = sum / (1.0 + weight / rho[j]);
-            }
-            std::mem::swap(&mut rho, &mut next);
+        let rows = match allowed.len() * k {
+            0..=WHOLE => allowed.len(),
+            _ => allowed.len().isqrt(),
+        };
+        let mut forward = Forward { allowed, chosen: k, rows, ..Forward::default() };
+        let mut rho = vec![0.0; k + 1];
+        rho[0] = f64::INFINITY; // there is no set of -1 elements
+        for block in 0..forward.blocks() {
+            forward.starts.extend_from_slice(&rho);
+            forward.fill(block, &mut rho);
         }
-        let ln_ratios = rho[1..].iter().map(|r| r.ln()).sum::<f64>();
-        Ok(Forward { allowed, taken, ln_ratios, log_partition: log_partition + ln_ratios })
+        forward.ln_ratios = rho[1..].iter().map(|r| r.ln()).sum::<f64>();
+        forward.log_partition = log_partition + forward.ln_ratios;
+        Ok(forward)
     }
 }
 
+/// The most conditionals that are kept at once; of more, one block of rows after the other is computed again.
+const WHOLE: usize = 1 << 22;
+
 /// What the recursion over the elements leaves behind.
+#[derive(Default)]
 struct Forward {
-    /// The m elements that are not forbidden, and their scores from the k-th largest, cut off.
+    /// The m elements that are not forbidden, and their scores from the k-th largest, cut off; none if k is 0.
     allowed: Vec<(usize, f64)>,
-    /// `[m, k]`: `q(z_i = 1 | j + 1 of the first i)`.
+    chosen: usize,
+    /// Rows of a block.
+    rows: usize,
+    /// `[blocks, k + 1]`: the ratios before each block.
+    starts: Vec<f64>,
+    /// `[rows, k]`: `q(z_i = 1 | j + 1 of the first i)` for the elements of one block.
     taken: Vec<f64>,
+    /// Which block.
+    loaded: usize,
+    /// Work: the next ratios.
+    next: Vec<f64>,
     /// Log-partition of the cut scores.
     ln_ratios: f64,
     /// Log-partition of the potentials.
@@ -150,9 +169,48 @@ struct Forward {
 }
 
 impl Forward {
-    /// The elements from the last to the first, with their conditionals.
-    fn rows(&self, k: usize) -> impl Iterator<Item = (usize, &[f64])> {
-        self.allowed.iter().map(|(i, _)| *i).zip(self.taken.chunks_exact(k.max(1))).rev()
+    fn blocks(&self) -> usize {
+        self.allowed.len().div_ceil(self.rows.max(1))
+    }
+
+    /// The positions in `allowed` of a block.
+    fn range(&self, block: usize) -> Range<usize> {
+        block * self.rows..self.allowed.len().min((block + 1) * self.rows)
+    }
+
+    /// Computes the conditionals of a block from the ratios before it, which become those behind it.
+    fn fill(&mut self, block: usize, rho: &mut Vec<f64>) {
+        let (k, range) = (self.chosen, self.range(block));
+        let Forward { allowed, taken, next, .. } = self;
+        next.clear();
+        next.extend_from_slice(rho);
+        taken.clear();
+        taken.resize(range.len() * k, 0.0);
+        for (i, taken) in range.zip(taken.chunks_exact_mut(k)) {
+            let weight = allowed[i].1.exp();
+            let most = k.min(i + 1); // no more than there are
+            for j in 0..most {
+                let sum = rho[j + 1] + weight;
+                taken[j] = weight / sum;
+                next[j + 1] = sum / (1.0 + weight / rho[j]);
+            }
+            std::mem::swap(rho, next);
+        }
+        self.loaded = block;
+    }
+
+    /// Sees to it that `taken` holds a block.
+    fn load(&mut self, block: usize) {
+        if self.loaded != block {
+            let mut rho = self.starts[block * (self.chosen + 1)..][..self.chosen + 1].to_vec();
+            self.fill(block, &mut rho);
+        }
+    }
+
+    /// The elements of a block in their order, with their conditionals.
+    fn rows(&mut self, block: usize) -> impl ExactSizeIterator<Item = (&(usize, f64), &[f64])> + DoubleEndedIterator {
+        self.load(block);
+        self.allowed[self.range(block)].iter().zip(self.taken.chunks_exact(self.chosen.max(1)))
     }
 }
 
@@ -251,40 +309,100 @@ impl Structure for Subset {
     }
 }
 
-impl Sums for Subset {
-    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
-        let forward = self.forward(potentials)?;
+impl Subset {
+    fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
+        let mut forward = self.forward(potentials)?;
         marginals.fill(0.0);
         let k = self.chosen;
         // q(j of the first i elements are chosen), for i from n down.
         let mut count = vec![0.0; k + 1];
         count[k] = 1.0;
-        for (i, taken) in forward.rows(k) {
-            let mut marginal = 0.0;
-            for j in 0..k {
-                let with = count[j + 1] * taken[j];
-                marginal += with;
-                count[j] += with;
-                count[j + 1] -= with;
+        for block in (0..forward.blocks()).rev() {
+            for ((i, _), taken) in forward.rows(block).rev() {
+                let mut marginal = 0.0;
+                for j in 0..k {
+                    let with = count[j + 1] * taken[j];
+                    marginal += with;
+                    count[j] += with;
+                    count[j + 1] -= with;
+                }
+                marginals[*i] = marginal as f32;
             }
-            marginals[i] = marginal as f32;
         }
         Ok(forward.log_partition)
+    }
+}
+
+/// Comparisons only: always proved.
+impl Precise for Subset {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        keys: &mut Vec<u64>,
+    ) -> Result<Maximum, Error> {
+        check_numbers("potential", potentials)?;
+        assignment.fill(0);
+        if self.chosen == 0 {
+            return Ok(Maximum::proved(0.0));
+        }
+        if potentials.iter().all(|v| *v as f32 as f64 == *v) {
+            // Half as wide: sooner, and most of all where many are equal.
+            let narrow: Vec<f32> = potentials.iter().map(|v| *v as f32).collect();
+            return self.argmax(&narrow, assignment, keys);
+        }
+        // Integers that ascend as the scores descend. The k-th of them is a threshold; of the scores that equal it, the
+        // first ones are taken.
+        let key = |v: &f64| {
+            let bits = (v + 0.0).to_bits(); // -0 becomes 0
+            if *v < 0.0 { bits } else { !bits & (u64::MAX >> 1) }
+        };
+        keys.clear();
+        keys.extend(potentials.iter().map(key));
+        let (better, threshold, _) = keys.select_nth_unstable(self.chosen - 1);
+        let threshold = *threshold;
+        let mut equal = self.chosen - better.iter().filter(|k| **k < threshold).count();
+        let mut value = 0.0;
+        for (z, v) in assignment.iter_mut().zip(potentials) {
+            let key = key(v);
+            if key < threshold || (key == threshold && equal > 0) {
+                equal -= (key == threshold) as usize;
+                *z = 1;
+                value += v;
+            }
+        }
+        if value == f64::NEG_INFINITY {
+            return Err(self.forbidden(potentials.iter().filter(|v| **v > f64::NEG_INFINITY).count()));
+        }
+        Ok(Maximum::proved(value))
+    }
+}
+
+impl PreciseSums for Subset {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
+    }
+}
+
+impl Sums for Subset {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
+    }
+
+    fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {
+        Ok(self.forward(potentials)?.log_partition)
     }
 
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
         let k = self.chosen;
-        let forward = self.forward(potentials)?;
+        let mut forward = self.forward(potentials)?;
         // Mean score of the sets of j of the first i, and with it the derivative of the conditionals.
         let mut mean = vec![0.0; k + 1];
-        let mut change_taken = vec![0.0; forward.taken.len()];
-        let rows = forward.taken.chunks_exact(k.max(1)).zip(change_taken.chunks_exact_mut(k.max(1)));
-        for ((_, score), (taken, change)) in forward.allowed.iter().zip(rows) {
-            for j in (0..k).rev() {
-                let gain = mean[j] + score - mean[j + 1];
-                change[j] = taken[j] * (1.0 - taken[j]) * gain;
-                mean[j + 1] += taken[j] * gain;
-            }
+        let mut means = vec![]; // before each block
+        let mut change_taken = vec![];
+        for block in 0..forward.blocks() {
+            means.extend_from_slice(&mean);
+            change_block(forward.rows(block), &mut mean, &mut change_taken);
         }
         let kl = self.ln_states - (forward.ln_ratios - mean[k]);
         if scale == 0.0 {
@@ -292,33 +410,43 @@ impl Sums for Subset {
         }
         let (mut count, mut change_count) = (vec![0.0; k + 1], vec![0.0; k + 1]);
         count[k] = 1.0;
-        for ((i, taken), change_taken) in forward.rows(k).zip(change_taken.chunks_exact(k.max(1)).rev()) {
-            let mut change_marginal = 0.0;
-            for j in 0..k {
-                let with = count[j + 1] * taken[j];
-                let change_with = change_count[j + 1] * taken[j] + count[j + 1] * change_taken[j];
-                change_marginal += change_with;
-                count[j] += with;
-                count[j + 1] -= with;
-                change_count[j] += change_with;
-                change_count[j + 1] -= change_with;
+        let last = forward.blocks().saturating_sub(1);
+        for block in (0..forward.blocks()).rev() {
+            if block != last {
+                mean.copy_from_slice(&means[block * (k + 1)..][..k + 1]);
+                change_block(forward.rows(block), &mut mean, &mut change_taken);
             }
-            gradient[i] += scale * change_marginal as f32;
+            let rows = forward.rows(block).zip(change_taken.chunks_exact(k));
+            for (((i, _), taken), change_taken) in rows.rev() {
+                let mut change_marginal = 0.0;
+                for j in 0..k {
+                    let with = count[j + 1] * taken[j];
+                    let change_with = change_count[j + 1] * taken[j] + count[j + 1] * change_taken[j];
+                    change_marginal += change_with;
+                    count[j] += with;
+                    count[j + 1] -= with;
+                    change_count[j] += change_with;
+                    change_count[j + 1] -= change_with;
+                }
+                gradient[*i] += scale * change_marginal as f32;
+            }
         }
         Ok(kl)
     }
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
-        let forward = self.forward(potentials)?;
+        let mut forward = self.forward(potentials)?;
         assignment.fill(0);
         let mut left = self.chosen;
-        for (i, taken) in forward.rows(self.chosen) {
-            if left == 0 {
-                break;
-            }
-            if uniform_f64(generator) < taken[left - 1] {
-                assignment[i] = 1;
-                left -= 1;
+        for block in (0..forward.blocks()).rev() {
+            for ((i, _), taken) in forward.rows(block).rev() {
+                if left == 0 {
+                    return Ok(());
+                }
+                if uniform_f64(generator) < taken[left - 1] {
+                    assignment[*i] = 1;
+                    left -= 1;
+                }
             }
         }
         Ok(())
@@ -336,6 +464,24 @@ pub(super) fn entry() -> LatentEntry {
         let structure = Subset::new(elements, chosen).map_err(|e| sizes.explain(e))?;
         Ok((structure.into(), format!("{elements},{chosen}")))
     })
+}
+
+/// The derivatives of the conditionals of a block; `mean` holds the mean scores before it, and then those behind it.
+fn change_block<'a>(
+    rows: impl Iterator<Item = (&'a (usize, f64), &'a [f64])>,
+    mean: &mut [f64],
+    change_taken: &mut Vec<f64>,
+) {
+    change_taken.clear();
+    for ((_, score), taken) in rows {
+        let start = change_taken.len();
+        change_taken.resize(start + taken.len(), 0.0);
+        for (j, change) in change_taken[start..].iter_mut().enumerate().rev() {
+            let gain = mean[j] + score - mean[j + 1];
+            *change = taken[j] * (1.0 - taken[j]) * gain;
+            mean[j + 1] += taken[j] * gain;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! n binary variables, any two of them coupled by a weight that is not negative.
 //!
-//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` with `w_ij >= 0`, `z` in `{0, 1}^n`: variables like to be 1 together.
-//! Potentials: 2n unary ones `[n, 2]` (of value 0 and value 1 of each variable), then the n(n-1)/2 weights in the order
-//! (0, 1), (0, 2), ..., (0, n-1), (1, 2), ... A unary `-inf` forbids a value; a negative weight is an error.
+//! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` with `w_ij >= 0`, `z` in `{0, 1}^n`: variables like to be 1
+//! together. Potentials: 2n unary ones `[n, 2]` (of value 0 and value 1 of each variable), then the n(n-1)/2 weights in
+//! the order (0, 1), (0, 2), ..., (0, n-1), (1, 2), ... A unary `-inf` forbids a value; a negative weight is an error.
 //!
-//! Such an `h` is super-modular, so its arg max is a minimum cut (Hammer 1965; Kolmogorov and Zabih, "What energy
-//! functions can be minimized via graph cuts?", PAMI 2004). Two stages:
+//! Such an `h` is super-modular, so its arg max is a minimum cut. Two stages:
 //!
-//! 1. [`closure`]: variables that are certain whatever the others do are fixed, and again with these fixed, O(n^2). With
-//!    unaries of both signs and weights of the same size this decides nearly everything.
-//! 2. [`flow`]: on what is left, `2 z_i z_j = z_i + z_j - |z_i - z_j|` makes the objective a cut: variable i is bound to
-//!    the source by `c_i = 2 u_i + sum_j w_ij` if that is positive, else to the sink by `-c_i`, and pairs are bound by
+//! 1. [`closure`]: variables that are certain whatever the others do are fixed, and again with these fixed, O(n^2).
+//!    With unaries of both signs and weights of the same size this decides nearly everything.
+//! 2. [`flow`]: on what is left, `2 z_i z_j = z_i + z_j - |z_i - z_j|` makes the objective a cut: variable i is bound
+//!    to the source by `c_i = 2 u_i + sum_j w_ij` if that is positive, else to the sink by `-c_i`, and pairs are bound
+//!    by
 //!    `w_ij`. A maximum flow gives the cut.
 //!
 //! Both keep their reasons, so that [`resolve`](Structure::resolve) checks them against new unary potentials and
@@ -20,14 +20,21 @@
 //! Numbers are sums and differences of the potentials in f64: exact when these lie on a common grid of 53 bits, within
 //! rounding of the largest in any case.
 //!
+//! Complexity: the closure O(n^2), the flow O(k^4) for the k variables that it leaves (Dinic's bound), memory O(n^2);
+//! sums O(2^n).
+//!
 //! Enumeration order: the last variable changes fastest.
+//!
+//! References: Hammer, "Some network flow problems solved with pseudo-Boolean programming", Operations Research 13,
+//! 1965; Kolmogorov, Zabih, "What energy functions can be minimized via graph cuts?", PAMI 26, 2004.
 
 mod closure;
 mod flow;
 
 use super::latent::{self, LatentEntry};
 use super::pairwise::{Pairwise, pair_index};
-use super::{Code, Maximum, Structure, Sums, check_numbers};
+use super::precise::{Real, with_rounding_of_sums};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use closure::{Closure, Fate};
 use flow::Flow;
@@ -59,6 +66,10 @@ impl Supermodular {
     pub const MAX_VARIABLES: usize = Pairwise::MAX_VARIABLES;
 
     /// `variables` binary variables, 0 included.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_VARIABLES`](Supermodular::MAX_VARIABLES).
     pub fn new(variables: usize) -> Result<Self, Error> {
         Ok(Supermodular { model: Pairwise::new(variables)? })
     }
@@ -69,46 +80,46 @@ impl Supermodular {
     }
 
     /// Checks and splits the potentials.
-    fn split<'a>(&self, potentials: &'a [f32]) -> Result<(&'a [f32], Pairs<'a>), Error> {
+    fn split<'a, T: Real>(&self, potentials: &'a [T]) -> Result<(&'a [T], Pairs<'a, T>), Error> {
         debug_assert_eq!(potentials.len(), self.potentials());
         let (unary, weights) = potentials.split_at(self.unary());
         check_numbers("potential", unary)?;
-        // The sign bit of x or of x + 1 in the exponent field is set for everything but finite numbers >= +0.
-        let signs = weights.iter().fold(0, |signs, w| signs | w.to_bits() | w.to_bits().wrapping_add(0x0080_0000));
-        if signs >> 31 != 0 {
+        if !T::are_weights(weights) {
             self.check_weights(potentials)?;
         }
         Ok((unary, Pairs { variables: self.model.variables(), weights }))
     }
 
     #[cold]
-    fn check_weights(&self, potentials: &[f32]) -> Result<(), Error> {
+    fn check_weights<T: Real>(&self, potentials: &[T]) -> Result<(), Error> {
         check_numbers("potential", potentials)?;
         let n = self.model.variables();
         for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
-            let weight = potentials[self.pair(i, j)];
+            let weight = potentials[self.pair(i, j)].wide();
             if weight < 0.0 {
+                // Shown as f32, but not as -0.
+                let weight = (weight as f32).min(-f32::MIN_POSITIVE);
                 return Err(Error::NegativeWeight { pair: (i, j), weight });
             }
         }
         Ok(())
     }
 
-    fn read(&self, unary: &[f32], closure: &mut Closure) -> Result<(), Error> {
+    fn read<T: Real>(&self, unary: &[T], closure: &mut Closure) -> Result<(), Error> {
         closure.read(unary).map_err(|i| Error::Infeasible { detail: format!("both values of variable {i} are -inf") })
     }
 }
 
 /// The weights of an instance.
 #[derive(Debug, Clone, Copy)]
-struct Pairs<'a> {
+struct Pairs<'a, T = f32> {
     variables: usize,
-    weights: &'a [f32],
+    weights: &'a [T],
 }
 
-impl<'a> Pairs<'a> {
+impl<'a, T: Real> Pairs<'a, T> {
     /// The weights of (i, i+1), (i, i+2), ...
-    fn row(&self, i: usize) -> &'a [f32] {
+    fn row(&self, i: usize) -> &'a [T] {
         match self.variables - 1 - i {
             0 => &[],
             rest => &self.weights[pair_index(self.variables, i, i + 1)..][..rest],
@@ -119,21 +130,21 @@ impl<'a> Pairs<'a> {
     fn of(&self, i: usize, mut f: impl FnMut(usize, f64)) {
         let mut at = i.wrapping_sub(1); // the weight of (0, i)
         for j in 0..i {
-            f(j, self.weights[at] as f64);
+            f(j, self.weights[at].wide());
             at += self.variables - 2 - j;
         }
-        self.row(i).iter().enumerate().for_each(|(j, w)| f(i + 1 + j, *w as f64));
+        self.row(i).iter().enumerate().for_each(|(j, w)| f(i + 1 + j, w.wide()));
     }
 
     /// The weight of two different variables.
     fn weight(&self, i: usize, j: usize) -> f64 {
         let (i, j) = if i < j { (i, j) } else { (j, i) };
-        self.weights[pair_index(self.variables, i, j)] as f64
+        self.weights[pair_index(self.variables, i, j)].wide()
     }
 }
 
 /// `sum_j x_j mask_j` for 0/1 masks; several partial sums, since the order of f64 sums is binding for the compiler.
-fn masked_sums<const M: usize>(x: &[f32], masks: [&[f32]; M]) -> [f64; M] {
+fn masked_sums<const M: usize, T: Real>(x: &[T], masks: [&[f32]; M]) -> [f64; M] {
     const LANES: usize = 8;
     let mut lanes = [[0.0f64; LANES]; M];
     let mut sums = [0.0; M];
@@ -143,12 +154,12 @@ fn masked_sums<const M: usize>(x: &[f32], masks: [&[f32]; M]) -> [f64; M] {
         for (lanes, mask) in lanes.iter_mut().zip(masks) {
             let mask = &mask[start..start + LANES];
             for l in 0..LANES {
-                lanes[l] += (x[l] * mask[l]) as f64;
+                lanes[l] += x[l].masked(mask[l]);
             }
         }
     }
     for ((sum, lanes), mask) in sums.iter_mut().zip(lanes).zip(masks) {
-        let rest: f64 = x[whole..].iter().zip(&mask[whole..]).map(|(x, m)| (x * m) as f64).sum();
+        let rest: f64 = x[whole..].iter().zip(&mask[whole..]).map(|(x, m)| x.masked(*m)).sum();
         *sum = lanes.iter().sum::<f64>() + rest;
     }
     sums
@@ -208,7 +219,7 @@ impl SupermodularScratch {
     }
 
     /// Sums up the weights between ones.
-    fn couple(&mut self, pairs: Pairs<'_>, assignment: &[u32]) {
+    fn couple<T: Real>(&mut self, pairs: Pairs<'_, T>, assignment: &[u32]) {
         self.mask.clear();
         self.mask.extend(assignment.iter().map(|z| *z as f32));
         let ones = assignment.iter().enumerate().filter(|(_, z)| **z == 1);
@@ -217,8 +228,51 @@ impl SupermodularScratch {
     }
 }
 
-fn unary_score(unary: &[f32], assignment: &[u32]) -> f64 {
-    unary.chunks_exact(2).zip(assignment).map(|(h, z)| h[*z as usize] as f64).sum()
+fn unary_score<T: Real>(unary: &[T], assignment: &[u32]) -> f64 {
+    unary.chunks_exact(2).zip(assignment).map(|(h, z)| h[*z as usize].wide()).sum()
+}
+
+impl Supermodular {
+    /// The arg max of potentials of either kind; returns its value.
+    fn solve<T: Real>(
+        &self,
+        potentials: &[T],
+        assignment: &mut [u32],
+        scratch: &mut SupermodularScratch,
+    ) -> Result<f64, Error> {
+        scratch.solved = false;
+        let (unary, pairs) = self.split(potentials)?;
+        self.read(unary, &mut scratch.closure)?;
+        scratch.closure.start(pairs);
+        scratch.flow.start(&scratch.closure, pairs);
+        scratch.write(assignment);
+        scratch.couple(pairs, assignment);
+        scratch.solved = true;
+        Ok(unary_score(unary, assignment) + scratch.coupled)
+    }
+}
+
+impl Precise for Supermodular {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut SupermodularScratch,
+    ) -> Result<Maximum, Error> {
+        let found = Maximum::proved(self.solve(potentials, assignment, scratch)?);
+        // What it is to be solved from again, would be of potentials in f32.
+        scratch.solved = false;
+        let n = self.variables();
+        // The flow counts every number twice.
+        Ok(with_rounding_of_sums(found, potentials, n * (n + 1)))
+    }
+}
+
+impl PreciseSums for Supermodular {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.split(potentials)?;
+        self.model.marginals_precise(potentials, marginals)
+    }
 }
 
 /// By enumeration for n <= 20, as for general signs: super-modularity helps the maximum, not the sum.
@@ -294,6 +348,10 @@ impl Structure for Supermodular {
         self.model.block(variable)
     }
 
+    fn pair(&self, i: usize, j: usize) -> Option<usize> {
+        Structure::pair(&self.model, i, j)
+    }
+
     /// The weights of pairs are the softplus of the raw numbers; unary potentials stay.
     fn takes_any_sign(&self) -> bool {
         false
@@ -309,10 +367,6 @@ impl Structure for Supermodular {
         gradient[pairs.clone()].iter_mut().zip(&potentials[pairs]).for_each(|(g, w)| *g *= -(-w).exp_m1());
     }
 
-    fn pair(&self, i: usize, j: usize) -> Option<usize> {
-        Some(Supermodular::pair(self, i, j))
-    }
-
     fn scratch(&self) -> SupermodularScratch {
         SupermodularScratch::default()
     }
@@ -323,15 +377,7 @@ impl Structure for Supermodular {
         assignment: &mut [u32],
         scratch: &mut SupermodularScratch,
     ) -> Result<Maximum, Error> {
-        scratch.solved = false;
-        let (unary, pairs) = self.split(potentials)?;
-        self.read(unary, &mut scratch.closure)?;
-        scratch.closure.start(pairs);
-        scratch.flow.start(&scratch.closure, pairs);
-        scratch.write(assignment);
-        scratch.couple(pairs, assignment);
-        scratch.solved = true;
-        Ok(Maximum::proved(unary_score(unary, assignment) + scratch.coupled))
+        Ok(Maximum::proved(self.solve(potentials, assignment, scratch)?))
     }
 
     fn resolve(

@@ -17,9 +17,9 @@
 //!   are a sample. Every sum is scaled by its own largest term: nothing overflows, and what underflows has no
 //!   probability.
 //! - KL: `KL = ln |Z| - H(q)`, with the entropy H the sum of the entropies of the conditionals (no difference of large
-//!   numbers). Along `t h` the conditionals change at t = 1 by `d ln q(a | b) = ln q(a | b) + N_c(a) - N(b)`, where N is
-//!   the negative entropy of what lies below (`N(b) = sum_a q(a | b) (ln q(a | b) + N_c(a))`): the marginal recursion in
-//!   dual numbers.
+//!   numbers). Along `t h` the conditionals change at t = 1 by `d ln q(a | b) = ln q(a | b) + N_c(a) - N(b)`, where N
+//!   is the negative entropy of what lies below (`N(b) = sum_a q(a | b) (ln q(a | b) + N_c(a))`): the marginal
+//!   recursion in dual numbers.
 //!
 //! Complexity of every operation: O(n K + edges K^2). A term of a sum is accurate to f32 (1e-7), sums are kept in f64.
 //!
@@ -29,7 +29,8 @@
 //! "First- and Second-Order Expectation Semirings", EMNLP 2009.
 
 use super::latent::{self, LatentEntry};
-use super::{Code, Maximum, Structure, Sums, add, check_numbers};
+use super::precise::{Real, with_rounding_of_sums};
+use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math::exp_nonpositive;
 use crate::noise::uniform_f64;
@@ -76,6 +77,10 @@ impl Tree {
 
     /// `variables` variables with `values` >= 1 values each. The edges join two different variables each and form no
     /// cycle; they need not connect everything.
+    ///
+    /// # Errors
+    ///
+    /// No value, more than [`MAX_POTENTIALS`](Tree::MAX_POTENTIALS), an edge out of range or one that closes a cycle.
     pub fn new(variables: usize, values: usize, edges: &[(usize, usize)]) -> Result<Self, Error> {
         let blocks = values.checked_mul(edges.len()).and_then(|k| k.checked_add(variables));
         let potentials = blocks.and_then(|b| b.checked_mul(values));
@@ -150,14 +155,14 @@ impl Tree {
 
     /// The table of a step as it is given. Tables are checked one by one, just before they are used: so they come from
     /// memory once.
-    fn checked_table<'a>(&self, step: &Step, potentials: &'a [f32]) -> Result<&'a [f32], Error> {
+    fn checked_table<'a, T: Real>(&self, step: &Step, potentials: &'a [T]) -> Result<&'a [T], Error> {
         let table = &potentials[self.table(step.edge)..][..self.values * self.values];
         check_numbers("potential", table).or_else(|_| check_numbers("potential", potentials))?;
         Ok(table)
     }
 
     /// The table of a step with the child as the row.
-    fn copy_table(&self, step: &Step, potentials: &[f32], table: &mut [f32]) {
+    fn copy_table<T: Real>(&self, step: &Step, potentials: &[T], table: &mut [T]) {
         table.copy_from_slice(&potentials[self.table(step.edge)..][..self.values * self.values]);
         if step.turned {
             transpose(table, self.values);
@@ -168,19 +173,26 @@ impl Tree {
     ///
     /// `weights` receives the scaled terms of every sum, `[edges, K, K]` with the child as the row; where they are not
     /// wanted, it may be one table long.
-    fn upward(&self, potentials: &[f32], weights: &mut [f32]) -> Result<Upward, Error> {
+    fn upward<T: Real>(&self, potentials: &[T], weights: &mut [f32]) -> Result<Upward, Error> {
         check_numbers("potential", potentials)?;
         let (k, edges) = (self.values, self.edges.len());
         let stride = if weights.len() == edges * k * k { k * k } else { 0 };
-        let beliefs = potentials[..self.unary()].iter().map(|v| *v as f64).collect();
+        let beliefs = potentials[..self.unary()].iter().map(|v| v.wide()).collect();
         let zeros = || vec![0.0; edges * k];
         let mut up = Upward { beliefs, max: zeros(), sum: zeros(), ln_sum: zeros(), log_partition: 0.0 };
+        let mut turned = vec![T::default(); if self.steps.iter().any(|s| s.turned) { k * k } else { 0 }];
         for step in &self.steps {
             let at = step.edge * k;
-            let table = &mut weights[step.edge * stride..][..k * k];
-            self.copy_table(step, potentials, table);
+            let table = match step.turned {
+                true => {
+                    self.copy_table(step, potentials, &mut turned);
+                    &turned
+                }
+                false => &potentials[self.table(step.edge)..][..k * k],
+            };
+            let terms = &mut weights[step.edge * stride..][..k * k];
             let (max, sum) = (&mut up.max[at..][..k], &mut up.sum[at..][..k]);
-            scaled_terms(&up.beliefs[step.child * k..][..k], table, max, sum);
+            scaled_terms(&up.beliefs[step.child * k..][..k], table, terms, max, sum);
             for b in 0..k {
                 up.ln_sum[at + b] = sum[b].ln();
                 up.beliefs[step.parent * k + b] += max[b] + up.ln_sum[at + b];
@@ -236,7 +248,7 @@ fn check_edges(variables: usize, edges: &[(usize, usize)]) -> Result<(), Error> 
     Ok(())
 }
 
-fn transpose(table: &mut [f32], k: usize) {
+fn transpose<T>(table: &mut [T], k: usize) {
     for a in 1..k {
         for b in 0..a {
             table.swap(a * k + b, b * k + a);
@@ -280,25 +292,25 @@ fn draw(weights: &[f64], generator: &mut impl Rng) -> Option<usize> {
 }
 
 /// `out[b] = max_a from[a] + table[a][b]`.
-fn max_over_rows(from: &[f64], table: &[f32], out: &mut [f64]) {
+fn max_over_rows<T: Real>(from: &[f64], table: &[T], out: &mut [f64]) {
     let mut done = 0;
-    done = max_over_rows_of::<16>(from, table, out, done);
-    done = max_over_rows_of::<8>(from, table, out, done);
-    done = max_over_rows_of::<4>(from, table, out, done);
-    done = max_over_rows_of::<2>(from, table, out, done);
-    max_over_rows_of::<1>(from, table, out, done);
+    done = max_over_rows_of::<16, T>(from, table, out, done);
+    done = max_over_rows_of::<8, T>(from, table, out, done);
+    done = max_over_rows_of::<4, T>(from, table, out, done);
+    done = max_over_rows_of::<2, T>(from, table, out, done);
+    max_over_rows_of::<1, T>(from, table, out, done);
 }
 
 /// As many blocks of L columns as fit; their maxima stay in registers while the rows pass by. Returns the columns done.
 #[inline(always)]
-fn max_over_rows_of<const L: usize>(from: &[f64], table: &[f32], out: &mut [f64], mut done: usize) -> usize {
+fn max_over_rows_of<const L: usize, T: Real>(from: &[f64], table: &[T], out: &mut [f64], mut done: usize) -> usize {
     let k = out.len();
     while done + L <= k {
         let mut best = [f64::NEG_INFINITY; L];
         for (from, row) in from.iter().zip(table.chunks_exact(k)) {
-            let row: &[f32] = &row[done..done + L];
+            let row: &[T] = &row[done..done + L];
             for l in 0..L {
-                let v = from + row[l] as f64;
+                let v = from + row[l].wide();
                 best[l] = if v > best[l] { v } else { best[l] };
             }
         }
@@ -309,16 +321,16 @@ fn max_over_rows_of<const L: usize>(from: &[f64], table: &[f32], out: &mut [f64]
 }
 
 /// `out[a] = max_b from[b] + table[a][b]`.
-fn max_over_columns(from: &[f64], table: &[f32], out: &mut [f64]) {
+fn max_over_columns<T: Real>(from: &[f64], table: &[T], out: &mut [f64]) {
     const L: usize = 4;
     for (out, row) in out.iter_mut().zip(table.chunks_exact(from.len())) {
         let mut best = [f64::NEG_INFINITY; L];
         let (rows, froms) = (row.chunks_exact(L), from.chunks_exact(L));
         let rest = rows.remainder().iter().zip(froms.remainder());
-        *out = rest.fold(f64::NEG_INFINITY, |best, (v, from)| best.max(from + *v as f64));
+        *out = rest.fold(f64::NEG_INFINITY, |best, (v, from)| best.max(from + v.wide()));
         for (row, from) in rows.zip(froms) {
             for l in 0..L {
-                let v = from[l] + row[l] as f64;
+                let v = from[l] + row[l].wide();
                 best[l] = if v > best[l] { v } else { best[l] };
             }
         }
@@ -326,18 +338,19 @@ fn max_over_columns(from: &[f64], table: &[f32], out: &mut [f64]) {
     }
 }
 
-/// Replaces `table[a][b]` by `exp(from[a] + table[a][b] - max[b])`, where `max[b]` is the largest of these sums, and
-/// writes `sum[b]`. A column of `-inf` has `max` and `sum` zero.
-fn scaled_terms(from: &[f64], table: &mut [f32], max: &mut [f64], sum: &mut [f64]) {
+/// Writes the terms `exp(from[a] + table[a][b] - max[b])`, where `max[b]` is the largest of these sums, and `sum[b]`. A
+/// column of `-inf` has `max` and `sum` zero.
+fn scaled_terms<T: Real>(from: &[f64], table: &[T], terms: &mut [f32], max: &mut [f64], sum: &mut [f64]) {
     max_over_rows(from, table, max);
     max.iter_mut().filter(|m| **m == f64::NEG_INFINITY).for_each(|m| *m = 0.0);
     sum.fill(0.0);
     // Loops of one kind each: the exponentials are vectorised over f32, four or more at a time.
-    for (from, row) in from.iter().zip(table.chunks_exact_mut(max.len())) {
-        row.iter_mut().zip(&*max).for_each(|(v, max)| *v = (from + *v as f64 - max) as f32);
+    let rows = table.chunks_exact(max.len()).zip(terms.chunks_exact_mut(max.len()));
+    for (from, (row, terms)) in from.iter().zip(rows) {
+        terms.iter_mut().zip(row).zip(&*max).for_each(|((t, v), max)| *t = (from + v.wide() - max) as f32);
     }
-    table.iter_mut().for_each(|v| *v = exp_nonpositive(*v));
-    for row in table.chunks_exact(max.len()) {
+    terms.iter_mut().for_each(|v| *v = exp_nonpositive(*v));
+    for row in terms.chunks_exact(max.len()) {
         sum.iter_mut().zip(row).for_each(|(s, v)| *s += *v as f64);
     }
 }
@@ -402,36 +415,7 @@ impl Structure for Tree {
     }
 
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Vec<f64>) -> Result<Maximum, Error> {
-        check_numbers("potential", &potentials[..self.unary()])?;
-        let k = self.values;
-        let (beliefs, message) = scratch.split_at_mut(self.unary());
-        beliefs.iter_mut().zip(potentials).for_each(|(b, v)| *b = *v as f64);
-        for step in &self.steps {
-            let table = self.checked_table(step, potentials)?;
-            let child = &beliefs[step.child * k..][..k];
-            match step.turned {
-                false => max_over_rows(child, table, message),
-                true => max_over_columns(child, table, message),
-            }
-            beliefs[step.parent * k..][..k].iter_mut().zip(&*message).for_each(|(p, m)| *p += m);
-        }
-        let mut value = 0.0;
-        for &root in &self.roots {
-            let (z, best) = first_largest(beliefs[root * k..][..k].iter().copied());
-            if best == f64::NEG_INFINITY {
-                return Err(self.forbidden(root));
-            }
-            assignment[root] = z as u32;
-            value += best;
-        }
-        for step in self.steps.iter().rev() {
-            let parent = assignment[step.parent] as usize;
-            let (start, stride) = if step.turned { (parent * k, 1) } else { (parent, k) };
-            let table = potentials[self.table(step.edge) + start..].iter().step_by(stride);
-            let child = beliefs[step.child * k..][..k].iter();
-            assignment[step.child] = first_largest(child.zip(table).map(|(b, v)| b + *v as f64)).0 as u32;
-        }
-        Ok(Maximum::proved(value))
+        Ok(Maximum::proved(self.solve(potentials, assignment, scratch)?))
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
@@ -469,17 +453,41 @@ impl Structure for Tree {
 }
 
 impl Tree {
-    /// The potentials that an assignment uses.
-    fn used(&self, assignment: &[u32], mut each: impl FnMut(usize)) {
-        assignment.iter().enumerate().for_each(|(i, z)| each(i * self.values + *z as usize));
-        for (e, &(i, j)) in self.edges.iter().enumerate() {
-            each(self.table(e) + assignment[i] as usize * self.values + assignment[j] as usize);
+    /// The arg max of potentials of either kind; returns its value.
+    fn solve<T: Real>(&self, potentials: &[T], assignment: &mut [u32], scratch: &mut [f64]) -> Result<f64, Error> {
+        check_numbers("potential", &potentials[..self.unary()])?;
+        let k = self.values;
+        let (beliefs, message) = scratch.split_at_mut(self.unary());
+        beliefs.iter_mut().zip(potentials).for_each(|(b, v)| *b = v.wide());
+        for step in &self.steps {
+            let table = self.checked_table(step, potentials)?;
+            let child = &beliefs[step.child * k..][..k];
+            match step.turned {
+                false => max_over_rows(child, table, message),
+                true => max_over_columns(child, table, message),
+            }
+            beliefs[step.parent * k..][..k].iter_mut().zip(&*message).for_each(|(p, m)| *p += m);
         }
+        let mut value = 0.0;
+        for &root in &self.roots {
+            let (z, best) = first_largest(beliefs[root * k..][..k].iter().copied());
+            if best == f64::NEG_INFINITY {
+                return Err(self.forbidden(root));
+            }
+            assignment[root] = z as u32;
+            value += best;
+        }
+        for step in self.steps.iter().rev() {
+            let parent = assignment[step.parent] as usize;
+            let (start, stride) = if step.turned { (parent * k, 1) } else { (parent, k) };
+            let table = potentials[self.table(step.edge) + start..].iter().step_by(stride);
+            let child = beliefs[step.child * k..][..k].iter();
+            assignment[step.child] = first_largest(child.zip(table).map(|(b, v)| b + v.wide())).0 as u32;
+        }
+        Ok(value)
     }
-}
 
-impl Sums for Tree {
-    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+    fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
         let k = self.values;
         let (unary, pairs) = marginals.split_at_mut(self.unary());
         let mut up = self.upward(potentials, pairs)?;
@@ -506,6 +514,38 @@ impl Sums for Tree {
         }
         unary.iter_mut().zip(&up.beliefs).for_each(|(m, q)| *m = *q as f32);
         Ok(up.log_partition)
+    }
+
+    /// The potentials that an assignment uses.
+    fn used(&self, assignment: &[u32], mut each: impl FnMut(usize)) {
+        assignment.iter().enumerate().for_each(|(i, z)| each(i * self.values + *z as usize));
+        for (e, &(i, j)) in self.edges.iter().enumerate() {
+            each(self.table(e) + assignment[i] as usize * self.values + assignment[j] as usize);
+        }
+    }
+}
+
+impl Precise for Tree {
+    fn argmax_precise(
+        &self,
+        potentials: &[f64],
+        assignment: &mut [u32],
+        scratch: &mut Vec<f64>,
+    ) -> Result<Maximum, Error> {
+        let found = Maximum::proved(self.solve(potentials, assignment, scratch)?);
+        Ok(with_rounding_of_sums(found, potentials, self.variables + self.edges.len()))
+    }
+}
+
+impl PreciseSums for Tree {
+    fn marginals_precise(&self, potentials: &[f64], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
+    }
+}
+
+impl Sums for Tree {
+    fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+        self.marginals_of(potentials, marginals)
     }
 
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error> {

@@ -1,8 +1,8 @@
 //! Concave quadratic bounds: `g's + s'Js/2` over signs, bounded by a Cholesky factor.
 //!
 //! For any diagonal D with `A = D - J` positive definite, `s_i^2 = 1` gives
-//! `g's + s'Js/2 = tr(D)/2 + g's - s'As/2 <= tr(D)/2 + |L^-1 g|^2 / 2` with `A = LL'`. Fixing the *last* variable leaves a
-//! leading block, whose factor is the leading block of L: with `y = L^-1 g`, fixing `s_p` loses exactly
+//! `g's + s'Js/2 = tr(D)/2 + g's - s'As/2 <= tr(D)/2 + |L^-1 g|^2 / 2` with `A = LL'`. Fixing the *last* variable
+//! leaves a leading block, whose factor is the leading block of L: with `y = L^-1 g`, fixing `s_p` loses exactly
 //! `(L_pp s_p - y_p)^2 / 2` of the bound and leaves `y - s_p L_p` for the rest. So one factor serves a whole subtree at
 //! a cost per node that is linear. The D that is best for one g is the semidefinite bound; a subtree has many g, so D
 //! minimises the expected bound over them: `tr(D) + tr(A^-1 G)` with `G = E[gg']`, convex, by Newton's method.
@@ -72,8 +72,8 @@ pub(super) struct Diagonal {
 }
 
 impl Diagonal {
-    /// Minimises `tr(D) + tr(A^-1 G) - mu ln det A` for the leading k variables by Newton steps from the present D, with
-    /// mu shrinking from `mu.0` to `mu.1`, and leaves the factors of the D reached in `anchor`.
+    /// Minimises `tr(D) + tr(A^-1 G) - mu ln det A` for the leading k variables by Newton steps from the present D,
+    /// with mu shrinking from `mu.0` to `mu.1`, and leaves the factors of the D reached in `anchor`.
     ///
     /// `j` and `g` (for G) have rows of `stride`. D must make A positive definite; if it does not, `false` is returned.
     pub(super) fn improve(

@@ -20,6 +20,8 @@ const FIRST_STEPS: usize = 6;
 const LATER_STEPS: usize = 1;
 /// Weight of the barrier at the end, per value of a variable.
 const FINAL_MU: f64 = 0.05;
+/// Rounding of the bounds, in units of the sum of all magnitudes.
+pub(super) const SLACK: f64 = 1e-13;
 /// Nodes between two looks at the clock.
 const CLOCK: u32 = 512;
 
@@ -154,7 +156,7 @@ impl Component {
         let integral = self.integral && scale < 1e6 && self.variables.iter().all(|&v| u[v].fract() == 0.0);
         let mut value = self.initial(start, again, buffers);
         // Nothing above the best value within this is looked for.
-        let slack = if integral { 1.0 - 1e-6 } else { 1e-13 * scale };
+        let slack = if integral { 1.0 - 1e-6 } else { SLACK * scale };
         buffers.g.resize((m + 1) * m, 0.0);
         buffers.y.resize((m + 1) * m, 0.0);
         buffers.renewed.resize((m + 1) * m, 0.0);
@@ -239,7 +241,8 @@ impl Component {
         self.best.clear();
         self.best.extend_from_slice(signs);
         let mut best = value;
-        // Flip the best variable that is not forbidden for the moment, also downhill, until that has not helped for long.
+        // Flip the best variable that is not forbidden for the moment, also downhill, until that has not helped for
+        // long.
         tabu.clear();
         tabu.resize(m, 0);
         let patience = if again || m < ANCHORED { 1 } else { 2 * m as u32 };

@@ -1,15 +1,15 @@
 //! Exact sums of a pairwise binary model by enumeration of its 2^n states, O(2^n) in time and memory.
 //!
 //! The states stand in the order of enumeration: the last variable is bit 0 of an index. Scores are built by doubling:
-//! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is itself
-//! built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half of the
-//! weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
+//! the states with `z_i = 1` are those without, plus the unary potential, plus a table of `sum_j w_ij z_j` that is
+//! itself built by doubling, in the place of the states that it serves. Marginals are found by folding: the upper half
+//! of the weights is the distribution of the others given `z_i = 1`, and adding it to the lower half sums `z_i` out.
 //!
 //! Weights `exp(h)` are built like scores, by products instead of sums, where no product can leave the range of f64.
 //!
 //! The loops over states are compiled for the vector instructions of the machine too, and chosen when they run.
 
-use super::pair_index;
+use super::{Real, pair_index};
 use crate::Error;
 use crate::math::exp_nonpositive;
 use crate::vectorised;
@@ -23,33 +23,33 @@ pub(super) const MAX_VARIABLES: usize = 20;
 const SAFE: f64 = 600.0;
 
 /// Probabilities of all states.
-pub(super) struct Gibbs<'a> {
+pub(super) struct Gibbs<'a, T> {
     variables: usize,
-    potentials: &'a [f32],
+    potentials: &'a [T],
     /// `q(z)`.
     probabilities: Vec<f64>,
     /// `ln sum_z exp(h(z))`.
     pub(super) log_partition: f64,
 }
 
-impl<'a> Gibbs<'a> {
+impl<'a, T: Real> Gibbs<'a, T> {
     /// Enumerates the model with `n` variables and potentials `[n, 2]` followed by the pairs.
-    pub(super) fn new(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
+    pub(super) fn new(n: usize, potentials: &'a [T]) -> Result<Self, Error> {
         vectorised!(Self::enumerate(n, potentials))
     }
 
     #[inline(always)]
-    fn enumerate(n: usize, potentials: &'a [f32]) -> Result<Self, Error> {
+    fn enumerate(n: usize, potentials: &'a [T]) -> Result<Self, Error> {
         if n > MAX_VARIABLES {
             return Err(Error::TooManyStates { states: format!("2^{n}"), limit: 1 << MAX_VARIABLES });
         }
         crate::structure::check_numbers("potential", potentials)?;
         let mut probabilities = vec![0.0; 1 << n];
         let (unary, pairs) = potentials.split_at(2 * n);
-        let spread = unary.chunks_exact(2).map(|h| (h[1] as f64 - h[0] as f64).abs()).sum::<f64>();
-        let origin = if spread + pairs.iter().map(|w| w.abs() as f64).sum::<f64>() <= SAFE {
+        let spread = unary.chunks_exact(2).map(|h| (h[1].wide() - h[0].wide()).abs()).sum::<f64>();
+        let origin = if spread + pairs.iter().map(|w| w.wide().abs()).sum::<f64>() <= SAFE {
             fill_weights(n, potentials, &mut probabilities);
-            unary.chunks_exact(2).map(|h| h[0] as f64).sum()
+            unary.chunks_exact(2).map(|h| h[0].wide()).sum()
         } else {
             double_scores(n, potentials, &mut probabilities);
             let max = maximum(&probabilities);
@@ -161,22 +161,23 @@ pub(super) fn fill_scores(n: usize, potentials: &[f32], scores: &mut [f32]) {
 }
 
 #[inline(always)]
-fn double_scores<T>(n: usize, potentials: &[f32], scores: &mut [T])
+fn double_scores<P, T>(n: usize, potentials: &[P], scores: &mut [T])
 where
-    T: Copy + Default + From<f32> + Add<Output = T> + AddAssign,
+    P: Copy + Into<T>,
+    T: Copy + Default + Add<Output = T> + AddAssign,
 {
     let (unary, pairs) = potentials.split_at(2 * n);
     scores[0] = T::default();
     for b in 0..n {
         let i = n - 1 - b;
         let (without, with) = scores[..2 << b].split_at_mut(1 << b);
-        with[0] = T::from(unary[2 * i + 1]);
+        with[0] = unary[2 * i + 1].into();
         for j in 0..b {
-            let w = T::from(pairs[pair_index(n, i, n - 1 - j)]);
+            let w: T = pairs[pair_index(n, i, n - 1 - j)].into();
             let (from, to) = with[..2 << j].split_at_mut(1 << j);
             to.iter_mut().zip(from).for_each(|(t, f)| *t = *f + w);
         }
-        let h0 = T::from(unary[2 * i]);
+        let h0: T = unary[2 * i].into();
         for (a, b) in without.iter_mut().zip(with) {
             *b += *a;
             *a += h0;
@@ -186,15 +187,15 @@ where
 
 /// Writes `exp(h(z) - h(0))` for all states, by products.
 #[inline(always)]
-fn fill_weights(n: usize, potentials: &[f32], weights: &mut [f64]) {
+fn fill_weights<T: Real>(n: usize, potentials: &[T], weights: &mut [f64]) {
     let (unary, pairs) = potentials.split_at(2 * n);
     weights[0] = 1.0;
     for b in 0..n {
         let i = n - 1 - b;
         let (without, with) = weights[..2 << b].split_at_mut(1 << b);
-        with[0] = (unary[2 * i + 1] as f64 - unary[2 * i] as f64).exp();
+        with[0] = (unary[2 * i + 1].wide() - unary[2 * i].wide()).exp();
         for j in 0..b {
-            let w = (pairs[pair_index(n, i, n - 1 - j)] as f64).exp();
+            let w = pairs[pair_index(n, i, n - 1 - j)].wide().exp();
             let (from, to) = with[..2 << j].split_at_mut(1 << j);
             to.iter_mut().zip(from).for_each(|(t, f)| *t = *f * w);
         }
@@ -202,8 +203,8 @@ fn fill_weights(n: usize, potentials: &[f32], weights: &mut [f64]) {
     }
 }
 
-/// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials of
-/// value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
+/// Calls `each(index of a potential, sum of weights of the states where its statistic is 1)` for the unary potentials
+/// of value 1 and for the pairs. Destroys the weights; `given` is working memory of half their number.
 pub(super) fn fold_moments<T>(n: usize, weights: &mut [T], given: &mut [T], each: impl FnMut(usize, T))
 where
     T: Copy + Default + Add<Output = T> + AddAssign,

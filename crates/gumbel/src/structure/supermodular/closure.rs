@@ -15,7 +15,7 @@
 //! Every fixed variable keeps the sum that fixed it, in the order of fixing. After a change of gains the reasons are
 //! checked in that order, O(n), and only what no longer holds is undone.
 
-use super::{Pairs, masked_sums};
+use super::{Pairs, Real, masked_sums};
 
 /// What is known of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +59,14 @@ const MAX_CORRECTIONS: usize = 256;
 
 impl Closure {
     /// Reads the gains of numbers without `+inf` and NaN; the error is a variable whose values are both forbidden.
-    pub(super) fn read(&mut self, unary: &[f32]) -> Result<(), usize> {
+    pub(super) fn read<T: Real>(&mut self, unary: &[T]) -> Result<(), usize> {
         self.gain.clear();
-        self.gain.extend(unary.chunks_exact(2).map(|h| h[1] as f64 - h[0] as f64));
+        self.gain.extend(unary.chunks_exact(2).map(|h| h[1].wide() - h[0].wide()));
         self.gain.iter().position(|u| u.is_nan()).map_or(Ok(()), Err)
     }
 
     /// Fixes what can be fixed, from nothing.
-    pub(super) fn start(&mut self, pairs: Pairs<'_>) {
+    pub(super) fn start<T: Real>(&mut self, pairs: Pairs<'_, T>) {
         self.order.clear();
         self.core.clear();
         self.fate.clear();
@@ -88,7 +88,7 @@ impl Closure {
     }
 
     /// `low` and `high` of the undecided variables, in one pass over the rows of the weights.
-    fn sums(&mut self, pairs: Pairs<'_>) {
+    fn sums<T: Real>(&mut self, pairs: Pairs<'_, T>) {
         let n = self.gain.len();
         for (mask, of) in self.masks.iter_mut().zip([Fate::One, Fate::Undecided]) {
             mask.clear();
@@ -108,7 +108,7 @@ impl Closure {
                 Fate::Undecided => &mut self.high[i + 1..],
                 Fate::Zero => continue,
             };
-            later.iter_mut().zip(row).for_each(|(sum, w)| *sum += *w as f64);
+            later.iter_mut().zip(row).for_each(|(sum, w)| *sum += w.wide());
             if self.fate[i] == Fate::Undecided {
                 let [one, undecided] = masked_sums(row, [&self.masks[0][i + 1..], &self.masks[1][i + 1..]]);
                 self.low[i] += one;
@@ -126,7 +126,7 @@ impl Closure {
     }
 
     /// Fixes variables until nothing changes.
-    fn grow(&mut self, pairs: Pairs<'_>) {
+    fn grow<T: Real>(&mut self, pairs: Pairs<'_, T>) {
         let Closure { gain, low, high, fate, core, order, round, ones, zeros, .. } = self;
         loop {
             ones.clear();

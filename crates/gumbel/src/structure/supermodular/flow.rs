@@ -1,24 +1,25 @@
 //! Minimum cut of the core by blocking flows on a dense array.
 //!
-//! The residual capacities are a square matrix. Source and sink have no vertices: what is left of the edge to the source
-//! is a positive *excess* of a vertex, what is left of the edge to the sink a negative one, a *deficit*. Any flow between
-//! vertices within their capacities is a valid start, which makes warm starts simple.
+//! The residual capacities are a square matrix. Source and sink have no vertices: what is left of the edge to the
+//! source is a positive *excess* of a vertex, what is left of the edge to the sink a negative one, a *deficit*. Any
+//! flow between vertices within their capacities is a valid start, which makes warm starts simple.
 //!
-//! Dinic (1970): levels by breadth-first search from the excesses, stopping at the first deficits; then augmenting paths
-//! along the levels, every vertex trying its neighbours in turn, until none is left; again until no deficit can be
-//! reached. What can be reached then is the source's side: ones. As the graph is dense most paths have length one, and
-//! the search is through the list of unvisited vertices, which is soon empty. O(k^4) at worst, near O(k^2) in practice.
+//! Dinic (1970): levels by breadth-first search from the excesses, stopping at the first deficits; then augmenting
+//! paths along the levels, every vertex trying its neighbours in turn, until none is left; again until no deficit can
+//! be reached. What can be reached then is the source's side: ones. As the graph is dense most paths have length one,
+//! and the search is through the list of unvisited vertices, which is soon empty. O(k^4) at worst, near O(k^2) in
+//! practice.
 //!
 //! It ends in floating point too: every augmentation sets an excess, a deficit or a capacity to zero exactly, and the
 //! number of levels grows with every phase.
 //!
-//! Measured on whole arg maxes of dense random instances in which gains and weights balance (100 instances of n = 50, of
-//! n = 100; ms), gains as large as the weights can carry: this 1.5, 8.8; push-relabel (first in first out, exact distances
-//! at the start and every k relabellings) 1.6, 9.8; the search trees of Boykov and Kolmogorov (on the dense array, origins
-//! found by walking) 8.5, 118. With small gains: 1.0, 2.8; 1.6, 4.8; 10, 50.
+//! Measured on whole arg maxes of dense random instances in which gains and weights balance (100 instances of n = 50,
+//! of n = 100; ms), gains as large as the weights can carry: this 1.5, 8.8; push-relabel (first in first out, exact
+//! distances at the start and every k relabellings) 1.6, 9.8; the search trees of Boykov and Kolmogorov (on the dense
+//! array, origins found by walking) 8.5, 118. With small gains: 1.0, 2.8; 1.6, 4.8; 10, 50.
 
-use super::Pairs;
 use super::closure::{Closure, Fate};
+use super::{Pairs, Real};
 
 /// The level of a vertex that was not reached, or leads nowhere; the position of a variable without vertex.
 const NONE: u32 = u32::MAX;
@@ -65,13 +66,13 @@ impl Flow {
     }
 
     /// Solves the core.
-    pub(super) fn start(&mut self, closure: &Closure, pairs: Pairs<'_>) {
+    pub(super) fn start<T: Real>(&mut self, closure: &Closure, pairs: Pairs<'_, T>) {
         self.vertices.clear();
         self.restart(closure, pairs);
     }
 
     /// Solves the core from the last flow.
-    pub(super) fn restart(&mut self, closure: &Closure, pairs: Pairs<'_>) {
+    pub(super) fn restart<T: Real>(&mut self, closure: &Closure, pairs: Pairs<'_, T>) {
         self.used = !closure.core.is_empty();
         if !self.used {
             return;
@@ -99,7 +100,7 @@ impl Flow {
     }
 
     /// Builds the graph of the core, with the last flow between vertices that stay.
-    fn build(&mut self, closure: &Closure, pairs: Pairs<'_>) {
+    fn build<T: Real>(&mut self, closure: &Closure, pairs: Pairs<'_, T>) {
         std::mem::swap(&mut self.vertices, &mut self.old_vertices);
         std::mem::swap(&mut self.residual, &mut self.old_residual);
         let Flow { vertices, fates, gain, limit, residual, excess, old_vertices, old_residual, position, .. } = self;
@@ -131,7 +132,7 @@ impl Flow {
                 before => Some(&old_residual[before as usize * old..][..old]),
             };
             for (b, &j) in vertices.iter().enumerate().skip(a + 1) {
-                let w = row[(j - i) as usize - 1] as f64;
+                let w = row[(j - i) as usize - 1].wide();
                 let flow = match (before, position[j as usize]) {
                     (None, _) | (_, NONE) => 0.0,
                     (Some(before), to) => w - before[to as usize],
