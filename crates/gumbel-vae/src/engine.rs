@@ -189,6 +189,11 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         let (structure, likelihood) = (&self.structure, &*self.likelihood);
         let oracle = Batch::new(decoder, structure, likelihood, &self.device, (values, x), &mut self.decoded);
         let Finished { gradients: decoder, reconstruction, mut slopes } = match reads_table(estimator, structure) {
+            true if estimator.wants_slopes() => {
+                return Err(Error::Failed {
+                    detail: "an estimator that follows states has no slopes to go on with".into(),
+                });
+            }
             true => {
                 let mut oracle = Table::new(oracle)?;
                 estimator.estimate(&mut piece, &mut oracle)?;

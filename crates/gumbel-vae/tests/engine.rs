@@ -17,7 +17,7 @@ use gumbel::registry::{Kind, Setting, Settings};
 use gumbel::structure::{AnyStructure, Categorical, Pairwise, Permutation, Structure, Subset, Sums};
 use gumbel_vae::Autodiff;
 use gumbel_vae::model::{Decoder, Encoded, Encoder, Mlp};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use testing::Quartic;
 
 const ALL: [u32; BATCH] = [0, 1, 2, 3, 4, 5, 6];
@@ -246,6 +246,79 @@ fn an_estimator_learns_from_what_it_summed() {
             assert_eq!((report, &before.sums), (before.report, &baseline.seen[step as usize]));
         }
         assert!(baseline.value > 1.0);
+    }
+}
+
+/// Follows a hard row that it has asked about, one that it has not, and a relaxed row between them, each with weights of its
+/// own, and keeps the slopes that come back.
+struct Slopes {
+    rows: [Vec<f32>; 3],
+    z: [Vec<u32>; 2],
+    weights: Vec<f32>,
+    found: Mutex<Vec<f32>>,
+}
+
+impl<S: Structure> Estimator<S> for Slopes {
+    fn questions(&self, _: &S) -> Questions {
+        Questions::LOSSES.and(Questions::SLOPES)
+    }
+
+    fn rows(&self, _: usize) -> usize {
+        4 // one of them is not followed
+    }
+
+    fn wants_slopes(&self) -> bool {
+        true
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        oracle.losses(piece.of, &self.z[0], &mut [0.0; BATCH])?;
+        let weights = |row: usize| &self.weights[row * BATCH..][..BATCH];
+        oracle.follow(Followed::Assignments { row: 3, assignments: &self.z[0], weights: weights(0) })?;
+        oracle.follow(Followed::Codes { row: 0, codes: &self.rows[1], weights: weights(1) })?;
+        oracle.follow(Followed::Assignments { row: 1, assignments: &self.z[1], weights: weights(2) })
+    }
+
+    fn resume(&self, piece: &mut Piece<'_, S>, slopes: gumbel::estimator::Slopes<'_>) -> Result<(), Error> {
+        let (count, u) = (piece.count(), piece.structure.unary());
+        *self.found.lock().unwrap() = (0..4).flat_map(|row| slopes.row(row, count, u).to_vec()).collect();
+        Ok(())
+    }
+}
+
+#[test]
+fn slopes_come_back_row_by_row_with_their_weights() {
+    for (structure, likelihood) in structures().iter().flat_map(|s| likelihoods().map(|l| (s, l))) {
+        let (mut engine, pictures) = (engine_with(structure.clone(), &[9], likelihood), Pictures::new(&images()));
+        let (n, u, states) = (structure.variables(), structure.unary(), structure.states().unwrap());
+        let draw = |step: usize| {
+            let (mut z, mut codes) = (vec![0; BATCH * n], vec![0.0; BATCH * u]);
+            for (b, (z, code)) in z.chunks_mut(n).zip(codes.chunks_mut(u)).enumerate() {
+                structure.state((b * step + 1) % states, z);
+                structure.encode(z, code);
+            }
+            (z, codes)
+        };
+        let ((first, first_codes), (second, second_codes)) = (draw(2), draw(3));
+        let estimator = Slopes {
+            rows: [first_codes, uniform(BATCH * u, 8), second_codes],
+            z: [first, second],
+            weights: uniform(3 * BATCH, 9),
+            found: Mutex::default(),
+        };
+        let found = engine.gradients(&pictures, &ALL, &estimator, &options(&noise(0), 1)).unwrap();
+        let mut oracle = engine.ask(&pictures, &ALL).unwrap().oracle;
+        let (mut expected, mut reconstruction) = (vec![0.0; 4 * BATCH * u], 0.0);
+        for (row, (codes, weights)) in
+            [3, 0, 1].into_iter().zip(estimator.rows.iter().zip(estimator.weights.chunks(BATCH)))
+        {
+            let (mut losses, slopes) = (vec![0.0; BATCH], &mut expected[row * BATCH * u..][..BATCH * u]);
+            oracle.slopes(&ALL, codes, &mut losses, slopes).unwrap();
+            slopes.chunks_mut(u).zip(weights).for_each(|(s, w)| s.iter_mut().for_each(|s| *s *= w));
+            reconstruction += losses.iter().zip(weights).map(|(l, w)| (l * w) as f64).sum::<f64>();
+        }
+        assert_near(&estimator.found.lock().unwrap(), &expected, 1e-5);
+        assert!((found.report.reconstruction - reconstruction).abs() < 1e-3);
     }
 }
 

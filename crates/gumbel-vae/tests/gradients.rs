@@ -14,7 +14,7 @@ use gumbel::estimator::{
 };
 use gumbel::likelihood::Bernoulli;
 use gumbel::structure::{
-    AnyStructure, Categorical, Chain, Code, Pairwise, Permutation, Structure, Subset, Sums, Supermodular, Tree,
+    AnyStructure, Categorical, Chain, Code, Pairwise, Permutation, Structure, Subset, Supermodular, Tree,
     perturbed_argmax,
 };
 use gumbel_vae::Autodiff;
