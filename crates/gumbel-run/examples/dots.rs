@@ -1,15 +1,12 @@
 //! Parts of one's own in a run: draw every image with twelve dots.
 //!
-//! The latent, `dots:K`, chooses K of the 49 places of a 7 x 7 grid. The decoder is not a perceptron but a brush: every dot
-//! leaves the same stroke, so that the chosen places are an explanation of the image that can be looked at. The
-//! estimator, leave-one-out REINFORCE, stands beside direct optimisation. Loop, checkpoints, metrics and pictures are those
-//! of every run.
+//! The latent, `dots:K`, chooses K of the places of a grid; the decoder is a brush, whose stroke is the same everywhere; the
+//! estimator, leave-one-out REINFORCE, stands beside direct optimisation. The rest is that of every run.
 //!
 //!     cargo run --release -p gumbel-run --example dots [leave-one-out]    see runs/dots/reconstructions.png
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use gumbel::Error;
 use gumbel::estimator::{Estimator, EstimatorEntry, Piece};
 use gumbel::oracle::{Followed, Oracle, Questions};
 use gumbel::structure::{AnyStructure, LatentEntry, Structure, Subset};
@@ -17,7 +14,7 @@ use gumbel_run::{Config, Quiet, Registry, Start, metrics::Summary, train};
 use gumbel_vae::model::{Decoder, Mlp};
 
 const GRID: usize = 7; // places to a side of the grid
-const SIDE: usize = 28; // pixels to a side of the image
+const SIDE: usize = 28; // pixels to a side of the image, four to a place
 const BRUSH: usize = 11; // pixels to a side of the brush
 
 /// One stroke for all places, and the paper that it is drawn on.
@@ -31,12 +28,8 @@ impl Decoder for Brush {
     /// The strokes of all dots add up: `codes [rows, 49]` times the stroke moved to every place `[49, 784]`.
     fn outputs(&self, codes: Tensor<2>, _: Option<Tensor<2>>) -> Tensor<2> {
         // Which entry of the brush (or the last, which is empty) a pixel gets from a place.
-        let offset = |place: usize, pixel: usize| {
-            (pixel + BRUSH / 2).checked_sub(place * SIDE / GRID + SIDE / GRID / 2).filter(|o| *o < BRUSH)
-        };
-        let entry = |place: usize, pixel: usize| {
-            Some(offset(place / GRID, pixel / SIDE)? * BRUSH + offset(place % GRID, pixel % SIDE)?)
-        };
+        let offset = |pixel: usize, place: usize| (pixel + 3).checked_sub(place * 4).filter(|o| *o < BRUSH);
+        let entry = |i: usize, at: usize| Some(offset(at / SIDE, i / GRID)? * BRUSH + offset(at % SIDE, i % GRID)?);
         let (places, pixels) = (GRID * GRID, SIDE * SIDE);
         let entries = (0..places * pixels).map(|i| entry(i / pixels, i % pixels).unwrap_or(BRUSH * BRUSH) as i64);
         let index = TensorData::new(entries.collect::<Vec<i64>>(), [places * pixels]);
@@ -54,7 +47,7 @@ impl Estimator for LeaveOneOut {
         Questions::LOSSES
     }
 
-    fn estimate(&self, piece: &mut Piece<'_, AnyStructure>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+    fn estimate(&self, piece: &mut Piece<'_, AnyStructure>, oracle: &mut dyn Oracle) -> Result<(), gumbel::Error> {
         let (of, n, p) = (piece.examples(), piece.structure.variables(), piece.structure.potentials());
         let (mut drawn, scale) = (vec![], piece.scale());
         for row in 0..piece.samples {
@@ -82,12 +75,11 @@ pub fn run(folder: &std::path::Path, given: &[(&str, &str)]) -> Result<Summary, 
         let dots = sizes.whole(sizes.as_str())?;
         Ok((Subset::new(GRID * GRID, dots)?.into(), dots.to_string()))
     }));
-    let build = |_: &_, _: &_| Ok(Box::new(LeaveOneOut) as Box<dyn Estimator>);
-    registry.estimators.add(EstimatorEntry::new("leave-one-out", "REINFORCE against the other samples", build));
+    registry.estimators.add(EstimatorEntry::new("leave-one-out", "REINFORCE", |_, _| Ok(Box::new(LeaveOneOut))));
     registry.models.add(gumbel_vae::model("brush", "a brush with one stroke", &[], |options, device: &Device| {
         let parameter = |value: f32, width: usize| {
-            let tensor = Tensor::full([1, width], value, &device.clone().autodiff()).require_grad();
-            Param::initialized(ParamId::new(), tensor)
+            let at = device.clone().autodiff();
+            Param::initialized(ParamId::new(), Tensor::full([1, width], value, &at).require_grad())
         };
         let widths = [options.shape.len(), 100, options.structure.potentials()];
         let brush = Brush { stroke: parameter(1.0, BRUSH * BRUSH), paper: parameter(-2.0, 1) };
@@ -103,6 +95,5 @@ pub fn run(folder: &std::path::Path, given: &[(&str, &str)]) -> Result<Summary, 
 fn main() -> Result<(), gumbel_run::Error> {
     let own = [("estimator", "leave-one-out"), ("samples", "8"), ("train-limit", "10000"), ("eval-limit", "500")];
     let given = if std::env::args().any(|a| a == "leave-one-out") { &own } else { &own[2..] };
-    println!("{:.1} nats for a test image; see runs/dots", run("runs/dots".as_ref(), given)?.test.bound);
-    Ok(())
+    run("runs/dots".as_ref(), given).map(|s| println!("{:.1} nats for a test image, see runs/dots", s.test.bound))
 }
