@@ -635,7 +635,8 @@ pub struct Sparse {
 }
 
 /// Reads problems in the sparse format: a header `n m`, then m entries `i j q`, 1-based; an off-diagonal q stands for
-/// q_ij = q_ji, so that z'Qz has it twice. Several problems may follow each other; OR-Library's leading count is accepted.
+/// q_ij = q_ji, so that z'Qz has it twice. Several problems may follow each other; OR-Library's leading count is
+/// accepted.
 pub fn sparse(text: &str) -> Result<Vec<Sparse>, String> {
     let mut lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')).peekable();
     let mut announced = None;

@@ -576,7 +576,8 @@ fn real_mnist_trains() {
     assert!(bound < 200.0 && bound > 100.0, "{bound}");
 }
 
-/// Everything that the registry holds is listed, is a flag, stands in the help under its owner, and is a key of the file.
+/// Everything that the registry holds is listed, is a flag, stands in the help under its owner, and is a key of the
+/// file.
 #[test]
 fn lists_and_help_come_from_the_registry() {
     let lines = |what: &str| -> Vec<_> { succeeds(&gumbel(&["list", what, "--json"])).lines().map(json).collect() };

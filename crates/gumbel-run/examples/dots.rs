@@ -1,7 +1,7 @@
 //! Parts of one's own in a run: draw every image with twelve dots.
 //!
-//! The latent, `dots:K`, chooses K of the places of a grid; the decoder is a brush, whose stroke is the same everywhere; the
-//! estimator, leave-one-out REINFORCE, stands beside direct optimisation. The rest is that of every run.
+//! The latent, `dots:K`, chooses K of the places of a grid; the decoder is a brush, whose stroke is the same
+//! everywhere; the estimator, leave-one-out REINFORCE, stands beside direct optimisation. Nothing else is new.
 //!
 //!     cargo run --release -p gumbel-run --example dots [leave-one-out]    see runs/dots/reconstructions.png
 

@@ -1,4 +1,5 @@
-//! Parts of a user's own in the whole loop: an estimator that learns, and a structure; killed and resumed, the same bits.
+//! Parts of a user's own in the whole loop: an estimator that learns, and a structure; killed and resumed, the same
+//! bits.
 
 use gumbel::Error;
 use gumbel::estimator::{Estimator, EstimatorEntry, Measure, Piece};

@@ -92,13 +92,14 @@ pub trait Structure: Sync {
         None
     }
 
-    /// The potential that couples two variables i < j, where a single number does: pairwise models have one for every pair.
+    /// The potential that couples two variables i < j, where a single number does: pairwise models have one for every
+    /// pair.
     fn pair(&self, _i: usize, _j: usize) -> Option<usize> {
         None
     }
 
-    /// Whether numbers of any sign are potentials of this structure: `false` where some must be at least 0, as the weights of
-    /// [`Supermodular`]. Then potentials may be scaled by positive numbers only.
+    /// Whether numbers of any sign are potentials of this structure: `false` where some must be at least 0, as the
+    /// weights of [`Supermodular`]. Then potentials may be scaled by positive numbers only.
     fn takes_any_sign(&self) -> bool {
         true
     }
@@ -122,9 +123,9 @@ pub trait Structure: Sync {
 
     /// Solves again after a change of unary potentials only: the same answer as [`argmax`](Structure::argmax), sooner.
     ///
-    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from these
-    /// in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from this solves
-    /// from scratch.
+    /// Requires that the last call with this `scratch` was an `argmax` or `resolve` of potentials that differ from
+    /// these in unary ones alone, and that `assignment` still holds its answer. A structure that gains nothing from
+    /// this solves from scratch.
     fn resolve(
         &self,
         potentials: &[f32],
@@ -241,8 +242,8 @@ pub trait Sums: Structure {
     }
 }
 
-/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every example
-/// is solved for itself, so that the answers cannot depend on it.
+/// Examples per piece of parallel work: many where each is cheap, few where one is worth a thread's while. Every
+/// example is solved for itself, so that the answers cannot depend on it.
 pub(crate) fn examples_per_piece(potentials: usize) -> usize {
     (512 / potentials.max(1)).clamp(1, 32)
 }
