@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::registry;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use gumbel::registry::{Kind, Setting};
 use gumbel_data::Source;
@@ -33,6 +33,16 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// A folder's name, which may be empty.
+fn folder() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A whole number in a range.
+fn whole(range: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
+}
+
 /// Flags of all commands.
 #[derive(Debug, Args)]
 pub struct Common {
@@ -43,12 +53,12 @@ pub struct Common {
     #[arg(long, global = true)]
     pub quiet: bool,
     /// Threads (default: all cores); results do not depend on it
-    #[arg(long, global = true, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    #[arg(long, global = true, value_name = "N", value_parser = whole(1..=1024))]
     pub threads: Option<usize>,
     /// Folder with mnist/, fashion-mnist/, omniglot/ under their original file names (default: the user's cache,
     /// filled by download)
     // Empty is the same as absent, in an environment, hence not the parser of paths, which refuses it.
-    #[arg(long, global = true, value_name = "DIR", env = "GUMBEL_DATA", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    #[arg(long, global = true, value_name = "DIR", env = "GUMBEL_DATA", value_parser = folder())]
     pub data_dir: Option<PathBuf>,
     /// Never use the network
     #[arg(long, global = true)]
@@ -106,7 +116,8 @@ pub enum Command {
   gumbel train --config run.toml --seed 1 --out runs/second
   gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
 
-Every setting is also a key of the TOML file, with the same name; flags win. `config.toml` in a run folder is such a file.")]
+Every setting is also a key of the TOML file, with the same name; flags win. `config.toml` in a run folder is such a
+file.")]
 pub struct Train {
     /// TOML file with any of the keys below
     #[arg(long, value_name = "FILE")]
@@ -137,11 +148,17 @@ fn all_settings() -> Vec<(String, &'static Setting, String)> {
         all.push(("Settings of the run".into(), key, described(key)));
     }
     for (kind, _, settings) in registry.owners() {
-        for setting in settings.iter().filter(|s| !all.iter().any(|(_, known, _)| known.name == s.name)).collect::<Vec<_>>() {
+        for setting in
+            settings.iter().filter(|s| !all.iter().any(|(_, known, _)| known.name == s.name)).collect::<Vec<_>>()
+        {
             let has = |settings: &[Setting]| settings.iter().any(|s| s.name == setting.name);
             let owners = registry.owners().into_iter().filter(|(k, _, settings)| *k == kind && has(settings));
             let names: Vec<&str> = owners.map(|(_, name, _)| name).collect();
-            all.push((format!("{}{}: {}", kind[..1].to_uppercase(), &kind[1..], names.join(", ")), setting, described(setting)));
+            all.push((
+                format!("{}{}: {}", kind[..1].to_uppercase(), &kind[1..], names.join(", ")),
+                setting,
+                described(setting),
+            ));
         }
     }
     all
@@ -233,7 +250,7 @@ pub struct Evaluate {
     #[arg(long, default_value = "test", value_parser = split)]
     pub split: gumbel_data::Split,
     /// Draws per image for paper_loss (default: as in training)
-    #[arg(long, value_name = "M", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    #[arg(long, value_name = "M", value_parser = whole(1..=100_000))]
     pub samples: Option<usize>,
 }
 
@@ -242,6 +259,17 @@ fn split(text: &str) -> Result<gumbel_data::Split, String> {
         .into_iter()
         .find(|s| s.to_string() == text)
         .ok_or_else(|| "expected train, valid or test".to_string())
+}
+
+/// How pictures are drawn.
+#[derive(Debug, Args)]
+pub struct Look {
+    /// Magnification
+    #[arg(long, value_name = "N", value_parser = whole(1..=64))]
+    pub scale: Option<usize>,
+    /// A line of text above the picture
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
 }
 
 /// `gumbel sample`.
@@ -253,14 +281,14 @@ pub struct Sample {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// Rows of ten (default: all values of a K-way variable; ten rows of prior samples)
-    #[arg(long, value_name = "R", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    #[arg(long, value_name = "R", value_parser = whole(1..=1000))]
     pub rows: Option<usize>,
     /// Values of a K-way variable in the order in which validation images use them, those used most first
     #[arg(long)]
     pub sort: bool,
-    /// Pixels to a pixel of an image
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
-    pub scale: Option<usize>,
+    /// How it is drawn.
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// `gumbel reconstruct`.
@@ -271,9 +299,9 @@ pub struct Reconstruct {
     /// PNG file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Pixels to a pixel of an image
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
-    pub scale: Option<usize>,
+    /// How it is drawn.
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// `gumbel inspect`.
@@ -289,12 +317,9 @@ pub struct Inspect {
     /// Test images to look at; 0: all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
-    /// Magnification
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
-    pub scale: Option<usize>,
-    /// Title of the picture
-    #[arg(long, value_name = "TEXT")]
-    pub title: Option<String>,
+    /// How it is drawn.
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// `gumbel curves`.
@@ -314,12 +339,9 @@ pub struct Curves {
     /// Names in the legend: the settings in which the runs differ instead of their folders, or those that are given
     #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
-    /// Magnification
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
-    pub scale: Option<usize>,
-    /// Title of the picture
-    #[arg(long, value_name = "TEXT")]
-    pub title: Option<String>,
+    /// How it is drawn.
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// `gumbel solve`.
@@ -408,10 +430,10 @@ pub enum Bench {
 #[derive(Debug, Args)]
 pub struct BenchStep {
     /// Timed steps
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = whole(1..=1_000_000))]
     pub steps: usize,
     /// Steps before the clock starts
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=1_000_000))]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = whole(0..=1_000_000))]
     pub warmup: usize,
     /// TOML file with any of the keys below
     #[arg(long, value_name = "FILE")]

@@ -67,9 +67,7 @@ impl From<DataError> for Failure {
                     _ => format!("{error}; {other}"),
                 })
             }
-            DataError::NoCacheFolder => {
-                Failure::Other(format!("{error}; --data-dir DIR or GUMBEL_DATA name a folder"))
-            }
+            DataError::NoCacheFolder => Failure::Other(format!("{error}; --data-dir DIR or GUMBEL_DATA name a folder")),
             DataError::Name(_) => Failure::Usage(error.to_string()),
             _ => Failure::Other(error.to_string()),
         }

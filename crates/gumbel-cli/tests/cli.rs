@@ -1,5 +1,7 @@
 //! The program from outside: outputs, exit codes, bad input.
 
+use gumbel_run::folder::Digest;
+use gumbel_run::{Registry, store, stored};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -19,6 +21,11 @@ const SMALL: &[&str] = &[
     "--eval-limit",
     "100",
 ];
+
+/// What the files of a run are known by.
+fn digest(run: &Path) -> Digest {
+    stored::open_config(&Registry::standard(), run).unwrap().digest()
+}
 
 fn gumbel(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
@@ -278,9 +285,16 @@ fn bad_settings_are_usage_errors() {
         (&["--epsilon", "-1"], &["epsilon = -1"]),
         (&["--epsilon", "1e-50"], &["epsilon = ", "greater than 0"]),
         (&["--batch-size", "1000000000"], &["batch-size = 1000000000"]),
-        (&["--hidden", "65536,65536"], &["hidden = [65536, 65536]", "at most"]),
+        (&["--hidden", "65536,65536"], &["hidden = 65536,65536", "at most"]),
         (&["--latent", "binary:30000"], &["batch-size = 100", "binary:30000"]),
-        (&["--temperature", "inf"], &["temperature = inf"]),
+        (&["--temperature", "inf"], &["temperature = inf", "gumbel-softmax"]),
+        (&["--estimator", "gumbel-softmax", "--temperature", "inf"], &["temperature = inf", "f32 can hold"]),
+        (&["--epsilon", "1e39"], &["epsilon = 1e39", "f32 can hold"]),
+        (&["--epochs", "many"], &["epochs = many", "whole number"]),
+        (&["--eval-every", "0"], &["eval-every = 0"]),
+        (&["--model", "mpl"], &["did you mean mlp?"]),
+        (&["--likelihood", "bernouli"], &["did you mean bernoulli?"]),
+        (&["--latent", "supermodular:21", "--epsilon", "1.5"], &["epsilon = 1.5", "at most 1"]),
         (&["--hidden", "0"], &["hidden = 0"]),
         (&["--threads", "0"], &["--threads"]),
         (&["--frobnicate"], &["--frobnicate"]),
@@ -292,13 +306,11 @@ fn bad_settings_are_usage_errors() {
         (&["--latent", "tree:2:0,5"], &["a parent of variable 2"]),
         (&["--latent", "pairwise:4", "--estimator", "gumbel-softmax"], &["independent variables"]),
         (&["--latent", "pairwise:30", "--joint", "exact"], &["too many to enumerate"]),
-        (&["--latent", "pairwise:4", "--noise", "full"], &["noise = full", "--joint exact"]),
+        (&["--latent", "pairwise:4", "--noise", "full"], &["noise = full", "joint = exact"]),
         (&["--latent", "subset:5,2", "--joint", "search"], &["joint = search"]),
         (&["--latent", "permutation:5", "--joint", "exact"], &["kl = on"]),
-        (
-            &["--latent", "pairwise:4", "--joint", "exact", "--engine", "fused"],
-            &["engine = fused", "--joint off or search"],
-        ),
+        (&["--binarization", "grey", "--engine", "fused"], &["engine = fused", "binary images"]),
+        (&["--estimator", "exact", "--epsilon", "1"], &["epsilon = 1", "estimator = direct"]),
     ] {
         fails(&gumbel(&[&["train", "--out", "never-written"], args].concat()), 2, parts);
         assert!(!Path::new("never-written").exists());
@@ -363,7 +375,7 @@ fn what_stdout_does_not_take_is_told() {
         command.env_remove("GUMBEL_DATA").output().unwrap()
     };
     let path = folder.path().join("run").to_str().unwrap().to_string();
-    let train = [SMALL, &["--json", "--out", &path]].concat();
+    let train = [SMALL, &["--json", "--quiet", "--out", &path]].concat();
     fails(&to(&train, ">/dev/full"), 1, &["standard output", "No space left"]);
     // The run is whole all the same.
     assert!(folder.path().join("run").join("summary.json").exists());
@@ -450,13 +462,13 @@ fn damaged_and_foreign_checkpoints_are_refused_and_kept() {
         gumbel(&[&["train", "--latent", "categorical:5"], &SMALL[3..], &["--out", other.to_str().unwrap()]].concat());
     succeeds(&output);
     fs::copy(other.join("checkpoint").join("latest.safetensors"), &checkpoint).unwrap();
-    fails(&resume(), 1, &["latest.safetensors", "layers.1.weight"]);
+    fails(&resume(), 1, &["latest.safetensors", "other settings"]);
     fs::copy(other.join("best.safetensors"), run.join("best.safetensors")).unwrap();
-    fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "categorical:4"]);
+    fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "other settings"]);
     // A description that its parameters contradict, of a network that would not fit into memory.
-    let (model, _) = gumbel_vae::store::read_model(&run.join("best.safetensors")).unwrap();
+    let (model, _) = store::read_model(&run.join("best.safetensors"), None).unwrap();
     let text = r#"{"epoch":1,"step":4,"height":4096,"width":4096}"#;
-    gumbel_vae::store::write_model(&run.join("best.safetensors"), &model, text).unwrap();
+    store::write_model(&run.join("best.safetensors"), &model, text, &digest(&run)).unwrap();
     fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "4096x4096"]);
     // The whole one goes on.
     fs::write(&checkpoint, &whole).unwrap();
@@ -479,15 +491,16 @@ fn a_full_disk_is_one_clear_line_and_loses_nothing() {
         return;
     }
     let run = disk.join("run");
-    let output = small(&run, &["--epochs", "50"]);
-    let again = small(&run, &["--resume", "--epochs", "50"]);
+    let output = small(&run, &["--epochs", "50", "--quiet"]);
+    let again = small(&run, &["--resume", "--epochs", "50", "--quiet"]);
     let kept = fs::read(run.join("checkpoint").join("latest.safetensors"));
+    let digest = digest(&run);
     Command::new("umount").arg(&disk).output().unwrap();
     fails(&output, 1, &["No space left"]);
     fails(&again, 1, &["No space left"]);
     let stored = folder.path().join("kept.safetensors");
     fs::write(&stored, kept.unwrap()).unwrap();
-    assert!(gumbel_vae::store::read_checkpoint(&stored).is_ok());
+    assert!(store::read_checkpoint(&stored, &digest).is_ok());
 }
 
 #[cfg(unix)]
@@ -522,8 +535,8 @@ fn ctrl_c_saves_a_checkpoint_and_ends_cleanly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert!(text(&output.stderr).contains("checkpoint saved"), "{}", text(&output.stderr));
-    let stored = gumbel_vae::store::read_checkpoint(&run.join("checkpoint").join("latest.safetensors")).unwrap();
-    assert!(stored.steps >= 4);
+    let stored = store::read_checkpoint(&run.join("checkpoint").join("latest.safetensors"), &digest(&run)).unwrap();
+    assert!(stored.snapshot.steps >= 4);
 }
 
 #[test]
@@ -561,4 +574,152 @@ fn real_mnist_trains() {
     // The mean image alone costs about 206 nats.
     let bound = summary["test"]["bound"].as_f64().unwrap();
     assert!(bound < 200.0 && bound > 100.0, "{bound}");
+}
+
+/// Everything that the registry holds is listed, is a flag, stands in the help under its owner, and is a key of the
+/// file.
+#[test]
+fn lists_and_help_come_from_the_registry() {
+    let lines = |what: &str| -> Vec<_> { succeeds(&gumbel(&["list", what, "--json"])).lines().map(json).collect() };
+    let names = |what: &str| lines(what).iter().map(|l| l["name"].as_str().unwrap().to_string()).collect::<Vec<_>>();
+    let registry = Registry::standard();
+    assert_eq!(names("estimators"), registry.estimators.names());
+    assert_eq!(names("latents"), registry.latents.names());
+    assert_eq!(names("datasets"), registry.datasets.names());
+    assert_eq!(names("models"), registry.models.names());
+    assert_eq!(names("likelihoods"), registry.likelihoods.names());
+    let estimators = lines("estimators");
+    let find = |name: &str| estimators.iter().find(|l| l["name"] == name).unwrap();
+    assert_eq!(find("direct")["latent"], "any");
+    assert_eq!(find("exact")["latent"], "at most 32768 states");
+    assert_eq!(find("gumbel-softmax")["latent"], "independent variables");
+    assert_eq!(find("direct")["settings"][0]["default"], "1");
+    assert!(succeeds(&gumbel(&["list", "latents"])).contains("chain:TxK"));
+
+    let help = succeeds(&gumbel(&["train", "--help"]));
+    for part in
+        ["Settings of the run:", "Estimator: direct:", "Estimator: gumbel-softmax, straight-through:", "Model: mlp:"]
+    {
+        assert!(help.contains(part), "{part} is not in: {help}");
+    }
+    for (_, _, settings) in registry.owners() {
+        for setting in settings {
+            assert!(help.contains(&format!("--{}", setting.name)), "{}", setting.name);
+        }
+    }
+    fails(&gumbel(&["list", "estimator"]), 2, &["estimators"]);
+}
+
+/// One plain line for every epoch where nobody watches; nothing with --quiet.
+#[test]
+fn runs_speak_where_nobody_watches() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = small(&folder.path().join("spoken"), &[]);
+    let said = text(&out.stderr);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.starts_with("epoch 1/2: bound train ") && !said.contains('\u{1b}'), "{said}");
+    let out = small(&folder.path().join("quiet"), &["--quiet"]);
+    assert!(out.status.success() && out.stderr.is_empty());
+    let every = folder.path().join("every");
+    let out = small(&every, &["--epochs", "5", "--eval-every", "2", "--json"]);
+    assert_eq!(text(&out.stderr).lines().count(), 3);
+    let epochs: Vec<_> = succeeds(&out).lines().map(json).filter(|l| l["split"] == "test").collect();
+    assert_eq!(epochs.iter().map(|l| l["epoch"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4, 5]);
+}
+
+/// A run remembers where its data lay; what is given now wins.
+#[test]
+fn a_run_remembers_where_its_data_lay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mnist = folder.path().join("data").join("mnist");
+    fs::create_dir_all(&mnist).unwrap();
+    let file = |magic: u32, dims: &[u32], bytes: usize| -> Vec<u8> {
+        let head = [magic].into_iter().chain(dims.iter().copied());
+        head.flat_map(u32::to_be_bytes).chain((0..bytes).map(|i| (i % 251) as u8)).collect()
+    };
+    for (name, count) in [("train", 60_000u32), ("t10k", 10)] {
+        let images = file(0x803, &[count, 28, 28], count as usize * 784);
+        fs::write(mnist.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
+        let labels = file(0x801, &[count], 0).into_iter().chain((0..count).map(|i| (i % 10) as u8));
+        fs::write(mnist.join(format!("{name}-labels-idx1-ubyte")), labels.collect::<Vec<u8>>()).unwrap();
+    }
+    let run = folder.path().join("run");
+    let (path, data) = (run.to_str().unwrap(), folder.path().join("data"));
+    let out = small(&run, &["--dataset", "mnist", "--eval-limit", "10", "--data-dir", data.to_str().unwrap()]);
+    succeeds(&out);
+    let evaluate = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+        let command = command.args(["evaluate", path]).args(more).current_dir(folder.path());
+        command.env_remove("GUMBEL_DATA").output().unwrap()
+    };
+    succeeds(&evaluate(&[]));
+    succeeds(&gumbel(&["train", "--resume", "--out", path, "--epochs", "3"]));
+    fails(&evaluate(&["--data-dir", "elsewhere"]), 1, &["elsewhere", "--data-dir", "GUMBEL_DATA"]);
+    fs::rename(&data, folder.path().join("moved")).unwrap();
+    fails(&evaluate(&[]), 1, &["--data-dir", "GUMBEL_DATA"]);
+    succeeds(&evaluate(&["--data-dir", "moved"]));
+}
+
+/// Legends of curves, order and size of pictures.
+#[test]
+fn pictures_have_what_a_reader_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    succeeds(&small(&folder.path().join("a"), &["--quiet"]));
+    succeeds(&small(&folder.path().join("b"), &["--quiet", "--seed", "1", "--estimator", "exact"]));
+    let curves = |more: &[&str]| {
+        let svg = path("c.svg");
+        let out = gumbel(&[&["curves", &path("a"), &path("b"), "--out", &svg], more].concat());
+        (out, fs::read_to_string(svg).unwrap_or_default())
+    };
+    let (out, svg) = curves(&["--labels", "--title", "two runs"]);
+    succeeds(&out);
+    for part in ["direct, ", "seed 0", "exact, ", "two runs"] {
+        assert!(svg.contains(part), "{part} is not in: {svg}");
+    }
+    let (out, svg) = curves(&["--labels=first,second", "--scale", "2"]);
+    succeeds(&out);
+    assert!(svg.contains(">first<") && svg.contains(">second<"));
+    fails(&curves(&["--labels=first"]).0, 2, &["--labels", "2 names"]);
+    let size = |name: &str, more: &[&str]| {
+        succeeds(&gumbel(&[&["sample", &path("a"), "--out", &path(name)], more].concat()));
+        fs::read(path(name)).unwrap()
+    };
+    let (plain, large) = (size("plain.png", &[]), size("large.png", &["--scale", "4"]));
+    let width = |png: &[u8]| u32::from_be_bytes([png[16], png[17], png[18], png[19]]);
+    assert_eq!(width(&large), 2 * width(&plain));
+    // As the run's own picture is.
+    assert!(size("sorted.png", &["--sort"]) == fs::read(folder.path().join("a").join("samples.png")).unwrap());
+}
+
+/// Found by a hostile tester.
+#[test]
+fn a_finished_run_keeps_its_configuration_and_long_latents_have_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeeds(&small(&run, &["--epochs", "3", "--quiet"]));
+    let config = fs::read(run.join("config.toml")).unwrap();
+    fails(&small(&run, &["--resume", "--epochs", "1"]), 2, &["epochs = 1", "at least 3"]);
+    assert_eq!(fs::read(run.join("config.toml")).unwrap(), config);
+    // A setting that was changed by hand is not the run's.
+    fs::write(run.join("config.toml"), text(&config).replace("lr = 0.001", "lr = 0.002")).unwrap();
+    fails(&gumbel(&["train", "--resume", "--out", run.to_str().unwrap()]), 1, &["other settings"]);
+
+    let latent = format!("tree:2:{}0", "0,".repeat(150));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+    command.args(SMALL).args(["--latent", &latent, "--epochs", "1", "--quiet"]).current_dir(folder.path());
+    succeeds(&command.env_remove("GUMBEL_DATA").output().unwrap());
+    assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 1);
+}
+
+/// Found by a hostile tester: 87 GB were asked for. Samples are drawn and asked about in pieces.
+#[test]
+fn many_samples_are_evaluated_in_bounded_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let flags = ["--latent", "spanning-tree:30", "--epochs", "1", "--train-limit", "100", "--eval-limit", "1"];
+    succeeds(&small(&run, &[&flags[..], &["--quiet"]].concat()));
+    let path = run.to_str().unwrap();
+    let out = json(succeeds(&gumbel(&["evaluate", path, "--samples", "3000", "--json"])).trim());
+    assert_eq!(out["bound_samples"], 3000);
 }

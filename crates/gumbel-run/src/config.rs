@@ -1,8 +1,8 @@
 //! The configuration of a run: values of all settings that apply to it, checked before anything is done.
 //!
-//! The [keys of a run](KEYS) choose an estimator, a model, a data set, a latent variable and a likelihood; each of these
-//! brings settings of its own. A key of one that was not chosen is an error that names who has it. In TOML files and as
-//! flags the keys are the same.
+//! The [keys of a run](KEYS) choose an estimator, a model, a data set, a latent variable and a likelihood; each of
+//! these brings settings of its own. A key of one that was not chosen is an error that names who has it. In TOML files
+//! and as flags the keys are the same.
 
 use crate::keys::FREE;
 use crate::{Error, KlSchedule, Registry, Result};
@@ -268,8 +268,8 @@ impl Config {
         Config::resolve(registry, Some(&ConfigFile::read(path)?), &Given::new())
     }
 
-    /// The configuration of a file with other values over it, such as flags. Keys of the file that belong to what the other
-    /// values have replaced (settings of an estimator, where another is named) go with it.
+    /// The configuration of a file with other values over it, such as flags. Keys of the file that belong to what the
+    /// other values have replaced (settings of an estimator, where another is named) go with it.
     ///
     /// # Errors
     /// As [`new`](Config::new); those of the file are [`Error::ConfigFile`] with its name and the line.
@@ -339,7 +339,7 @@ impl Config {
     pub(crate) fn check_schedules(&self, estimator: &mut dyn Estimator, steps_per_epoch: u64) -> Result<()> {
         let KlSchedule::Warmup(epochs) = self.kl else { return Ok(()) };
         let total = steps_per_epoch.saturating_mul(self.whole("epochs").min(epochs as u64 + 1));
-        // Every step, or where these are very many a tenth of a thousandth of them.
+        // Every step; of very many, a hundred thousand: the values between lie between theirs.
         for step in (0..total).step_by((total / 100_000).max(1) as usize) {
             estimator.begin(&Moment { step, kl_weight: self.kl.weight(step, steps_per_epoch) })?;
         }
@@ -471,7 +471,8 @@ impl Config {
         }
     }
 
-    /// The values of all schedules of the registry at a training step; defaults for those that the estimator does not have.
+    /// The values of all schedules of the registry at a training step; defaults for those that the estimator does not
+    /// have.
     pub fn scheduled(&self, step: u64) -> Result<Vec<(String, f64)>> {
         let schedules = self.registry.schedules().into_iter().map(|schedule| {
             let own = schedule.settings.iter().all(|s| self.settings.get(s.name).is_some());
@@ -617,7 +618,10 @@ mod tests {
             ("epochs = -3", "line 1: epochs = -3: expected a whole number from 1"),
             ("two-sided = 1", "line 1: two-sided = \"1\": expected true or false"),
             ("[lr]\nx = 1", "line 1"),
-            ("seed = 1\nestimator = \"exact\"\ntwo-sided = true", "line 3: two-sided = true: expected estimator = direct"),
+            (
+                "seed = 1\nestimator = \"exact\"\ntwo-sided = true",
+                "line 3: two-sided = true: expected estimator = direct",
+            ),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(expected) && message.contains("c.toml") && !message.contains('\n'), "{message}");

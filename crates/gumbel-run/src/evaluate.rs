@@ -3,16 +3,17 @@
 //! - `reconstruction` = E_q[-ln p(x|z)], `kl` = KL(q(z|x) || uniform), `bound` = their sum: nats per image. q is the
 //!   Gibbs distribution of the encoder's potentials.
 //! - `nll` = -ln p(x) = -ln sum_z p(z) p(x|z), exact.
-//! - Where Z is too large ([`BoundKind`] says which): the KL is exact and the reconstruction a mean over `bound_samples`
-//!   exact samples of q; or, where q has no tractable sums either, both belong to the perturbed arg max with noise on the
-//!   unary potentials, with the KL from a bound of its entropy. There is no nll.
+//! - Where Z is too large ([`BoundKind`] says which): the KL is exact and the reconstruction a mean over
+//!   `bound_samples` exact samples of q; or, where q has no tractable sums either, both belong to the perturbed arg max
+//!   with noise on the unary potentials, with the KL from a bound of its entropy. There is no nll.
 //! - `paper_loss` = reconstruction at M perturbed arg maxima (M = `paper_samples`) + KL of the unary terms alone, a
 //!   product of softmaxes, as the authors report it. For independent variables both are those of q, and for estimators
-//!   that enumerate it is the exact expectation, as theirs. It is no bound where there are couplings. Structures without
-//!   variables that have values of their own (subsets, permutations, trees of edges) are not in the paper: there is none.
+//!   that enumerate it is the exact expectation, as theirs. It is no bound where there are couplings. Structures
+//!   without variables that have values of their own (subsets, permutations, trees of edges) are not in the paper:
+//!   there is none.
 //!
-//! Everything is asked of an [`Engine`]: potentials of images, and losses by its oracle. Samples are drawn, and asked about,
-//! in pieces of bounded memory; every sample is a function of its place, so that the pieces do not matter.
+//! Everything is asked of an [`Engine`]: potentials of images, and losses by its oracle. Samples are drawn, and asked
+//! about, in pieces of bounded memory; every sample is a function of its place, so that the pieces do not matter.
 
 use crate::sums::{Draws, expectations};
 use crate::{Config, Error, Result};
@@ -134,7 +135,11 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let count = if limit == 0 { images.count() } else { limit.min(images.count()) };
     if count == 0 {
-        return Err(Error::setting("dataset", format!("0 images of the {split} split"), "at least one image in each split"));
+        return Err(Error::setting(
+            "dataset",
+            format!("0 images of the {split} split"),
+            "at least one image in each split",
+        ));
     }
     let structure = engine.structure().clone();
     let states = states(&structure);

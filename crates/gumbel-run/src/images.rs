@@ -52,10 +52,13 @@ impl engine::Images for SplitImages<'_> {
         let pixels = self.images.pixels();
         // Where the pixels stand tells one data set from another; only whether work is done again depends on it.
         (pixels.as_ptr() as usize, pixels.len(), self.split as u64, self.epoch).hash(&mut key);
-        self.binarization.to_string().hash(&mut key);
-        if let Binarization::Static { seed } | Binarization::Stochastic { seed } = self.binarization {
-            seed.hash(&mut key);
+        match self.binarization {
+            Binarization::Grey => 0,
+            Binarization::Round => 1,
+            Binarization::Static { seed } => seed.wrapping_mul(4).wrapping_add(2),
+            Binarization::Stochastic { seed } => seed.wrapping_mul(4).wrapping_add(3),
         }
+        .hash(&mut key);
         key.finish()
     }
 

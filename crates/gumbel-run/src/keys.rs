@@ -25,8 +25,8 @@ pub const KEYS: &[Setting] = &[
         Kind::Text,
         "on",
         "WHEN",
-        "the KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound, and marginal has it \
-         in its objective whatever this says",
+        "the KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound, and marginal has \
+         it in its objective whatever this says",
     ),
     setting("samples", Kind::Whole(1, 10_000), "1", "M", "Gumbel draws per example"),
     setting(
@@ -36,7 +36,13 @@ pub const KEYS: &[Setting] = &[
         "M",
         "draws per image for paper_loss; 0: as the authors; exact and marginal always take the expectation",
     ),
-    setting("eval-every", Kind::Whole(1, 1_000_000), "1", "N", "epochs from one evaluation to the next; the last has one"),
+    setting(
+        "eval-every",
+        Kind::Whole(1, 1_000_000),
+        "1",
+        "N",
+        "epochs from one evaluation to the next; the last has one",
+    ),
     setting("epochs", Kind::Whole(1, 1_000_000), "20", "N", "passes over the training images"),
     setting("batch-size", Kind::Whole(1, 1 << 16), "100", "N", "examples per step"),
     setting(
@@ -61,10 +67,16 @@ pub const KEYS: &[Setting] = &[
         Kind::Choice(&["auto", "autodiff", "fused"]),
         "auto",
         "NAME",
-        "how a step is executed: autodiff (any model, any device), fused (written out for perceptrons on the CPU), or auto, \
-         fused where it fits",
+        "how a step is executed: autodiff (any model, any device), fused (written out for perceptrons on the CPU), or \
+         auto, fused where it fits",
     ),
-    setting("device", Kind::Choice(&["cpu", "wgpu"]), "cpu", "NAME", "where tensors live; wgpu in builds with that feature"),
+    setting(
+        "device",
+        Kind::Choice(&["cpu", "wgpu"]),
+        "cpu",
+        "NAME",
+        "where tensors live; wgpu in builds with that feature",
+    ),
     setting("checkpoint-every", Kind::Whole(0, u64::MAX), "0", "STEPS", "steps between checkpoints; 0: one epoch"),
 ];
 

@@ -17,8 +17,8 @@
 //!
 //! # Bring your own
 //!
-//! Add an estimator, a structure, a data set, a model or a likelihood to a [`Registry`], and name it in a [`Config`]: the
-//! loop, its checkpoints, metrics and pictures are those of every run. `examples/dots.rs` does it with a decoder.
+//! Add an estimator, a structure, a data set, a model or a likelihood to a [`Registry`], and name it in a [`Config`]:
+//! the loop, its checkpoints, metrics and pictures are those of every run. `examples/dots.rs` does it with a decoder.
 //!
 //! # Rooms
 //!

@@ -10,8 +10,8 @@ use std::fmt;
 
 /// One line of `metrics.jsonl`; losses in nats per image, times in seconds and milliseconds.
 ///
-/// Beside the fields that every run has, a line holds values under names of their owners': the schedules of the estimators
-/// (`epsilon`, `temperature`) at the last step of the epoch, and what the estimator has measured.
+/// Beside the fields that every run has, a line holds values under names of their owners': the schedules of the
+/// estimators (`epsilon`, `temperature`) at the last step of the epoch, and what the estimator has measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     /// Epoch, from 1.
@@ -34,8 +34,8 @@ pub struct Metrics {
     pub kl: f64,
     /// Exact -ln p(x).
     pub nll: Option<f64>,
-    /// Reconstruction at sampled z + KL, the authors' figure: with couplings, the KL of the unary terms only. Absent for
-    /// structures that are not in the paper.
+    /// Reconstruction at sampled z + KL, the authors' figure: with couplings, the KL of the unary terms only. Absent
+    /// for structures that are not in the paper.
     pub paper_loss: Option<f64>,
     /// Samples behind `paper_loss`; absent: the exact expectation.
     pub paper_samples: Option<usize>,
@@ -217,7 +217,8 @@ pub struct Summary {
     pub threads: usize,
     /// Engine.
     pub engine: String,
-    /// What the engine computed with, the instruction set or the backend: the same seed gives the same bits on the same.
+    /// What the engine computed with, the instruction set or the backend: the same seed gives the same bits on the
+    /// same.
     #[serde(default)]
     pub arithmetic: String,
     /// Device.
@@ -237,8 +238,8 @@ mod tests {
         let text = concat!(
             r#"{"epoch":2,"step":8,"split":"train","images":400,"bound":225.1,"bound_kind":"perturb-and-map","#,
             r#""bound_samples":10,"reconstruction":224.0,"kl":1.1,"nll":null,"paper_loss":224.75,"paper_samples":1,"#,
-            r#""accuracy":null,"temperature":1.0,"epsilon":0.1,"zero_gradient_rate":null,"search_gain":0.30000000000000004,"#,
-            r#""train_seconds":0.5,"seconds":1.5,"step_ms":2.25}"#
+            r#""accuracy":null,"temperature":1.0,"epsilon":0.1,"zero_gradient_rate":null,"#,
+            r#""search_gain":0.30000000000000004,"train_seconds":0.5,"seconds":1.5,"step_ms":2.25}"#
         );
         let line: Metrics = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&line).unwrap(), text);

@@ -35,9 +35,9 @@ pub struct Comparison<'a> {
     pub scale: Option<usize>,
 }
 
-/// Writes the curves of several runs: `paper_loss`, `bound` and -ln p(x) of one split, one below the other, over epochs on
-/// the left and over the time of the training steps, without evaluation, on the right. Runs whose bounds are estimates are
-/// named so. What no run has is left out.
+/// Writes the curves of several runs: `paper_loss`, `bound` and -ln p(x) of one split, one below the other, over epochs
+/// on the left and over the time of the training steps, without evaluation, on the right. Runs whose bounds are
+/// estimates are named so. What no run has is left out.
 ///
 /// # Errors
 /// Runs without metrics of the split; a picture that cannot be written.

@@ -16,17 +16,26 @@ const PAIRS: usize = 50;
 const USED: usize = 10_000;
 const BATCH: usize = 500;
 
-/// Which samples are drawn.
+/// How a grid of images is drawn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look<'a> {
+    /// Pixels of the picture to a pixel of an image; by default as the picture has it.
+    pub scale: Option<usize>,
+    /// A line of text above the images.
+    pub title: Option<&'a str>,
+}
+
+/// Which samples are drawn, and how.
 #[derive(Debug, Clone, Default)]
-pub struct Samples {
+pub struct Samples<'a> {
     /// Seed of assignments drawn from the prior.
     pub seed: u64,
     /// Rows of ten; by default all values of a K-way variable, and ten rows of prior samples.
     pub rows: Option<usize>,
     /// The order of the values of a K-way variable; by default that of their numbers.
     pub order: Option<Vec<u32>>,
-    /// Pixels of the picture to a pixel of an image; by default as the picture has it.
-    pub scale: Option<usize>,
+    /// How they are drawn.
+    pub look: Look<'a>,
 }
 
 /// Decoder means `[assignments, pixels]` at assignments `[assignments, n]`.
@@ -68,7 +77,7 @@ pub fn by_use(engine: &mut dyn Engine, images: &dyn Images) -> Result<Option<Vec
 ///
 /// # Errors
 /// A picture that cannot be written.
-pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples, path: &Path) -> Result<()> {
+pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples<'_>, path: &Path) -> Result<()> {
     let structure = engine.structure().clone();
     let z = match is_single(&structure) {
         true => {
@@ -78,13 +87,13 @@ pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples, path: &Pa
         }
         false => of_the_prior(&structure, which.seed, which.rows.unwrap_or(10) * COLUMNS)?,
     };
-    draw(path, &means(engine, &z, shape.len())?, shape, which.scale)
+    draw(path, &means(engine, &z, shape.len())?, shape, which.look)
 }
 
-fn draw(path: &Path, tiles: &[f32], shape: Shape, scale: Option<usize>) -> Result<()> {
+fn draw(path: &Path, tiles: &[f32], shape: Shape, look: Look<'_>) -> Result<()> {
     let plain = Grid::new(tiles, shape.height, shape.width);
-    let scale = scale.unwrap_or(plain.scale);
-    grid(path, &Grid { channels: shape.channels, columns: COLUMNS, scale, ..plain })
+    let scale = look.scale.unwrap_or(plain.scale);
+    grid(path, &Grid { channels: shape.channels, columns: COLUMNS, scale, title: look.title, ..plain })
 }
 
 /// Assignments drawn from the prior.
@@ -106,12 +115,7 @@ fn of_the_prior(structure: &AnyStructure, seed: u64, count: usize) -> Result<Vec
 ///
 /// # Errors
 /// A picture that cannot be written.
-pub fn reconstructions(
-    engine: &mut dyn Engine,
-    images: &dyn Images,
-    scale: Option<usize>,
-    path: &Path,
-) -> Result<()> {
+pub fn reconstructions(engine: &mut dyn Engine, images: &dyn Images, look: Look<'_>, path: &Path) -> Result<()> {
     let structure = engine.structure().clone();
     let shape = images.shape();
     let pixels = shape.len();
@@ -124,5 +128,5 @@ pub fn reconstructions(
     let means = means(engine, &z, pixels)?;
     let pairs = x.chunks_exact(pixels).zip(means.chunks_exact(pixels));
     let tiles: Vec<f32> = pairs.flat_map(|(image, mean)| [image, mean].concat()).collect();
-    draw(path, &tiles, shape, scale)
+    draw(path, &tiles, shape, look)
 }

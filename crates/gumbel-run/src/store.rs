@@ -1,7 +1,7 @@
 //! Models and checkpoints as safetensors: whole, of this run, and not a bit changed.
 //!
-//! The file is plain safetensors that other programs read too. Its one metadata key, `gumbel`, begins with what the file is
-//! and its format, a checksum, and the [`Digest`] of the run that it belongs to:
+//! The file is plain safetensors that other programs read too. Its one metadata key, `gumbel`, begins with what the
+//! file is and its format, a checksum, and the [`Digest`] of the run that it belongs to:
 //!
 //! ```text
 //! gumbel checkpoint 2
@@ -48,7 +48,8 @@ const LEARNED: &str = "estimator.learned";
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be written; a length error if a parameter's values are not as many as its shape says.
+/// [`Error::Io`] if the file cannot be written; a length error if a parameter's values are not as many as its shape
+/// says.
 pub fn write_model(path: &Path, parameters: &Parameters, text: &str, run: &Digest) -> Result<()> {
     write(path, MODEL, run, text, named(parameters))
 }
@@ -91,8 +92,8 @@ pub fn write_checkpoint(path: &Path, checkpoint: &Checkpoint, run: &Digest) -> R
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read; [`Error::Foreign`] if it is no checkpoint, or damaged; [`Error::OtherRun`] if it
-/// belongs to another run.
+/// [`Error::Io`] if the file cannot be read; [`Error::Foreign`] if it is no checkpoint, or damaged; [`Error::OtherRun`]
+/// if it belongs to another run.
 pub fn read_checkpoint(path: &Path, run: &Digest) -> Result<Checkpoint> {
     let (text, mut tensors) = read(path, CHECKPOINT, Some(run))?;
     let foreign = |found: &str| Error::foreign(path, format!("a {CHECKPOINT}"), found);

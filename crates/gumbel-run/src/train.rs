@@ -1,16 +1,16 @@
 //! Runs: training from a configuration into a folder, resumable after kill -9 at any moment.
 //!
-//! The folder holds `config.toml` (resolved), `metrics.jsonl` (one line per evaluated epoch and split), `checkpoint/` (the
-//! latest), `best.safetensors` (the epoch with the least validation bound), `summary.json`, `samples.png`,
-//! `reconstructions.png`, `curves.svg`, and `data-dir`, where the data lay if their folder was named. Every file is whole
-//! or absent.
+//! The folder holds `config.toml` (resolved), `metrics.jsonl` (one line per evaluated epoch and split), `checkpoint/`
+//! (the latest), `best.safetensors` (the epoch with the least validation bound), `summary.json`, `samples.png`,
+//! `reconstructions.png`, `curves.svg`, and `data-dir`, where the data lay if their folder was named. Every file is
+//! whole or absent.
 //!
 //! Nothing that a step computes depends on anything but the configuration and the step's number: the order of the
-//! images is a permutation keyed by the epoch, the noise is keyed by the step, and what the estimator has learned is in the
-//! checkpoint. So a run that continues from a checkpoint ends with the same bits as one that was never interrupted.
+//! images is a permutation keyed by the epoch, the noise is keyed by the step, and what the estimator has learned is in
+//! the checkpoint. So a run that continues from a checkpoint ends with the same bits as one that was never interrupted.
 //!
-//! The loop speaks to an [`Engine`](gumbel::engine::Engine) and an [`Estimator`](gumbel::estimator::Estimator), and knows
-//! no name of either.
+//! The loop speaks to an [`Engine`](gumbel::engine::Engine) and an [`Estimator`](gumbel::estimator::Estimator), and
+//! knows no name of either.
 
 use crate::evaluate::{Protocol, evaluate};
 use crate::folder::{Digest, Files, Start, prepare};
@@ -77,8 +77,8 @@ struct State {
 /// Runs on the current rayon pool (`pool.install(|| train(...))` chooses the number of threads).
 ///
 /// # Errors
-/// A folder that holds another run; settings that the data or the engine cannot have; numbers that are no longer finite;
-/// files that cannot be written.
+/// A folder that holds another run; settings that the data or the engine cannot have; numbers that are no longer
+/// finite; files that cannot be written.
 pub fn train(
     config: &Config,
     data: &Dataset,
@@ -178,8 +178,8 @@ impl Run<'_> {
         if self.step == 0 && observer.stop() {
             return stopped(&self);
         }
-        // Killed between the last step of an epoch and its evaluation, or stopped there, or its last epoch was not to be
-        // the last.
+        // Killed between the last step of an epoch and its evaluation, or stopped there, or its last epoch was not to
+        // be the last.
         if self.step > 0 && self.step.is_multiple_of(steps_per_epoch) {
             self.end_epoch(observer)?;
         }
@@ -303,7 +303,8 @@ impl Run<'_> {
     fn measured(&self, split: Split) -> Vec<(String, Option<f64>)> {
         let measures = self.trainer.measures();
         let always = self.config.registry().measured_always();
-        let absent = always.into_iter().filter(|name| split != Split::Train || measures.iter().all(|m| m.name != *name));
+        let absent =
+            always.into_iter().filter(|name| split != Split::Train || measures.iter().all(|m| m.name != *name));
         let mut named: Vec<(String, Option<f64>)> = absent.map(|name| (name.to_string(), None)).collect();
         if split == Split::Train {
             let values = measures.iter().zip(&self.state.tallies);
@@ -368,13 +369,15 @@ impl Run<'_> {
 
         let (parameters, _) = store::read_model(&self.files.best(), Some(&self.run))?;
         (snapshot.parameters, snapshot.moments, snapshot.steps) = (parameters, vec![], 0);
-        engine.restore(&snapshot).map_err(|e| Error::foreign(self.files.best(), "the model of this run", e.to_string()))?;
+        engine
+            .restore(&snapshot)
+            .map_err(|e| Error::foreign(self.files.best(), "the model of this run", e.to_string()))?;
         let images = SplitImages::new(self.data, Split::Valid, config.binarization(), 0);
         let order = show::by_use(&mut **engine, &images)?;
         let samples = show::Samples { seed: config.seed(), order, ..show::Samples::default() };
         show::samples(&mut **engine, shape(self.data), &samples, &self.files.other("samples.png"))?;
         let images = SplitImages::new(self.data, Split::Test, config.binarization(), 0);
-        show::reconstructions(&mut **engine, &images, None, &self.files.other("reconstructions.png"))?;
+        show::reconstructions(&mut **engine, &images, show::Look::default(), &self.files.other("reconstructions.png"))?;
         let title = format!(
             "{}, {}, {}, KL {}, seed {}",
             config.text("dataset"),

@@ -1,12 +1,13 @@
-//! A model, its estimator, and the steps of training: what a training loop and a measurement of its speed have in common.
+//! A model, its estimator, and the steps of training: what a training loop and a measurement of its speed have in
+//! common.
 
 use crate::{Config, Result};
 use gumbel::engine::{Engine, Images, Shape, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, Measure, Moment};
 use gumbel::noise::{Noise, Purpose};
 
-/// A configuration's engine and estimator. What a step does depends on the configuration and the step's number only, on the
-/// parameters that it begins with, and on the images.
+/// A configuration's engine and estimator. What a step does depends on the configuration and the step's number only, on
+/// the parameters that it begins with, and on the images.
 pub struct Trainer {
     /// The engine.
     pub engine: Box<dyn Engine>,
@@ -43,13 +44,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Numbers that are no longer finite, images that cannot be read, schedules that leave their range.
-    pub fn step(
-        &mut self,
-        images: &dyn Images,
-        batch: &[u32],
-        step: u64,
-        steps_per_epoch: u64,
-    ) -> Result<StepReport> {
+    pub fn step(&mut self, images: &dyn Images, batch: &[u32], step: u64, steps_per_epoch: u64) -> Result<StepReport> {
         let kl_weight = self.config.kl().weight(step, steps_per_epoch);
         self.estimator.begin(&Moment { step, kl_weight })?;
         let options = StepOptions {

@@ -1,16 +1,16 @@
 //! Commands on stored runs: `evaluate`, `sample`, `reconstruct`, `inspect`, `curves`.
 
 use super::load;
-use crate::args::{Common, Curves, Evaluate, Inspect, Reconstruct, Sample};
+use crate::args::{Common, Curves, Evaluate, Inspect, Look, Reconstruct, Sample};
 use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_data::{Dataset, Split};
 use gumbel_run::evaluate::{self, BoundKind, Protocol};
 use gumbel_run::images::SplitImages;
 use gumbel_run::metrics::Metrics;
-use gumbel_run::stored::{self, ModelCard, Stored};
 use gumbel_run::picture::{CURVE_FORMATS, Format, GRID_FORMATS, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
 use gumbel_run::plot::{self, Comparison};
+use gumbel_run::stored::{self, ModelCard, Stored};
 use gumbel_run::{Config, inspect, show};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -75,6 +75,10 @@ paper_loss     {}",
     ))
 }
 
+fn look(look: &Look) -> show::Look<'_> {
+    show::Look { scale: look.scale, title: look.title.as_deref() }
+}
+
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
     expect_ending(&command.out, GRID_FORMATS)?;
@@ -87,7 +91,7 @@ pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
         }
         false => None,
     };
-    let which = show::Samples { seed: config.seed(), rows: command.rows, order, scale: command.scale };
+    let which = show::Samples { seed: config.seed(), rows: command.rows, order, look: look(&command.look) };
     show::samples(&mut *engine, card.shape(), &which, &command.out)?;
     written(common, &command.out)
 }
@@ -98,7 +102,7 @@ pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure
     let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
-    show::reconstructions(&mut *engine, &images, command.scale, &command.out)?;
+    show::reconstructions(&mut *engine, &images, look(&command.look), &command.out)?;
     written(common, &command.out)
 }
 
@@ -112,17 +116,17 @@ pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
     if let Some(out) = &command.out {
         let Some(couplings) = &found.couplings else {
             return Err(Failure::Usage(format!(
-                "--out: expected a run with a pairwise or supermodular latent, found {}, which has no matrix of couplings",
+                "--out: expected a run with a pairwise or supermodular latent, found {}, which has no couplings",
                 config.latent().text
             )));
         };
         let matrix: Vec<f64> = couplings.iter().flatten().map(|w| w.unwrap_or(f64::NAN)).collect();
         let picture = HeatMap {
             value_name: "mean coupling",
-            title: command.title.as_deref(),
+            title: command.look.title.as_deref(),
             ..HeatMap::new(&matrix, couplings.len())
         };
-        let scale = command.scale.unwrap_or(picture.scale);
+        let scale = command.look.scale.unwrap_or(picture.scale);
         heat_map(out, &HeatMap { scale, ..picture })?;
     }
     if common.json {
@@ -152,7 +156,8 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
     if let (Some(rate), Some(gap), Some(images)) = (found.separable_miss_rate, found.separable_gap, found.joint_images)
     {
         text += &format!(
-            "\nseparable z(eps)       not that of the true loss for {:.1}% of {images} images, {gap:.2} nats worse there",
+            "\nseparable z(eps)       not that of the true loss for {:.1}% of {images} images, {gap:.2} nats worse \
+             there",
             100.0 * rate
         );
     }
@@ -183,8 +188,8 @@ pub fn curves(common: &Common, command: &Curves) -> Result<(), Failure> {
         }
         runs.push((name, metrics));
     }
-    let (split, title) = (command.split.to_string(), command.title.as_deref());
-    plot::comparison(&command.out, &Comparison { runs: &runs, split: &split, title, scale: command.scale })?;
+    let (split, title) = (command.split.to_string(), command.look.title.as_deref());
+    plot::comparison(&command.out, &Comparison { runs: &runs, split: &split, title, scale: command.look.scale })?;
     written(common, &command.out)
 }
 

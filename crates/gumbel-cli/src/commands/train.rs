@@ -168,7 +168,8 @@ fn report(s: &Summary, folder: &str) -> String {
         BoundKind::PerturbAndMap => " (estimate for the perturbed arg max)",
     };
     format!(
-        "{}, {}, {}, KL {}, {} epochs, seed {}: test bound{kind} {:.3} nats{nll} at epoch {} ({:.3} at the last), {:.1} s
+        "{}, {}, {}, KL {}, {} epochs, seed {}: test bound{kind} {:.3} nats{nll} at epoch {} ({:.3} at the last), \
+         {:.1} s
 pictures: {folder}/samples.png, reconstructions.png, curves.svg",
         s.dataset,
         s.latent,

@@ -1,7 +1,7 @@
 //! The paper's model: perceptrons, an encoder pixels-hidden-P and a decoder U-hidden-pixels.
 //!
-//! It is trained by the fused engine where that fits, and by automatic differentiation elsewhere, in builds with the feature
-//! `burn`.
+//! It is trained by the fused engine where that fits, and by automatic differentiation elsewhere, in builds with the
+//! feature `burn`.
 
 use gumbel::Error;
 use gumbel::engine::{Engine, ModelEntry, ModelOptions};
@@ -26,8 +26,13 @@ const MAX_NUMBERS: usize = 1 << 29;
 
 /// Perceptrons in the registry.
 pub fn entry() -> ModelEntry {
-    ModelEntry::new("mlp", "perceptrons: encoder pixels-hidden-potentials, decoder code-hidden-pixels", &[HIDDEN], build)
-        .checked(check)
+    ModelEntry::new(
+        "mlp",
+        "perceptrons: encoder pixels-hidden-potentials, decoder code-hidden-pixels",
+        &[HIDDEN],
+        build,
+    )
+    .checked(check)
 }
 
 fn build(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {

@@ -150,8 +150,8 @@ pub trait Structure: Sync {
         None
     }
 
-    /// Whether numbers of any sign are potentials of this structure: `false` where some must be at least 0, as the weights of
-    /// [`Supermodular`]. Then potentials may be scaled by positive numbers only.
+    /// Whether numbers of any sign are potentials of this structure: `false` where some must be at least 0, as the
+    /// weights of [`Supermodular`]. Then potentials may be scaled by positive numbers only.
     fn takes_any_sign(&self) -> bool {
         true
     }
