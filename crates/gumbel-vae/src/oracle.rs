@@ -8,7 +8,7 @@
 
 use crate::host::{self, Host};
 use crate::model::Decoder;
-use crate::table::{self, StateTable, is_single, losses_at_zero};
+use crate::table::{self, StateTable, is_single};
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
 use gumbel::estimator::enumerable;
@@ -477,12 +477,10 @@ impl<'a, D: Decoder> Table<'a, D> {
             let (mut sums, mut slopes) = (vec![0.0; states], vec![0.0; states * pixels]);
             likelihood.log_normalisers(&values, &mut sums, &mut slopes);
             drop(values);
-            let (mut origin, zeros) = ([0.0], vec![0.0; pixels]);
-            likelihood.log_normalisers(&zeros, &mut origin, &mut vec![0.0; pixels]);
-            let constants = losses_at_zero(likelihood, &batch.images, pixels);
+            let mut constants = vec![0.0; batch.count()];
+            likelihood.constants(&batch.images, &mut constants);
             let mut losses = host::take(batch.x.clone().matmul(plain.transpose()));
             for (row, constant) in losses.chunks_exact_mut(states).zip(&constants) {
-                let constant = constant - origin[0];
                 row.iter_mut().zip(&sums).for_each(|(p, s)| *p = s + constant - *p);
             }
             (losses, AtOutputs::Linear(slopes))

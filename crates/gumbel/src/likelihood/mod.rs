@@ -37,6 +37,16 @@ pub trait Likelihood: Send + Sync + fmt::Debug {
     /// Of a linear likelihood: writes `A(outputs[r])` and its derivative, for outputs `[rows, d]`.
     fn log_normalisers(&self, outputs: &[f32], sums: &mut [f32], slopes: &mut [f32]);
 
+    /// Of a linear likelihood: writes the terms without outputs `c(x)` of images `[batch, d]`. By default what the losses at
+    /// outputs of zero have beside the log-normaliser: whoever knows `c` says it sooner.
+    fn constants(&self, images: &[f32], constants: &mut [f32]) {
+        let (zeros, d) = (vec![0.0; images.len()], images.len() / constants.len().max(1));
+        self.losses(&zeros, images, 1, constants);
+        let mut origin = [0.0];
+        self.log_normalisers(&zeros[..d], &mut origin, &mut vec![0.0; d]);
+        constants.iter_mut().for_each(|c| *c -= origin[0]);
+    }
+
     /// Replaces outputs by the means of the pixels, in [0, 1].
     fn means(&self, outputs: &mut [f32]);
 }
