@@ -1,11 +1,11 @@
 //! Losses of images at every state: the decoder does not see the image, so its outputs for all states are computed once
 //! and serve all images.
 //!
-//! With a linear likelihood, `loss[b, s] = loss(T_s, 0) - <x_b, T_s> + c(x_b) - c(0)` for the outputs T, where `loss(T_s, 0)` is
-//! that of a black image: a matrix product. Where T is the product of `features[s]` and the weight W of a last layer,
-//! `<x_b, T_s> = <W x_b, features_s> + <x_b, bias>`: T itself is needed for the losses of the black image only, a block of
-//! states at a time, and the product is over the width of the layer instead of the pixels. With any other likelihood, T
-//! is kept and read for every image.
+//! With a linear likelihood, `loss[b, s] = loss(T_s, 0) - <x_b, T_s> + c(x_b) - c(0)` for the outputs T, where
+//! `loss(T_s, 0)` is that of a black image: a matrix product. Where T is the product of `features[s]` and the weight W
+//! of a last layer, `<x_b, T_s> = <W x_b, features_s> + <x_b, bias>`: T itself is needed for the losses of the black
+//! image only, a block of states at a time, and the product is over the width of the layer instead of the pixels. With
+//! any other likelihood, T is kept and read for every image.
 
 use crate::host::{self, Host};
 use crate::model::{Decoder, Head};

@@ -249,8 +249,8 @@ fn an_estimator_learns_from_what_it_summed() {
     }
 }
 
-/// Follows a hard row that it has asked about, one that it has not, and a relaxed row between them, each with weights of its
-/// own, and keeps the slopes that come back.
+/// Follows a hard row that it has asked about, one that it has not, and a relaxed row between them, each with weights
+/// of its own, and keeps the slopes that come back.
 struct Slopes {
     rows: [Vec<f32>; 3],
     z: [Vec<u32>; 2],

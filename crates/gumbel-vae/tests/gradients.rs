@@ -27,8 +27,8 @@ use common::PIXELS;
 
 type Perceptron = Autodiff<Mlp, Mlp>;
 
-/// The same for binary variables with a decoder that sees how many of them are 1, and explains the images better, by dark
-/// pixels, where they are four: from three or five every single change to four helps, and all together go too far.
+/// The same for binary variables with a decoder that sees how many of them are 1, and explains the images better, by
+/// dark pixels, where they are four: from three or five every single change to four helps, and all together go too far.
 fn counting(variables: usize) -> Perceptron {
     let hidden = 11;
     let mut engine = engine(Pairwise::new(variables).unwrap(), &[hidden]);
