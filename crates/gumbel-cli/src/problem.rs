@@ -8,6 +8,7 @@
 mod quick;
 
 use gumbel::Error;
+use gumbel::registry::did_you_mean;
 use gumbel::structure::{
     Arborescence, Categorical, Chain, Maximum, Pairwise, Permutation, Precise, PreciseSums, SpanningTree, Structure,
     Subset, Supermodular, Tree,
@@ -76,11 +77,7 @@ impl<'de> Deserialize<'de> for Kind {
         let name = Cow::<str>::deserialize(deserializer)?;
         Kind::named(&name).ok_or_else(|| {
             let all = Kind::NAMES.map(|(n, _)| n);
-            let near = all.iter().map(|n| (strsim::damerau_levenshtein(n, &name), n)).min();
-            let hint = match near {
-                Some((distance, n)) if distance <= 3 => format!(" (did you mean {n}?)"),
-                _ => String::new(),
-            };
+            let hint = did_you_mean(&name, &all);
             let all = all.join(", ");
             serde::de::Error::custom(format!("structure {name:?} is unknown{hint}: expected one of {all}"))
         })

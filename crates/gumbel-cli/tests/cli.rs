@@ -610,6 +610,22 @@ fn lists_and_help_come_from_the_registry() {
     fails(&gumbel(&["list", "estimator"]), 2, &["estimators"]);
 }
 
+/// Which instructions a run used is known, and a name that is none is not taken for "the best there are".
+#[test]
+fn a_run_says_what_it_computed_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |simd: &str, run: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+        command.args(SMALL).args(["--json", "--quiet", "--out"]).arg(folder.path().join(run));
+        command.env_remove("GUMBEL_DATA").env("GUMBEL_SIMD", simd).output().unwrap()
+    };
+    let out = succeeds(&with("portable", "portable"));
+    let summary = json(out.lines().last().unwrap());
+    assert_eq!((summary["engine"].as_str(), summary["arithmetic"].as_str()), (Some("fused"), Some("portable")));
+    fails(&with("portible", "mistyped"), 2, &["GUMBEL_SIMD", "did you mean portable?"]);
+    assert!(!folder.path().join("mistyped").exists());
+}
+
 /// One plain line for every epoch where nobody watches; nothing with --quiet.
 #[test]
 fn runs_speak_where_nobody_watches() {
