@@ -1,10 +1,10 @@
 //! The autodiff engine: any encoder and decoder on any device of Burn.
 //!
-//! A step has two halves. On the host, at the seam: potentials and noise go into an estimator, which asks the decoder and
-//! leaves the gradient at the potentials. On the device: the networks. They meet in surrogates whose derivatives are the
-//! wanted ones, `<potentials, gradient at the potentials>` for the encoder and `<outputs, derivative of the weighted losses at
-//! the outputs>` for the decoder; each is differentiated once, the decoder's first, since some estimators go on with the
-//! slopes at what it followed.
+//! A step has two halves. On the host, at the seam: potentials and noise go into an estimator, which asks the decoder
+//! and leaves the gradient at the potentials. On the device: the networks. They meet in surrogates whose derivatives
+//! are the wanted ones, `<potentials, gradient at the potentials>` for the encoder and `<outputs, derivative of the
+//! weighted losses at the outputs>` for the decoder; each is differentiated once, the decoder's first, since some
+//! estimators go on with the slopes at what it followed.
 
 use crate::adam::Adam;
 use crate::host;

@@ -14,8 +14,8 @@ const MAX_WIDTH: usize = 1 << 16;
 /// Most weights of a network: half a gigabyte, of which training needs four times as much.
 const MAX_WEIGHTS: usize = 1 << 27;
 
-/// A model of one's own for the registry: `make` constructs an encoder and a decoder, whose parameters live on the autodiff
-/// side of the device; the engine does the rest. See the [crate's page](crate) for an example.
+/// A model of one's own for the registry: `make` constructs an encoder and a decoder, whose parameters live on the
+/// autodiff side of the device; the engine does the rest. See the [crate's page](crate) for an example.
 pub fn model<E, D>(
     name: &'static str,
     help: &'static str,
@@ -29,8 +29,8 @@ where
     ModelEntry::new(name, help, settings, move |options| build(options, &make))
 }
 
-/// The paper's model: an encoder pixels-hidden-P and a decoder U-hidden-pixels, whose hidden layers, in reverse order in the
-/// decoder, are the text of the setting `hidden`, such as `300` or `400,200`.
+/// The paper's model: an encoder pixels-hidden-P and a decoder U-hidden-pixels, whose hidden layers, in reverse order
+/// in the decoder, are the text of the setting `hidden`, such as `300` or `400,200`.
 ///
 /// # Errors
 /// Layers or devices that cannot be, another engine.
@@ -81,8 +81,8 @@ fn build<E: Encoder + 'static, D: Decoder + 'static>(
     Ok(Box::new(Autodiff::new(encoder, decoder, structure, likelihood, options.lr, &device)))
 }
 
-/// A device of Burn by its name, without automatic differentiation: `cpu` is the backend `flex`, `wgpu` any graphics API,
-/// in builds with the feature of that name.
+/// A device of Burn by its name, without automatic differentiation: `cpu` is the backend `flex`, `wgpu` any graphics
+/// API, in builds with the feature of that name.
 ///
 /// # Errors
 /// [`Error::Setting`] for devices that this build does not have.

@@ -1,8 +1,9 @@
 //! Networks on Burn, and the engine that trains them by automatic differentiation, on any device.
 //!
 //! The discrete mathematics lives in the crate `gumbel`, whose estimators ask an [oracle](gumbel::oracle). Here are
-//! [encoders and decoders](mod@model), and [`Autodiff`], an [`Engine`](gumbel::engine::Engine) that owns their parameters,
-//! answers those questions for a batch of images, and takes the steps. It knows no files and no configuration.
+//! [encoders and decoders](mod@model), and [`Autodiff`], an [`Engine`](gumbel::engine::Engine) that owns their
+//! parameters, answers those questions for a batch of images, and takes the steps. It knows no files and no
+//! configuration.
 //!
 //! # Example
 //!

@@ -1,14 +1,14 @@
 //! The decoder with its likelihood as an oracle for a batch of images.
 //!
-//! [`Batch`] answers questions and records nothing. A step wraps it in one of two recorders, which keep what the decoder
-//! follows, with the graph that its gradient needs:
+//! [`Batch`] answers questions and records nothing. A step wraps it in one of two recorders, which keep what the
+//! decoder follows, with the graph that its gradient needs:
 //!
 //! - [`Rows`]: assignments or relaxed codes of every image, decoded row by row;
 //! - [`Table`]: the decoder's outputs at all states, which are the same for every image.
 
 use crate::host::{self, Host};
 use crate::model::Decoder;
-use crate::table::{self, StateTable, is_single, losses_at_zero};
+use crate::table::{self, StateTable, is_single};
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
 use gumbel::estimator::enumerable;
@@ -296,7 +296,8 @@ impl<'a, D: Decoder> Rows<'a, D> {
         Ok((leaf, outputs))
     }
 
-    /// Losses `[batch]` at one code of every image `[batch, U]`, with a graph that is kept in case the code is followed.
+    /// Losses `[batch]` at one code of every image `[batch, U]`, with a graph that is kept in case the code is
+    /// followed.
     fn at_codes(&mut self, codes: &[f32]) -> Result<&[f32], Error> {
         let place = self.rows.iter().position(|row| row.as_ref().is_some_and(|row| row.codes == codes));
         let known = match place {
@@ -477,12 +478,10 @@ impl<'a, D: Decoder> Table<'a, D> {
             let (mut sums, mut slopes) = (vec![0.0; states], vec![0.0; states * pixels]);
             likelihood.log_normalisers(&values, &mut sums, &mut slopes);
             drop(values);
-            let (mut origin, zeros) = ([0.0], vec![0.0; pixels]);
-            likelihood.log_normalisers(&zeros, &mut origin, &mut vec![0.0; pixels]);
-            let constants = losses_at_zero(likelihood, &batch.images, pixels);
+            let mut constants = vec![0.0; batch.count()];
+            likelihood.constants(&batch.images, &mut constants);
             let mut losses = host::take(batch.x.clone().matmul(plain.transpose()));
             for (row, constant) in losses.chunks_exact_mut(states).zip(&constants) {
-                let constant = constant - origin[0];
                 row.iter_mut().zip(&sums).for_each(|(p, s)| *p = s + constant - *p);
             }
             (losses, AtOutputs::Linear(slopes))
@@ -506,8 +505,8 @@ impl<'a, D: Decoder> Table<'a, D> {
         &self.losses[of as usize * states..][..states]
     }
 
-    /// Goes back through the table: for a linear likelihood the derivative there is (total weight of a state) times that of
-    /// its log-normaliser, less `weights^T images`.
+    /// Goes back through the table: for a linear likelihood the derivative there is (total weight of a state) times
+    /// that of its log-normaliser, less `weights^T images`.
     pub(crate) fn finish(self) -> Result<Finished, Error> {
         let (states, d, count) = (self.states_count(), self.batch.pixels(), self.batch.count());
         let Table { batch, outputs, at_outputs, losses, weights, follows, .. } = self;

@@ -1,11 +1,11 @@
 //! Losses of images at every state: the decoder does not see the image, so its outputs for all states are computed once
 //! and serve all images.
 //!
-//! With a linear likelihood, `loss[b, s] = loss(T_s, 0) - <x_b, T_s> + c(x_b)` for the outputs T, where `loss(T_s, 0)` is
-//! that of a black image: a matrix product. Where T is the product of `features[s]` and the weight W of a last layer,
-//! `<x_b, T_s> = <W x_b, features_s> + <x_b, bias>`: T itself is needed for the losses of the black image only, a block of
-//! states at a time, and the product is over the width of the layer instead of the pixels. With any other likelihood, T
-//! is kept and read for every image.
+//! With a linear likelihood, `loss[b, s] = loss(T_s, 0) - <x_b, T_s> + c(x_b) - c(0)` for the outputs T, where
+//! `loss(T_s, 0)` is that of a black image: a matrix product. Where T is the product of `features[s]` and the weight W
+//! of a last layer, `<x_b, T_s> = <W x_b, features_s> + <x_b, bias>`: T itself is needed for the losses of the black
+//! image only, a block of states at a time, and the product is over the width of the layer instead of the pixels. With
+//! any other likelihood, T is kept and read for every image.
 
 use crate::host::{self, Host};
 use crate::model::{Decoder, Head};
@@ -66,14 +66,6 @@ pub(crate) fn codes<S: Structure>(structure: &S, states: std::ops::Range<usize>)
     codes
 }
 
-/// Losses of images `[batch, pixels]` at outputs of zero. With a linear likelihood, what they differ by is the term `c(x)` that
-/// does not depend on the outputs.
-pub(crate) fn losses_at_zero(likelihood: &dyn Likelihood, images: &[f32], pixels: usize) -> Vec<f32> {
-    let mut losses = vec![0.0; images.len() / pixels];
-    likelihood.losses(&vec![0.0; images.len()], images, 1, &mut losses);
-    losses
-}
-
 impl StateTable {
     /// Decodes all `states` with a decoder that records nothing.
     pub(crate) fn new<D: Decoder, S: Structure>(
@@ -115,9 +107,10 @@ impl StateTable {
         match &self.kept {
             Kept::Linear(linear) => {
                 let Linear { features, layer, black } = &**linear;
-                let mut constants = losses_at_zero(likelihood, images, pixels);
-                let origin = losses_at_zero(likelihood, &vec![0.0; pixels], pixels)[0];
-                constants.iter_mut().for_each(|c| *c -= origin);
+                let (mut constants, mut of_black) = (vec![0.0; batch], [0.0]);
+                likelihood.constants(images, &mut constants);
+                likelihood.constants(&vec![0.0; pixels], &mut of_black);
+                constants.iter_mut().for_each(|c| *c -= of_black[0]);
                 let features = features.clone().transpose();
                 let products = match layer.clone() {
                     None => x.matmul(features),
@@ -150,7 +143,7 @@ impl StateTable {
 mod tests {
     use super::*;
     use crate::model::Mlp;
-    use crate::testing::Quartic;
+    use crate::testing::{Gaussian, Quartic};
     use burn::module::Module;
     use gumbel::likelihood::Bernoulli;
     use gumbel::noise::{Noise, Purpose};
@@ -160,36 +153,6 @@ mod tests {
         let mut x = vec![0.0; len];
         Noise::new(seed, Purpose::User(0), 0).zero_mean_gumbel(&mut x);
         x
-    }
-
-    /// The unit Gaussian: linear, with a term `c(x) = x² / 2` of the image alone.
-    #[derive(Debug)]
-    struct Gaussian;
-
-    impl Likelihood for Gaussian {
-        fn name(&self) -> &'static str {
-            "gaussian"
-        }
-        fn is_linear(&self) -> bool {
-            true
-        }
-        fn needs_binary(&self) -> bool {
-            false
-        }
-        fn losses(&self, outputs: &[f32], images: &[f32], per_image: usize, losses: &mut [f32]) {
-            let pixels = outputs.len() / losses.len();
-            for (r, (loss, t)) in losses.iter_mut().zip(outputs.chunks_exact(pixels)).enumerate() {
-                let x = &images[r / per_image * pixels..][..pixels];
-                *loss = t.iter().zip(x).map(|(t, x)| 0.5 * (t - x) * (t - x)).sum();
-            }
-        }
-        fn losses_and_slopes(&self, _: &[f32], _: &[f32], _: &[f32], _: &mut [f32], _: &mut [f32]) {
-            unreachable!("a table of losses needs no slopes")
-        }
-        fn log_normalisers(&self, _: &[f32], _: &mut [f32], _: &mut [f32]) {
-            unreachable!("a table of losses needs no slopes")
-        }
-        fn means(&self, _: &mut [f32]) {}
     }
 
     #[test]

@@ -50,3 +50,55 @@ impl Likelihood for Quartic {
         outputs.iter_mut().for_each(|t| *t = t.clamp(0.0, 1.0));
     }
 }
+
+/// The unit Gaussian without its constant: linear, `A(t) = t^2 / 2`, with a term `c(x) = x^2 / 2` of the image alone.
+#[derive(Debug)]
+pub struct Gaussian;
+
+impl Likelihood for Gaussian {
+    fn name(&self) -> &'static str {
+        "gaussian"
+    }
+
+    fn is_linear(&self) -> bool {
+        true
+    }
+
+    fn needs_binary(&self) -> bool {
+        false
+    }
+
+    fn losses(&self, outputs: &[f32], images: &[f32], per_image: usize, losses: &mut [f32]) {
+        let pixels = outputs.len() / losses.len();
+        for (r, (loss, t)) in losses.iter_mut().zip(outputs.chunks_exact(pixels)).enumerate() {
+            let x = &images[r / per_image * pixels..][..pixels];
+            *loss = t.iter().zip(x).map(|(t, x)| 0.5 * (t - x) * (t - x)).sum();
+        }
+    }
+
+    fn losses_and_slopes(
+        &self,
+        outputs: &[f32],
+        images: &[f32],
+        scales: &[f32],
+        losses: &mut [f32],
+        slopes: &mut [f32],
+    ) {
+        self.losses(outputs, images, 1, losses);
+        let pixels = outputs.len() / losses.len();
+        for (i, (slope, (t, x))) in slopes.iter_mut().zip(outputs.iter().zip(images)).enumerate() {
+            *slope = scales[i / pixels] * (t - x);
+        }
+    }
+
+    fn log_normalisers(&self, outputs: &[f32], sums: &mut [f32], slopes: &mut [f32]) {
+        let pixels = outputs.len() / sums.len();
+        let rows = sums.iter_mut().zip(outputs.chunks_exact(pixels));
+        rows.for_each(|(sum, t)| *sum = t.iter().map(|t| 0.5 * t * t).sum());
+        slopes.copy_from_slice(outputs);
+    }
+
+    fn means(&self, outputs: &mut [f32]) {
+        outputs.iter_mut().for_each(|t| *t = t.clamp(0.0, 1.0));
+    }
+}

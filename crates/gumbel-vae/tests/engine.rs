@@ -18,7 +18,7 @@ use gumbel::structure::{AnyStructure, Categorical, Pairwise, Permutation, Struct
 use gumbel_vae::Autodiff;
 use gumbel_vae::model::{Decoder, Encoded, Encoder, Mlp};
 use std::sync::{Arc, Mutex};
-use testing::Quartic;
+use testing::{Gaussian, Quartic};
 
 const ALL: [u32; BATCH] = [0, 1, 2, 3, 4, 5, 6];
 
@@ -31,8 +31,8 @@ fn structures() -> [AnyStructure; 4] {
     ]
 }
 
-fn likelihoods() -> [Arc<dyn Likelihood>; 2] {
-    [Arc::new(Bernoulli), Arc::new(Quartic)]
+fn likelihoods() -> [Arc<dyn Likelihood>; 3] {
+    [Arc::new(Bernoulli), Arc::new(Quartic), Arc::new(Gaussian)]
 }
 
 fn options(noise: &Noise, samples: usize) -> StepOptions<'_> {
@@ -117,8 +117,8 @@ fn questions_are_answered_for_the_images_that_are_named() {
 }
 
 fn engine_likelihood(engine: &Autodiff<Mlp, Mlp>) -> Arc<dyn Likelihood> {
-    let [bernoulli, quartic] = likelihoods();
-    if engine.likelihood().name() == "quartic" { quartic } else { bernoulli }
+    let name = engine.likelihood().name();
+    likelihoods().into_iter().find(|l| l.name() == name).unwrap()
 }
 
 #[test]
@@ -249,8 +249,8 @@ fn an_estimator_learns_from_what_it_summed() {
     }
 }
 
-/// Follows a hard row that it has asked about, one that it has not, and a relaxed row between them, each with weights of its
-/// own, and keeps the slopes that come back.
+/// Follows a hard row that it has asked about, one that it has not, and a relaxed row between them, each with weights
+/// of its own, and keeps the slopes that come back.
 struct Slopes {
     rows: [Vec<f32>; 3],
     z: [Vec<u32>; 2],

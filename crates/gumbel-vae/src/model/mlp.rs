@@ -30,8 +30,8 @@ pub struct Mlp {
 
 impl Mlp {
     /// Layers of the given widths, at least two, with the initial parameters of [`network::perceptron`]: by convention
-    /// stream 0 is the encoder's and stream 1 the decoder's. `device` is a plain device: parameters live on its autodiff
-    /// side.
+    /// stream 0 is the encoder's and stream 1 the decoder's. `device` is a plain device: parameters live on its
+    /// autodiff side.
     pub fn new(widths: &[usize], seed: u64, stream: u64, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let mut named = network::perceptron(widths, seed, stream).into_iter();

@@ -40,16 +40,16 @@ pub trait Encoder: Module {
 
 /// Reads codes, emits what the likelihood reads of them. It never sees the image.
 ///
-/// A [code](gumbel::structure::Structure::encode) is `[rows, U]` zeros and ones: one-hot rows for variables with values; an
-/// indicator per element of a subset, edge of a spanning tree, `[row, column]` of a permutation, `[parent, child]` of an
-/// arborescence. Some estimators relax it to numbers in [0, 1].
+/// A [code](gumbel::structure::Structure::encode) is `[rows, U]` zeros and ones: one-hot rows for variables with
+/// values; an indicator per element of a subset, edge of a spanning tree, `[row, column]` of a permutation, `[parent,
+/// child]` of an arborescence. Some estimators relax it to numbers in [0, 1].
 pub trait Decoder: Module {
     /// Codes `[rows, U]`, and continuous samples `[rows, C]` where there are any, to outputs
     /// `[rows, height * width * channels]`: for Bernoulli pixels, logits.
     fn outputs(&self, codes: Tensor<2>, continuous: Option<Tensor<2>>) -> Tensor<2>;
 
-    /// Outputs of all one-coordinate changes of a batch of codes `[batch, width]`, in the order of [`changes`], each with the
-    /// continuous samples `[batch, C]` of its example.
+    /// Outputs of all one-coordinate changes of a batch of codes `[batch, width]`, in the order of [`changes`], each
+    /// with the continuous samples `[batch, C]` of its example.
     ///
     /// The default decodes every changed code in full. A decoder whose first layer is linear can do better: a change
     /// moves that layer by one row, or by the difference of two.
@@ -75,8 +75,8 @@ pub trait Decoder: Module {
         self.outputs(host::tensor(changed, [moves.len(), width], device), continuous)
     }
 
-    /// A decoder that ends in a linear layer may give what goes into it and the layer: losses of many images at all states
-    /// then cost less. The default has none. Decoders that read continuous samples are not asked.
+    /// A decoder that ends in a linear layer may give what goes into it and the layer: losses of many images at all
+    /// states then cost less. The default has none. Decoders that read continuous samples are not asked.
     fn head(&self, _codes: Tensor<2>) -> Option<Head> {
         None
     }

@@ -124,6 +124,10 @@ impl Likelihood for Bernoulli {
         });
     }
 
+    fn constants(&self, _: &[f32], constants: &mut [f32]) {
+        constants.fill(0.0);
+    }
+
     fn means(&self, outputs: &mut [f32]) {
         outputs.iter_mut().for_each(|t| *t = sigmoid(*t));
     }
