@@ -1,6 +1,6 @@
 //! What goes to stdout and stderr.
 
-use gumbel_data::{DataError, NotFetched};
+use gumbel_data::{DataError, NotFetched, printable};
 use gumbel_run::Error;
 use std::io::{self, IsTerminal, Write};
 
@@ -96,7 +96,7 @@ pub fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
 
 /// Prints one line on stderr.
 pub fn error(text: &str) {
-    let _ = writeln!(io::stderr(), "gumbel: {}", text.replace('\n', " "));
+    let _ = writeln!(io::stderr(), "gumbel: {}", printable(&text.replace('\n', " ")));
 }
 
 /// Prints a message for people on stderr.

@@ -463,7 +463,9 @@ mod tests {
         20.0 + sum + 0.3 * (sum - 7.0).powi(2).min(30.0)
     }
 
-    fn oracle(structure: &AnyStructure) -> Closure<'_, AnyStructure, fn(usize, &[f32]) -> f32> {
+    type Loss = fn(usize, &[f32]) -> f32;
+
+    fn oracle(structure: &AnyStructure) -> Closure<'_, AnyStructure, Loss> {
         Closure::new(structure, loss)
     }
 
