@@ -1,8 +1,8 @@
 //! Files that are whole or absent.
 //!
 //! A file is written under a temporary name in its folder, synchronised, and renamed. Whoever reads sees the old file
-//! or the new one, never a part, also after kill -9 or a full disk. The temporary name is random and opened exclusively:
-//! two writers never share one, and nobody can lay a link in its way.
+//! or the new one, never a part, also after kill -9 or a full disk. The temporary name is random and opened
+//! exclusively: two writers never share one, and nobody can lay a link in its way.
 
 use crate::{Error, Result};
 use std::ffi::OsStr;
@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 /// Writes a whole file atomically.
 ///
-/// - A symbolic link stays, and the file that it points to is replaced. A link that points to nothing is written through:
-///   the file is created where it points, if the folder is there.
+/// - A symbolic link stays, and the file that it points to is replaced. A link that points to nothing is written
+///   through: the file is created where it points, if the folder is there.
 /// - A device or a pipe, which has no old content to lose, is written to.
 /// - A new file gets the permissions that any new file gets; one that is replaced keeps its own.
 /// - Several writers at a time all succeed; the last one's content stays.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the system refuses or the path is a folder. Then an old file is what it was, and no temporary file is
-/// left (unless the process is killed: [`folder::prepare`](crate::folder::prepare) sweeps those of a run).
+/// [`Error::Io`] if the system refuses or the path is a folder. Then an old file is what it was, and no temporary
+/// file is left (unless the process is killed: [`folder::prepare`](crate::folder::prepare) sweeps those of a run).
 ///
 /// ```
 /// let folder = tempfile::tempdir().unwrap();
@@ -102,8 +102,8 @@ fn plain(permissions: Permissions) -> Permissions {
     permissions
 }
 
-/// Removes what killed processes have left of [`write_atomic`] in a folder. A process that is writing there just now starts
-/// again.
+/// Removes what killed processes have left of [`write_atomic`] in a folder. A process that is writing there just now
+/// starts again.
 pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -207,7 +207,8 @@ mod tests {
         }
     }
 
-    /// Found by a hostile tester: three writers side by side failed in 89 of 399 cases, and a reader saw 74 parts of files.
+    /// Found by a hostile tester: three writers side by side failed in 89 of 399 cases, and a reader saw 74 parts of
+    /// files.
     #[test]
     fn many_writers_all_succeed_and_a_reader_sees_whole_files() {
         let folder = tempfile::tempdir().unwrap();

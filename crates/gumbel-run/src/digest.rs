@@ -5,8 +5,8 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
-/// The SHA-256 of the settings that matter to a run, written as 64 hexadecimal digits: every file of the run that is read
-/// again carries it, so that no file of another run is taken for one of this.
+/// The SHA-256 of the settings that matter to a run, written as 64 hexadecimal digits: every file of the run that is
+/// read again carries it, so that no file of another run is taken for one of this.
 ///
 /// ```
 /// use gumbel_run::folder::Digest;

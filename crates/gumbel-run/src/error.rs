@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// What can go wrong in runs: their settings, their folders, their training and what is drawn of them.
 ///
-/// Messages are one line and speak of values; how another value is given (a flag, a key of a file) is for the program to
-/// add.
+/// Messages are one line and speak of values; how another value is given (a flag, a key of a file) is for the program
+/// to add.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

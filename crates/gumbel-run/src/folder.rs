@@ -1,7 +1,8 @@
 //! The folder of a run: which files it holds, who may write in it, and how a run begins there.
 //!
-//! [`prepare`] creates the folder and takes its lock, and refuses, empties or keeps what it finds. Then [`RunLock::claim`]
-//! makes sure that whatever was kept belongs to the run that goes on, and writes its configuration.
+//! [`prepare`] creates the folder and takes its lock, and refuses, empties or keeps what it finds. Then
+//! [`RunLock::claim`] makes sure that whatever was kept belongs to the run that goes on, and writes its
+//! configuration.
 //!
 //! ```
 //! use gumbel_run::folder::{Digest, Files, Start, prepare};
@@ -100,8 +101,8 @@ pub struct RunLock {
     files: Files,
 }
 
-/// Creates the folder of a run if need be, takes its lock, sweeps what killed processes have left of half-written files,
-/// and, according to `start`,
+/// Creates the folder of a run if need be, takes its lock, sweeps what killed processes have left of half-written
+/// files, and, according to `start`,
 ///
 /// - refuses a folder that holds any file of a run ([`Start::Fresh`]),
 /// - removes every file of the old run, with or without a configuration ([`Start::Overwrite`]),
@@ -157,7 +158,8 @@ impl RunLock {
     ///
     /// # Errors
     ///
-    /// [`Error::OtherRun`] or [`Error::Foreign`] if a file does not belong there: then nothing is written; [`Error::Io`].
+    /// [`Error::OtherRun`] or [`Error::Foreign`] if a file does not belong there: then nothing is written;
+    /// [`Error::Io`].
     pub fn claim(&self, run: &Digest, config: &str) -> Result<()> {
         if stands(&self.files.checkpoint())? {
             read_checkpoint(&self.files.checkpoint(), run)?;
