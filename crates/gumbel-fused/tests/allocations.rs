@@ -44,7 +44,7 @@ fn estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)> {
     let registry = gumbel::estimator::estimators();
     let mut all = vec![];
     for entry in registry.iter() {
-        let defaults = Settings::defaults(Entry::settings(entry));
+        let defaults = Settings::defaults(entry.settings());
         let mut settings = vec![defaults.clone()];
         if entry.name() == "direct" {
             let with = |name: &str, value| {

@@ -48,8 +48,8 @@ impl Estimator for LeaveOneOut {
     }
 
     fn estimate(&self, piece: &mut Piece<'_, AnyStructure>, oracle: &mut dyn Oracle) -> Result<(), gumbel::Error> {
-        let (of, n, p) = (piece.examples(), piece.structure.variables(), piece.structure.potentials());
-        let (mut drawn, scale) = (vec![], piece.scale());
+        let (of, n, p) = (piece.of, piece.structure.variables(), piece.structure.potentials());
+        let (mut drawn, scale) = (vec![], piece.scale);
         for row in 0..piece.samples {
             piece.draw(row)?;
             let (assignments, mut losses) = (piece.memory.assignments[..of.len() * n].to_vec(), vec![0.0; of.len()]);

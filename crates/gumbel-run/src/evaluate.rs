@@ -53,7 +53,7 @@ const GROUP: usize = 64;
 impl Protocol {
     /// The protocol that belongs to a configuration.
     pub fn new(config: &Config) -> Self {
-        let paper_samples = match (config.estimator_entry().samples_of_paper(), config.count("eval-samples")) {
+        let paper_samples = match (config.estimator_entry().paper_samples(), config.count("eval-samples")) {
             (None, _) => None,
             (authors, 0) => authors,
             (_, samples) => Some(samples),

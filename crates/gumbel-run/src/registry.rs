@@ -69,7 +69,7 @@ impl Registry {
     /// The schedules of all estimators, each name once: their values stand in every line of metrics.
     pub fn schedules(&self) -> Vec<Schedule> {
         let mut all: Vec<Schedule> = vec![];
-        for schedule in self.estimators.iter().flat_map(|e| e.scheduled()) {
+        for schedule in self.estimators.iter().flat_map(|e| e.schedules()) {
             if all.iter().all(|s| s.name != schedule.name) {
                 all.push(*schedule);
             }
@@ -83,7 +83,7 @@ impl Registry {
         let Ok(plain) = Categorical::new(2).map(AnyStructure::from) else { return vec![] };
         let mut names = vec![];
         for entry in self.estimators.iter() {
-            let Ok(estimator) = entry.build(&Settings::defaults(Entry::settings(entry)), &plain) else { continue };
+            let Ok(estimator) = entry.build(&Settings::defaults(entry.settings()), &plain) else { continue };
             for measure in estimator.measures().iter().filter(|m| m.always) {
                 if !names.contains(&measure.name) {
                     names.push(measure.name);

@@ -179,8 +179,7 @@ impl Estimator for Weighted {
             z.chunks(n).zip(codes.chunks_mut(u)).for_each(|(z, c)| piece.structure.encode(z, c));
             let (mut again, mut slopes) = (vec![0.0; count], vec![0.0; count * u]);
             oracle.slopes(piece.of, &codes, &mut again, &mut slopes)?;
-            let weights: Vec<f32> =
-                (0..count).map(|b| piece.scale() * (1.0 + ((piece.first + b) % 3) as f32)).collect();
+            let weights: Vec<f32> = (0..count).map(|b| piece.scale * (1.0 + ((piece.first + b) % 3) as f32)).collect();
             for b in 0..count {
                 assert!((losses[b] - again[b]).abs() < 1e-4 * losses[b].abs().max(1.0));
                 let gradient = &mut piece.gradient[b * p..][..p];
@@ -198,7 +197,7 @@ fn all_estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)>
     let mut all: Vec<(String, Box<dyn Estimator>)> = vec![("weighted".into(), Box::new(Weighted))];
     let few = structure.states().is_some_and(|s| s <= 1024);
     for entry in estimators().iter() {
-        let mut defaults = Settings::defaults(Entry::settings(entry));
+        let mut defaults = Settings::defaults(entry.settings());
         for (name, value) in [("epsilon", 0.7), ("temperature", 0.6)] {
             if defaults.get(name).is_some() {
                 defaults.set(name, Value::Real(value));
@@ -335,7 +334,7 @@ fn engines_take_turns() {
         let batch: Vec<u32> = (0..case.batch as u32).collect();
         let registry = estimators();
         let entry = registry.get("gumbel-softmax").unwrap();
-        let mut settings = Settings::defaults(Entry::settings(entry));
+        let mut settings = Settings::defaults(entry.settings());
         settings.set("temperature", Value::Real(0.9));
         let mut estimator = entry.build(&settings, &case.structure).unwrap();
         let mut plain = case.autodiff(seed, estimator.as_ref());

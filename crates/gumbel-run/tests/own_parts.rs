@@ -43,7 +43,7 @@ impl Estimator for Reinforce {
     }
 
     fn estimate(&self, piece: &mut Piece<'_, AnyStructure>, oracle: &mut dyn Oracle) -> Result<(), Error> {
-        let (structure, of, scale) = (piece.structure, piece.examples(), piece.scale());
+        let (structure, of, scale) = (piece.structure, piece.of, piece.scale);
         let (p, n) = (structure.potentials(), structure.variables());
         let (mut losses, mut q) = (vec![0.0; of.len()], vec![0.0; p]);
         for row in 0..piece.samples {
@@ -141,7 +141,7 @@ fn registry() -> Registry {
         let rate = settings.real("baseline-lr") as f32;
         Ok(Box::new(Reinforce { rate, baseline: 0.0, speed: 0.0 }) as Box<dyn Estimator>)
     };
-    let entry = EstimatorEntry::new("reinforce", "REINFORCE with a learned baseline", build).settings([RATE]);
+    let entry = EstimatorEntry::new("reinforce", "REINFORCE with a learned baseline", build).with_settings([RATE]);
     registry.estimators.add(entry);
     registry.latents.add(LatentEntry::new("thermometer", "N", "n of N from below", |sizes| {
         let n = sizes.whole(sizes.as_str())?;

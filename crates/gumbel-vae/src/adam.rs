@@ -12,13 +12,10 @@ use crate::host;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor};
 use gumbel::Error;
-use gumbel::network::{Moments, Named};
+use gumbel::network::{BETA1, BETA2, EPSILON, Moments, Named};
 use gumbel::vectorised;
 use rayon::prelude::*;
 
-const BETA1: f32 = 0.9;
-const BETA2: f32 = 0.999;
-const EPSILON: f32 = 1e-8;
 /// Values per piece of parallel work; fixed.
 const CHUNK: usize = 16_384;
 

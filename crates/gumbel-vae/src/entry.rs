@@ -5,12 +5,10 @@ use crate::model::{Decoder, Encoder, Mlp};
 use burn::tensor::Device;
 use gumbel::Error;
 use gumbel::engine::{Engine, ModelEntry, ModelOptions};
+use gumbel::network::widths;
 use gumbel::registry::Setting;
 use gumbel::structure::Structure;
 
-/// Most hidden layers, and most units in one.
-const MAX_LAYERS: usize = 16;
-const MAX_WIDTH: usize = 1 << 16;
 /// Most weights of a network: half a gigabyte, of which training needs four times as much.
 const MAX_WEIGHTS: usize = 1 << 27;
 
@@ -38,10 +36,10 @@ pub fn perceptron(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> 
     build(options, |options, device| {
         let text = options.settings.text("hidden");
         let (pixels, structure) = (options.shape.len(), &options.structure);
-        let hidden = hidden(text)?;
-        let widths = |from: usize, hidden: &[usize], to: usize| [&[from], hidden, &[to]].concat();
-        let encoder = widths(pixels, &hidden, structure.potentials());
-        let decoder = widths(structure.unary(), &hidden.iter().rev().copied().collect::<Vec<_>>(), pixels);
+        let hidden = widths(text)?;
+        let layers = |from: usize, hidden: &[usize], to: usize| [&[from], hidden, &[to]].concat();
+        let encoder = layers(pixels, &hidden, structure.potentials());
+        let decoder = layers(structure.unary(), &hidden.iter().rev().copied().collect::<Vec<_>>(), pixels);
         for widths in [&encoder, &decoder] {
             let weights = widths.windows(2).map(|w| w[0].saturating_mul(w[1])).fold(0, usize::saturating_add);
             if weights > MAX_WEIGHTS {
@@ -51,20 +49,6 @@ pub fn perceptron(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> 
         }
         Ok((Mlp::new(&encoder, options.seed, 0, device), Mlp::new(&decoder, options.seed, 1, device)))
     })
-}
-
-/// Widths of hidden layers from text, none from an empty one.
-fn hidden(text: &str) -> Result<Vec<usize>, Error> {
-    let refused = || {
-        let expected = format!("at most {MAX_LAYERS} widths from 1 to {MAX_WIDTH}, such as 300 or 400,200");
-        Error::setting("hidden", text, expected)
-    };
-    if text.trim().is_empty() {
-        return Ok(vec![]);
-    }
-    let parse = |width: &str| width.trim().parse().ok().filter(|w| (1..=MAX_WIDTH).contains(w)).ok_or_else(refused);
-    let widths: Vec<usize> = text.split(',').map(parse).collect::<Result<_, _>>()?;
-    if widths.len() > MAX_LAYERS { Err(refused()) } else { Ok(widths) }
 }
 
 fn build<E: Encoder + 'static, D: Decoder + 'static>(
@@ -103,18 +87,6 @@ pub fn device(name: &str) -> Result<Device, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn widths_are_read_from_text() {
-        assert_eq!(hidden("300").unwrap(), [300]);
-        assert_eq!(hidden("400,200").unwrap(), [400, 200]);
-        assert_eq!(hidden(" 400, 200 ").unwrap(), [400, 200]);
-        assert!(hidden("").unwrap().is_empty());
-        for text in ["0", "-3", "300,", "ten", "65537", "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1", "99999999999999999999"] {
-            let message = hidden(text).unwrap_err().to_string();
-            assert!(message.starts_with(&format!("hidden = {text}: expected at most 16 widths")), "{message}");
-        }
-    }
 
     #[test]
     fn devices_that_a_build_does_not_have_say_so() {

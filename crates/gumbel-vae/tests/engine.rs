@@ -207,15 +207,15 @@ impl<S: Structure> Estimator<S> for Baseline {
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
-        let (p, n, of) = (piece.structure.potentials(), piece.structure.variables(), piece.examples());
+        let (p, n, of) = (piece.structure.potentials(), piece.structure.variables(), piece.of);
         for sample in 0..piece.samples {
             piece.draw(sample)?;
-            let (z, weights) = (piece.memory.assignments.clone(), vec![piece.scale(); of.len()]);
+            let (z, weights) = (piece.memory.assignments.clone(), vec![piece.scale; of.len()]);
             let mut losses = vec![0.0; of.len()];
             oracle.losses(&of, &z, &mut losses)?;
             oracle.follow(Followed::Assignments { row: sample, assignments: &z, weights: &weights })?;
             for (b, loss) in losses.iter().enumerate() {
-                let weight = piece.scale() * (loss - self.value);
+                let weight = piece.scale * (loss - self.value);
                 piece.structure.add_statistics(&z[b * n..][..n], weight, &mut piece.gradient[b * p..][..p]);
                 piece.sums[0] += loss;
                 piece.sums[1] += 1.0;

@@ -89,17 +89,13 @@ pub fn perceptron(widths: &[usize], seed: u64, stream: u64) -> Vec<Named> {
 /// # Errors
 /// Anything but whole numbers from 1 to 65,536, at most sixteen of them.
 pub fn widths(text: &str) -> Result<Vec<usize>, Error> {
-    let refused = |expected: &str| Err(Error::setting("hidden", text, expected));
-    let text = text.trim();
-    if text.is_empty() {
+    let refused = || Error::setting("hidden", text, "at most 16 widths from 1 to 65536, such as 300 or 400,200");
+    if text.trim().is_empty() {
         return Ok(vec![]);
     }
-    let parsed: Result<Vec<usize>, _> = text.split(',').map(|w| w.trim().parse()).collect();
-    match parsed {
-        Ok(widths) if widths.len() > 16 => refused("at most 16 layers"),
-        Ok(widths) if widths.iter().all(|w| (1..=1 << 16).contains(w)) => Ok(widths),
-        _ => refused("widths from 1 to 65536, such as 300 or 400,200"),
-    }
+    let parse = |width: &str| width.trim().parse().ok().filter(|w| (1..=1 << 16).contains(w)).ok_or_else(refused);
+    let widths: Vec<usize> = text.split(',').map(parse).collect::<Result<_, _>>()?;
+    if widths.len() > 16 { Err(refused()) } else { Ok(widths) }
 }
 
 /// Checks that stored parameters are those of a perceptron with layers of the given widths.
@@ -126,5 +122,22 @@ pub fn fits(what: &str, stored: &[Named], widths: &[usize]) -> Result<(), Error>
         Some(s) => Err(Error::Failed {
             detail: format!("a model with one parameter too many in the {what}, {} {:?}", s.name, s.shape),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_are_read_from_text() {
+        assert_eq!(widths("300").unwrap(), [300]);
+        assert_eq!(widths("400,200").unwrap(), [400, 200]);
+        assert_eq!(widths(" 400, 200 ").unwrap(), [400, 200]);
+        assert!(widths("").unwrap().is_empty());
+        for text in ["0", "-3", "300,", "ten", "65537", "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1", "99999999999999999999"] {
+            let message = widths(text).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("hidden = {text}: expected at most 16 widths")), "{message}");
+        }
     }
 }

@@ -151,7 +151,7 @@ fn a_step_of_any_estimator_allocates_nothing() {
     ];
     for structure in structures {
         for entry in estimators().iter() {
-            let defaults = Settings::defaults(Entry::settings(entry));
+            let defaults = Settings::defaults(entry.settings());
             // All but the joint loss, which compares itself with the separable one.
             let variants: &[&[(&str, Value)]] = match entry.name() {
                 "direct" => &[

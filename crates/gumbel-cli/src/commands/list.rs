@@ -48,7 +48,7 @@ fn listing(entry: &dyn Entry) -> Listing {
 /// What an estimator asks of the latent, by what it says to some of them.
 fn asks(entry: &EstimatorEntry) -> String {
     let takes = |latent: &str| {
-        let settings = Settings::defaults(Entry::settings(entry));
+        let settings = Settings::defaults(entry.settings());
         let structure = registry().latents.parse(latent).map(|l| l.structure);
         structure.and_then(|s| entry.build(&settings, &s).and_then(|e| e.noise(&s))).is_ok()
     };
@@ -69,7 +69,7 @@ pub fn run(common: &Common, command: &List) -> Result<(), Failure> {
         Listed::Estimators => {
             let one = |entry: &EstimatorEntry| {
                 let names = ["passes_without_gradient", "passes_with_gradient", "bias", "variance"];
-                let traits = names.into_iter().zip(entry.traits()).collect();
+                let traits = names.into_iter().zip(entry.in_words()).collect();
                 Listing { latent: Some(asks(entry)), traits, ..listing(entry) }
             };
             all.estimators.iter().map(one).collect()

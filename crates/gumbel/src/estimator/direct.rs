@@ -76,14 +76,14 @@ const NOISE: Setting = Setting {
 /// Direct optimisation in the registry.
 pub(super) fn entry() -> EstimatorEntry {
     EstimatorEntry::new("direct", "direct optimisation through arg max, the paper's", build)
-        .settings(EPSILON.settings.iter().copied().chain([TWO_SIDED, RAO_BLACKWELL, JOINT, NOISE]))
-        .schedules(&[EPSILON])
-        .costs("z* and its one-coordinate changes (joint: all states; search: again at every move)", "1")
-        .quality(
+        .with_settings(EPSILON.settings.iter().copied().chain([TWO_SIDED, RAO_BLACKWELL, JOINT, NOISE]))
+        .with_schedules(&[EPSILON])
+        .with_costs("z* and its one-coordinate changes (joint: all states; search: again at every move)", "1")
+        .with_quality(
             "of order epsilon (two-sided: epsilon²), of the separable approximation's loss",
             "grows like 1 / epsilon; Rao-Blackwellised smaller, zero for one variable",
         )
-        .paper_samples(PAPER)
+        .with_paper_samples(PAPER)
 }
 
 fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estimator>, Error> {

@@ -21,8 +21,8 @@ pub(super) fn entry() -> EstimatorEntry {
         enumerable(z)?;
         Ok(Box::new(Exact))
     })
-    .costs("all states", "all states")
-    .quality("none", "none")
+    .with_costs("all states", "all states")
+    .with_quality("none", "none")
 }
 
 /// Exact gradient of the expected loss by enumeration.

@@ -26,11 +26,11 @@ pub(super) fn entry() -> EstimatorEntry {
         independent(z, NAME)?;
         Ok(Box::new(GumbelSoftmax(Temperature::of(settings)?)))
     })
-    .settings(TEMPERATURE.settings)
-    .schedules(&[TEMPERATURE])
-    .costs("1", "1")
-    .quality("of the relaxation, falls with tau", "of order 1 / tau")
-    .paper_samples(RELAXED)
+    .with_settings(TEMPERATURE.settings)
+    .with_schedules(&[TEMPERATURE])
+    .with_costs("1", "1")
+    .with_quality("of the relaxation, falls with tau", "of order 1 / tau")
+    .with_paper_samples(RELAXED)
 }
 
 /// The relaxed sample.

@@ -29,9 +29,9 @@ pub(super) fn entry() -> EstimatorEntry {
         independent(z, NAME)?;
         Ok(Box::new(LocalExpectation))
     })
-    .costs("z* and its one-coordinate changes", "1")
-    .quality("none; for independent variables", "zero for one variable")
-    .paper_samples(PAPER)
+    .with_costs("z* and its one-coordinate changes", "1")
+    .with_quality("none; for independent variables", "zero for one variable")
+    .with_paper_samples(PAPER)
 }
 
 /// Exact in each coordinate given the sampled others.

@@ -25,8 +25,8 @@ pub(super) fn entry() -> EstimatorEntry {
         enumerable(z)?;
         Ok(Box::new(Marginal))
     })
-    .costs("all states", "all states")
-    .quality("none, of another objective: -ln p(x)", "none")
+    .with_costs("all states", "all states")
+    .with_quality("none, of another objective: -ln p(x)", "none")
 }
 
 /// Exact gradient of -ln p(x) for the decoder, exact posterior for the encoder.

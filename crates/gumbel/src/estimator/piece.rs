@@ -138,16 +138,6 @@ impl<S: Structure> Piece<'_, S> {
         self.of.len()
     }
 
-    /// The examples by their places, for those who ask about all of them.
-    pub fn examples(&self) -> Vec<u32> {
-        self.of.to_vec()
-    }
-
-    /// Weight of one sample of one example in the mean over batch and samples.
-    pub fn scale(&self) -> f32 {
-        self.scale
-    }
-
     /// Draws z* of all examples, the arg max of their potentials with the noise of a sample on the unary ones, into
     /// `memory.assignments`.
     ///
@@ -223,8 +213,11 @@ impl<S: Structure> Piece<'_, S> {
         Ok(total)
     }
 
-    /// Tells the oracle to follow z* of a sample with equal weights.
-    pub(super) fn follow_sample(&mut self, sample: usize, oracle: &mut dyn Oracle) -> Result<(), Error> {
+    /// Tells the oracle to follow z* of the last draw, which belongs to `sample`, with equal weights.
+    ///
+    /// # Errors
+    /// Those of the oracle.
+    pub fn follow_sample(&mut self, sample: usize, oracle: &mut dyn Oracle) -> Result<(), Error> {
         let (count, n) = (self.count(), self.structure.variables());
         let Memory { assignments, weights, .. } = &mut *self.memory;
         let weights = room(weights, count);
@@ -232,15 +225,21 @@ impl<S: Structure> Piece<'_, S> {
         oracle.follow(Followed::Assignments { row: sample, assignments: &assignments[..count * n], weights })
     }
 
-    /// Asks about the one-coordinate changes of z*, into `memory.own` and `memory.losses`.
-    pub(super) fn ask_around(&mut self, oracle: &mut dyn Oracle) -> Result<(), Error> {
+    /// Asks about the one-coordinate changes of z* of the last draw, into `memory.own` and `memory.losses`.
+    ///
+    /// # Errors
+    /// Those of the oracle.
+    pub fn ask_around(&mut self, oracle: &mut dyn Oracle) -> Result<(), Error> {
         let (count, n, u) = (self.count(), self.structure.variables(), self.structure.unary());
         let Memory { assignments, own, losses, .. } = &mut *self.memory;
         oracle.around(self.of, &assignments[..count * n], room(own, count), room(losses, count * u))
     }
 
     /// Asks about all states, into `memory.losses`; returns their number.
-    pub(super) fn ask_states(&mut self, oracle: &mut dyn Oracle) -> Result<usize, Error> {
+    ///
+    /// # Errors
+    /// A space too large to enumerate, those of the oracle.
+    pub fn ask_states(&mut self, oracle: &mut dyn Oracle) -> Result<usize, Error> {
         let states = enumerable(self.structure)?;
         let losses = room(&mut self.memory.losses, self.of.len() * states);
         oracle.states(self.of, losses)?;

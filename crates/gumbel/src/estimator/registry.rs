@@ -69,28 +69,28 @@ impl EstimatorEntry {
         }
     }
 
-    /// Its settings.
-    pub fn settings(self, settings: impl IntoIterator<Item = Setting>) -> Self {
+    /// With these settings.
+    pub fn with_settings(self, settings: impl IntoIterator<Item = Setting>) -> Self {
         EstimatorEntry { settings: settings.into_iter().collect(), ..self }
     }
 
     /// Those of its settings that are schedules: their values stand in the metrics.
-    pub fn schedules(self, schedules: &[Schedule]) -> Self {
+    pub fn with_schedules(self, schedules: &[Schedule]) -> Self {
         EstimatorEntry { schedules: schedules.to_vec(), ..self }
     }
 
     /// Decoder passes for each example and sample, without and with gradient, in words.
-    pub fn costs(self, forward: &'static str, backward: &'static str) -> Self {
+    pub fn with_costs(self, forward: &'static str, backward: &'static str) -> Self {
         EstimatorEntry { forward, backward, ..self }
     }
 
     /// Bias and variance, in words.
-    pub fn quality(self, bias: &'static str, variance: &'static str) -> Self {
+    pub fn with_quality(self, bias: &'static str, variance: &'static str) -> Self {
         EstimatorEntry { bias, variance, ..self }
     }
 
     /// Samples of z behind the authors' `paper_loss`; `None`: the exact expectation.
-    pub fn paper_samples(self, paper_samples: Option<usize>) -> Self {
+    pub fn with_paper_samples(self, paper_samples: Option<usize>) -> Self {
         EstimatorEntry { paper_samples, ..self }
     }
 
@@ -103,17 +103,17 @@ impl EstimatorEntry {
     }
 
     /// The schedules among its settings.
-    pub fn scheduled(&self) -> &[Schedule] {
+    pub fn schedules(&self) -> &[Schedule] {
         &self.schedules
     }
 
     /// Samples of z behind `paper_loss`.
-    pub fn samples_of_paper(&self) -> Option<usize> {
+    pub fn paper_samples(&self) -> Option<usize> {
         self.paper_samples
     }
 
     /// Decoder passes without and with gradient, bias and variance, in words.
-    pub fn traits(&self) -> [&'static str; 4] {
+    pub fn in_words(&self) -> [&'static str; 4] {
         [self.forward, self.backward, self.bias, self.variance]
     }
 }
@@ -230,7 +230,7 @@ pub fn table() -> String {
          |---|---|---|---|---|---|\n",
     );
     for entry in estimators().iter() {
-        let [forward, backward, bias, variance] = entry.traits();
+        let [forward, backward, bias, variance] = entry.in_words();
         text += &format!("| `{}` | {} | {forward} | {backward} | {bias} | {variance} |\n", entry.name, entry.help);
     }
     text
@@ -254,7 +254,7 @@ mod tests {
     fn defaults_build_and_bad_schedules_are_named() {
         let structure: AnyStructure = crate::structure::Categorical::new(3).unwrap().into();
         for entry in estimators().iter() {
-            entry.build(&Settings::defaults(Entry::settings(entry)), &structure).unwrap();
+            entry.build(&Settings::defaults(entry.settings()), &structure).unwrap();
         }
         assert!(EPSILON.settings[0].parse("1e39").unwrap_err().to_string().contains("greater than 0 that f32"));
         assert!(EPSILON.settings[0].parse("-1").is_err() && EPSILON.settings[3].parse("0").is_err());

@@ -27,11 +27,11 @@ pub(super) fn entry() -> EstimatorEntry {
         independent(z, NAME)?;
         Ok(Box::new(StraightThrough(Temperature::of(settings)?)))
     })
-    .settings(TEMPERATURE.settings)
-    .schedules(&[TEMPERATURE])
-    .costs("1", "1")
-    .quality("does not vanish", "grows as tau falls")
-    .paper_samples(RELAXED)
+    .with_settings(TEMPERATURE.settings)
+    .with_schedules(&[TEMPERATURE])
+    .with_costs("1", "1")
+    .with_quality("does not vanish", "grows as tau falls")
+    .with_paper_samples(RELAXED)
 }
 
 /// The hard sample forwards, the relaxed one backwards.

@@ -262,7 +262,7 @@ impl Sums for AnyStructure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
     use crate::structure::{Arborescence, Chain, Pairwise, Permutation, SpanningTree, Subset, Supermodular, Tree};
 
     fn all() -> Vec<AnyStructure> {
@@ -291,12 +291,12 @@ mod tests {
                 structure.to_potentials(&mut h);
                 let what = (structure, case);
                 let mut scratch = structure.scratch();
-                let z = oracle::check_argmax(structure, &h, &mut scratch, &what);
+                let z = brute_force::check_argmax(structure, &h, &mut scratch, &what);
                 let mut again = (h.clone(), z.clone());
                 Values::Normal.vector(u, random).iter().zip(&mut again.0).for_each(|(d, h)| *h += d);
                 let found = structure.resolve(&again.0, &mut again.1, &mut scratch).unwrap();
-                let best = oracle::enumerate(structure, &again.0).max;
-                oracle::check_maximum(structure, &again.0, &again.1, found, best, &what);
+                let best = brute_force::enumerate(structure, &again.0).max;
+                brute_force::check_maximum(structure, &again.0, &again.1, found, best, &what);
 
                 let mut statistics = vec![0.0; p];
                 structure.add_statistics(&z, 1.0, &mut statistics);
@@ -320,14 +320,14 @@ mod tests {
                     assert!((*f as f64 - e).abs() < 1e-4, "{what:?}: {f} {e}");
                 }
                 if structure.has_sums() {
-                    oracle::check_sums(structure, &h, &what);
-                    oracle::check_kl(structure, &h, &what);
+                    brute_force::check_sums(structure, &h, &what);
+                    brute_force::check_kl(structure, &h, &what);
                 }
             }
             if structure.has_sums() {
                 let mut h = Values::Normal.vector(p, &mut Random::new(99, which as u64));
                 structure.to_potentials(&mut h);
-                oracle::check_samples(structure, &h, 20_000, 100 + which as u32);
+                brute_force::check_samples(structure, &h, 20_000, 100 + which as u32);
             }
         }
     }

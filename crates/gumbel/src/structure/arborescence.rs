@@ -410,11 +410,11 @@ mod tests {
     use super::*;
     use crate::noise::{Noise, Purpose};
     use crate::structure::argmax_batch;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
 
     #[test]
     fn agrees_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(50, case);
             let nodes = 1 + random.below(if case % 8 == 0 { 5 } else { 4 });
             let a = Arborescence::new(nodes, random.below(nodes)).unwrap();
@@ -423,10 +423,10 @@ mod tests {
             // What is ignored may be forbidden.
             (0..nodes).filter(|_| case % 3 == 0).for_each(|i| potentials[i * nodes + i] = f32::NEG_INFINITY);
             let what = (case, values, a);
-            oracle::check_argmax(&a, &potentials, &mut a.scratch(), &what);
-            oracle::check_sums(&a, &potentials, &what);
+            brute_force::check_argmax(&a, &potentials, &mut a.scratch(), &what);
+            brute_force::check_sums(&a, &potentials, &what);
             if values != Values::Extreme {
-                oracle::check_kl(&a, &potentials, &what);
+                brute_force::check_kl(&a, &potentials, &what);
             } else {
                 let mut gradient = vec![0.0; potentials.len()];
                 let kl = a.kl_to_uniform(&potentials, 1.0, &mut gradient).unwrap();
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn arg_max_with_nested_cycles() {
-        for case in 0..oracle::cases() / 10 {
+        for case in 0..brute_force::cases() / 10 {
             let random = &mut Random::new(51, case);
             let a = Arborescence::new(6, random.below(6)).unwrap();
             let values = Values::ALL[random.below(5)];
@@ -447,7 +447,7 @@ mod tests {
                 let near = |i: usize| [[8.0, 5.0], [2.0, 0.0]][(i / 6 / 2 != i % 6 / 2) as usize][i % 6 / 4];
                 potentials.iter_mut().enumerate().for_each(|(i, h)| *h += near(i));
             }
-            oracle::check_argmax(&a, &potentials, &mut a.scratch(), &(case, values, a));
+            brute_force::check_argmax(&a, &potentials, &mut a.scratch(), &(case, values, a));
         }
     }
 
@@ -474,9 +474,9 @@ mod tests {
     #[test]
     fn samples_follow_the_distribution() {
         let mut h = Values::Normal.vector(16, &mut Random::new(52, 0));
-        oracle::check_samples(&Arborescence::new(4, 2).unwrap(), &h, 40_000, 53);
+        brute_force::check_samples(&Arborescence::new(4, 2).unwrap(), &h, 40_000, 53);
         h[1] = f32::NEG_INFINITY;
-        oracle::check_samples(&Arborescence::new(4, 0).unwrap(), &h, 40_000, 54);
+        brute_force::check_samples(&Arborescence::new(4, 0).unwrap(), &h, 40_000, 54);
     }
 
     #[test]
@@ -486,8 +486,8 @@ mod tests {
             let a = Arborescence::new(2 + random.below(3), 0).unwrap();
             let spread = [100.0, 400.0, 1e4][random.below(3)];
             let h: Vec<f32> = (0..a.potentials()).map(|_| spread * (2.0 * random.uniform() - 1.0)).collect();
-            oracle::check_sums(&a, &h, &(case, a, &h));
-            oracle::check_kl(&a, &h, &(case, a, &h));
+            brute_force::check_sums(&a, &h, &(case, a, &h));
+            brute_force::check_kl(&a, &h, &(case, a, &h));
         }
     }
 

@@ -320,28 +320,28 @@ pub(super) fn binary_entry() -> LatentEntry {
 mod tests {
     use super::*;
     use crate::noise::{Noise, Purpose};
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
     use crate::structure::{argmax_batch, perturbed_argmax};
 
     #[test]
     fn agrees_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(0, case);
             let c = Categorical::product(1 + random.below(3), 1 + random.below(4)).unwrap();
             let values = Values::ALL[random.below(5)];
             let potentials = values.vector(c.potentials(), random);
             let what = (case, values, c);
-            oracle::check_argmax(&c, &potentials, &mut (), &what);
-            oracle::check_sums(&c, &potentials, &what);
+            brute_force::check_argmax(&c, &potentials, &mut (), &what);
+            brute_force::check_sums(&c, &potentials, &what);
             if values != Values::Extreme {
-                oracle::check_kl(&c, &potentials, &what);
+                brute_force::check_kl(&c, &potentials, &what);
             }
             let mut scores = vec![0.0; c.states().unwrap()];
             c.scores(&potentials, &mut scores);
             let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-            let max = oracle::enumerate(&c, &potentials).max;
+            let max = brute_force::enumerate(&c, &potentials).max;
             // Sums in f32: large potentials that cancel leave an error of their own size.
-            assert!(best == max || (best - max).abs() <= 1e-6 * oracle::magnitude(&potentials), "{what:?}");
+            assert!(best == max || (best - max).abs() <= 1e-6 * brute_force::magnitude(&potentials), "{what:?}");
         }
     }
 

@@ -169,22 +169,22 @@ pub(super) fn entry() -> LatentEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
     use crate::structure::{argmax_batch, perturbed_argmax};
 
     #[test]
     fn agrees_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(40, case);
             let length = random.below(6);
             let chain = Chain::new(length, 1 + random.below(if length > 3 { 3 } else { 5 })).unwrap();
             let values = Values::ALL[random.below(5)];
             let potentials = values.vector(chain.potentials(), random);
             let what = (case, values, length, chain.values());
-            oracle::check_argmax(&chain, &potentials, &mut chain.scratch(), &what);
-            oracle::check_sums(&chain, &potentials, &what);
+            brute_force::check_argmax(&chain, &potentials, &mut chain.scratch(), &what);
+            brute_force::check_sums(&chain, &potentials, &what);
             if values != Values::Extreme {
-                oracle::check_kl(&chain, &potentials, &what);
+                brute_force::check_kl(&chain, &potentials, &what);
             }
         }
     }
@@ -212,7 +212,7 @@ mod tests {
             let mut z = vec![0; 20];
             let expected = viterbi(20, 11, &h);
             match chain.argmax(&h, &mut z, &mut scratch) {
-                Ok(found) => oracle::check_maximum(&chain, &h, &z, found, expected, &(case, values)),
+                Ok(found) => brute_force::check_maximum(&chain, &h, &z, found, expected, &(case, values)),
                 Err(_) => assert_eq!(expected, f64::NEG_INFINITY),
             }
         }
@@ -222,9 +222,9 @@ mod tests {
     fn samples_follow_the_gibbs_distribution() {
         let chain = Chain::new(4, 3).unwrap();
         let mut h = Values::Normal.vector(chain.potentials(), &mut Random::new(42, 0));
-        oracle::check_samples(&chain, &h, 100_000, 43);
+        brute_force::check_samples(&chain, &h, 100_000, 43);
         [0, 7, 13, 20, 33].iter().for_each(|i| h[*i] = f32::NEG_INFINITY);
-        oracle::check_samples(&chain, &h, 100_000, 44);
+        brute_force::check_samples(&chain, &h, 100_000, 44);
     }
 
     #[test]

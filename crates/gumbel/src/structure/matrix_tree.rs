@@ -575,7 +575,7 @@ fn escapes<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> Result<Vec<f64
 mod tests {
     use super::*;
     use crate::noise::{Noise, Purpose};
-    use crate::structure::oracle::Random;
+    use crate::structure::brute_force::Random;
 
     /// All arcs between `nodes` nodes, with log weights between `-range` and `range`.
     fn arcs(nodes: u32, range: f32, random: &mut Random) -> Vec<Arc> {

@@ -16,14 +16,14 @@
 
 mod any;
 mod arborescence;
+#[cfg(test)]
+pub(crate) mod brute_force;
 mod categorical;
 mod chain;
 mod code;
 mod erased;
 mod latent;
 mod matrix_tree;
-#[cfg(test)]
-pub(crate) mod oracle;
 mod pairwise;
 mod permutation;
 mod precise;

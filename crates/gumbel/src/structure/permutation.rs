@@ -532,11 +532,11 @@ pub(super) fn entry() -> LatentEntry {
 mod tests {
     use super::*;
     use crate::structure::argmax_batch;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
 
     /// The prices prove the answer: every row has a column of its least regret, up to rounding.
     fn check_certificate(n: usize, s: &PermutationScratch, potentials: &[f32], what: &dyn std::fmt::Debug) {
-        let tolerance = 1e-12 * oracle::magnitude(potentials);
+        let tolerance = 1e-12 * brute_force::magnitude(potentials);
         let width = n.next_multiple_of(LANES);
         for i in 0..n {
             let regrets = Regrets { cost: &s.cost[i * width..][..width], price: &s.price };
@@ -549,18 +549,18 @@ mod tests {
     #[test]
     fn agrees_with_brute_force() {
         let mut scratches: Vec<_> = (0..7).map(|n| Permutation::new(n).unwrap().scratch()).collect();
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(40, case);
             let n = random.below(if case % 16 == 0 { 7 } else { 6 });
             let (p, values) = (Permutation::new(n).unwrap(), Values::ALL[random.below(5)]);
             let potentials = values.vector(n * n, random);
-            oracle::check_argmax(&p, &potentials, &mut scratches[n], &(case, values, n));
+            brute_force::check_argmax(&p, &potentials, &mut scratches[n], &(case, values, n));
         }
     }
 
     #[test]
     fn solving_again_is_solving() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(41, case);
             let n = random.below(6);
             let p = Permutation::new(n).unwrap();
@@ -578,10 +578,10 @@ mod tests {
                 for _ in 0..random.below(2 * n + 1) {
                     potentials[random.below(n * n)] = values.draw(random);
                 }
-                let expected = oracle::enumerate(&p, &potentials).max;
+                let expected = brute_force::enumerate(&p, &potentials).max;
                 match p.resolve(&potentials, &mut z, &mut scratch) {
                     Ok(found) => {
-                        oracle::check_maximum(&p, &potentials, &z, found, expected, &(case, round, values, n));
+                        brute_force::check_maximum(&p, &potentials, &z, found, expected, &(case, round, values, n));
                         solved = true;
                     }
                     Err(_) => assert_eq!(expected, f64::NEG_INFINITY, "{:?} {solved}", (case, round, values)),
@@ -604,7 +604,7 @@ mod tests {
             let again = p.resolve(&potentials, &mut z, &mut scratch).unwrap();
             check_certificate(n, &scratch, &potentials, &(case, values, n));
             let fresh = p.argmax(&potentials, &mut z, &mut scratch).unwrap();
-            assert!((again.value - fresh.value).abs() <= 1e-12 * oracle::magnitude(&potentials), "{case}");
+            assert!((again.value - fresh.value).abs() <= 1e-12 * brute_force::magnitude(&potentials), "{case}");
         }
     }
 

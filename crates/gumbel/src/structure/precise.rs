@@ -164,7 +164,7 @@ fn extremes(x: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::structure::oracle::{self, Random};
+    use crate::structure::brute_force::{self, Random};
     use crate::structure::{
         Arborescence, Categorical, Chain, Pairwise, Permutation, SpanningTree, Subset, Supermodular, Tree,
     };
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn integers_beyond_f32_and_beyond_f64_agree_with_integers() {
         fn all<S: Precise>(test: u32, mut make: impl FnMut(&mut Random) -> S) {
-            for case in 0..oracle::cases() / 20 {
+            for case in 0..brute_force::cases() / 20 {
                 let random = &mut Random::new(200 + test, case);
                 let structure = make(random);
                 let spread = [4, 300, 1 << 30][random.below(3)];
@@ -238,7 +238,7 @@ mod tests {
     /// Gains that nearly cancel the weights: what is left of them decides.
     #[test]
     fn pairs_that_nearly_cancel_agree_with_integers() {
-        for case in 0..oracle::cases() / 5 {
+        for case in 0..brute_force::cases() / 5 {
             let random = &mut Random::new(220, case);
             let n = 2 + random.below(6);
             let (pairwise, supermodular) = (Pairwise::new(n).unwrap(), Supermodular::new(n).unwrap());
@@ -276,7 +276,7 @@ mod tests {
             match (found, precise) {
                 (Ok(found), Ok(precise)) => {
                     assert_eq!(a, b, "{h:?}");
-                    assert!((found.value - precise.value).abs() <= 1e-15 * oracle::magnitude(h), "{h:?}");
+                    assert!((found.value - precise.value).abs() <= 1e-15 * brute_force::magnitude(h), "{h:?}");
                 }
                 (found, precise) => assert_eq!(found, precise),
             }
@@ -284,9 +284,9 @@ mod tests {
             let (found, precise) = (structure.marginals(h, &mut a), structure.marginals_precise(&wide, &mut b));
             assert_eq!((found, a), (precise, b), "{h:?}");
         }
-        for case in 0..oracle::cases() / 10 {
+        for case in 0..brute_force::cases() / 10 {
             let random = &mut Random::new(221, case);
-            let values = oracle::Values::ALL[random.below(5)];
+            let values = brute_force::Values::ALL[random.below(5)];
             let mut draw = |p: usize| values.vector(p, random);
             check(&Categorical::product(2, 3).unwrap(), &draw(6));
             check(&Subset::new(7, 3).unwrap(), &draw(7));

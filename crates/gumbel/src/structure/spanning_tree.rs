@@ -432,7 +432,7 @@ pub(super) fn entry() -> LatentEntry {
 mod tests {
     use super::*;
     use crate::structure::argmax_batch;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
 
     /// A random connected graph with up to five nodes (rarely): a random tree and other edges, parallel ones among
     /// them.
@@ -455,15 +455,15 @@ mod tests {
 
     #[test]
     fn agrees_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(43, case);
             let (tree, values) = (graph(random), Values::ALL[random.below(5)]);
             let potentials = values.vector(tree.potentials(), random);
             let what = (case, values, &tree);
-            oracle::check_argmax(&tree, &potentials, &mut tree.scratch(), &what);
-            oracle::check_sums(&tree, &potentials, &what);
+            brute_force::check_argmax(&tree, &potentials, &mut tree.scratch(), &what);
+            brute_force::check_sums(&tree, &potentials, &what);
             if values != Values::Extreme {
-                oracle::check_kl(&tree, &potentials, &what);
+                brute_force::check_kl(&tree, &potentials, &what);
             } else {
                 let mut gradient = vec![0.0; potentials.len()];
                 let kl = tree.kl_to_uniform(&potentials, 1.0, &mut gradient).unwrap();
@@ -515,7 +515,7 @@ mod tests {
             let b = kruskal.argmax(&potentials, &mut z, &mut kruskal.scratch());
             match (a, b) {
                 (Ok(a), Ok(b)) => {
-                    let tolerance = 1e-12 * oracle::magnitude(&potentials);
+                    let tolerance = 1e-12 * brute_force::magnitude(&potentials);
                     assert!((a.value - b.value).abs() <= tolerance, "{case} {values:?}");
                 }
                 (a, b) => assert!(a.is_err() && b.is_err(), "{case}"),
@@ -526,8 +526,8 @@ mod tests {
     #[test]
     fn samples_follow_the_distribution() {
         let tree = SpanningTree::new(4, &[(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (2, 0)]).unwrap();
-        oracle::check_samples(&tree, &[0.3, -1.0, 0.7, 1.5, f32::NEG_INFINITY, 0.0], 40_000, 46);
-        oracle::check_samples(&SpanningTree::complete(5).unwrap(), &[0.0; 10], 40_000, 47);
+        brute_force::check_samples(&tree, &[0.3, -1.0, 0.7, 1.5, f32::NEG_INFINITY, 0.0], 40_000, 46);
+        brute_force::check_samples(&SpanningTree::complete(5).unwrap(), &[0.0; 10], 40_000, 47);
     }
 
     #[test]
@@ -537,8 +537,8 @@ mod tests {
             let tree = graph(random);
             let spread = [100.0, 400.0, 1e4][random.below(3)];
             let h: Vec<f32> = (0..tree.potentials()).map(|_| spread * (2.0 * random.uniform() - 1.0)).collect();
-            oracle::check_sums(&tree, &h, &(case, &tree, &h));
-            oracle::check_kl(&tree, &h, &(case, &tree, &h));
+            brute_force::check_sums(&tree, &h, &(case, &tree, &h));
+            brute_force::check_kl(&tree, &h, &(case, &tree, &h));
         }
     }
 

@@ -487,22 +487,22 @@ fn change_block<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
     use crate::structure::{argmax_batch, perturbed_argmax};
 
     #[test]
     fn agrees_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(50, case);
             let n = random.below(9);
             let subset = Subset::new(n, random.below(n + 1)).unwrap();
             let values = Values::ALL[random.below(5)];
             let potentials = values.vector(n, random);
             let what = (case, values, subset);
-            oracle::check_argmax(&subset, &potentials, &mut subset.scratch(), &what);
-            oracle::check_sums(&subset, &potentials, &what);
+            brute_force::check_argmax(&subset, &potentials, &mut subset.scratch(), &what);
+            brute_force::check_sums(&subset, &potentials, &what);
             if values != Values::Extreme {
-                oracle::check_kl(&subset, &potentials, &what);
+                brute_force::check_kl(&subset, &potentials, &what);
             } else {
                 let kl = subset.kl_to_uniform(&potentials, 1.0, &mut vec![0.0; n]).unwrap();
                 assert!((-1e-5..=subset.ln_states() + 1e-5).contains(&kl), "{what:?}: {kl}");
@@ -518,8 +518,8 @@ mod tests {
             let n = 2 + random.below(7);
             let subset = Subset::new(n, 1 + random.below(n)).unwrap();
             let h: Vec<f32> = (0..n).map(|_| 400.0 * (random.below(5) as f32 - 2.0) + random.normal()).collect();
-            oracle::check_sums(&subset, &h, &(case, &h));
-            oracle::check_kl(&subset, &h, &(case, &h));
+            brute_force::check_sums(&subset, &h, &(case, &h));
+            brute_force::check_kl(&subset, &h, &(case, &h));
         }
     }
 
@@ -558,9 +558,9 @@ mod tests {
     fn samples_follow_the_gibbs_distribution() {
         let subset = Subset::new(7, 3).unwrap();
         let mut h = Values::Normal.vector(7, &mut Random::new(52, 0));
-        oracle::check_samples(&subset, &h, 100_000, 53);
+        brute_force::check_samples(&subset, &h, 100_000, 53);
         h[2] = f32::NEG_INFINITY;
-        oracle::check_samples(&subset, &h, 100_000, 54);
+        brute_force::check_samples(&subset, &h, 100_000, 54);
     }
 
     #[test]

@@ -441,7 +441,7 @@ pub(super) fn entry() -> LatentEntry {
 mod tests {
     use super::*;
     use crate::structure::argmax_batch;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
 
     const NO: f32 = f32::NEG_INFINITY;
 
@@ -472,40 +472,40 @@ mod tests {
     fn agrees_with_brute_force() {
         let mut cores = 0;
         let scratch = &mut SupermodularScratch::default();
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(0, case);
             let s = Supermodular::new(random.below(10)).unwrap();
             let values = Values::ALL[random.below(5)];
             let h = instance(&s, values, random);
-            oracle::check_argmax(&s, &h, scratch, &(case, values, s));
+            brute_force::check_argmax(&s, &h, scratch, &(case, values, s));
             cores += (scratch.solved && scratch.closure.core.len() > 2) as u64;
         }
-        assert!(cores > oracle::cases() / 8, "only {cores} instances came to the flow");
+        assert!(cores > brute_force::cases() / 8, "only {cores} instances came to the flow");
     }
 
     #[test]
     fn sums_agree_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(7, case);
             let s = Supermodular::new(random.below(7)).unwrap();
             let values = Values::ALL[random.below(5)];
             let h = instance(&s, values, random);
-            oracle::check_sums(&s, &h, &(case, values, s));
+            brute_force::check_sums(&s, &h, &(case, values, s));
         }
         let s = Supermodular::new(5).unwrap();
-        oracle::check_samples(&s, &instance(&s, Values::Normal, &mut Random::new(8, 0)), 100_000, 9);
+        brute_force::check_samples(&s, &instance(&s, Values::Normal, &mut Random::new(8, 0)), 100_000, 9);
     }
 
     #[test]
     fn resolve_agrees_with_brute_force() {
         let (mut cores, mut kept) = (0, 0);
-        for case in 0..oracle::cases() / 4 {
+        for case in 0..brute_force::cases() / 4 {
             let random = &mut Random::new(1, case);
             let s = Supermodular::new(random.below(10)).unwrap();
             let values = Values::ALL[random.below(5)];
             let mut h = instance(&s, values, random);
             let mut scratch = s.scratch();
-            let mut z = oracle::check_argmax(&s, &h, &mut scratch, &(case, values, s));
+            let mut z = brute_force::check_argmax(&s, &h, &mut scratch, &(case, values, s));
             for step in 0..6 {
                 for u in &mut h[..s.unary()] {
                     match random.below(4) {
@@ -518,17 +518,17 @@ mod tests {
                     balance(&s, &mut h);
                 }
                 let what = (case, step, values, s);
-                let expected = oracle::enumerate(&s, &h).max;
+                let expected = brute_force::enumerate(&s, &h).max;
                 kept += (scratch.solved && scratch.flow.decided().next().is_some()) as u64;
                 match s.resolve(&h, &mut z, &mut scratch) {
                     Err(Error::Infeasible { .. }) => assert_eq!(expected, f64::NEG_INFINITY, "{what:?}"),
                     Err(e) => panic!("{what:?}: {e}"),
-                    Ok(found) => oracle::check_maximum(&s, &h, &z, found, expected, &what),
+                    Ok(found) => brute_force::check_maximum(&s, &h, &z, found, expected, &what),
                 }
                 cores += (scratch.solved && scratch.closure.core.len() > 2) as u64;
             }
         }
-        assert!(cores.min(kept) > oracle::cases() / 10, "only {cores} instances came to the flow, {kept} had one");
+        assert!(cores.min(kept) > brute_force::cases() / 10, "only {cores} instances came to the flow, {kept} had one");
     }
 
     /// Maximum by a plain maximum flow with shortest augmenting paths in f64, without closure: source n, sink n + 1.
@@ -576,7 +576,7 @@ mod tests {
     #[test]
     fn large_cores_agree_with_a_plain_flow_and_resolve_with_argmax() {
         let (mut deep, mut scratch) = (0, SupermodularScratch::default());
-        for case in 0..oracle::cases() / 50 {
+        for case in 0..brute_force::cases() / 50 {
             let random = &mut Random::new(2, case);
             let s = Supermodular::new(20 + random.below(41)).unwrap();
             let values = [Values::Normal, Values::Ties, Values::Sparse, Values::Extreme][random.below(4)];
@@ -593,16 +593,16 @@ mod tests {
                 let what = (case, step, values, s);
                 let expected = plain_maximum(&s, &h);
                 let found = s.resolve(&h, &mut z, &mut scratch).unwrap();
-                oracle::check_maximum(&s, &h, &z, found, expected, &what);
+                brute_force::check_maximum(&s, &h, &z, found, expected, &what);
                 let mut fresh = vec![0; s.variables()];
                 let again = s.argmax(&h, &mut fresh, &mut s.scratch()).unwrap();
-                assert!((again.value - found.value).abs() <= 1e-12 * oracle::magnitude(&h), "{what:?}");
+                assert!((again.value - found.value).abs() <= 1e-12 * brute_force::magnitude(&h), "{what:?}");
                 deep += (scratch.closure.core.len() > 15) as u64;
                 let change = 10f32.powi(-(random.below(3) as i32));
                 h[..s.unary()].iter_mut().for_each(|u| *u += change * random.normal());
             }
         }
-        assert!(deep > oracle::cases() / 100, "only {deep} large cores");
+        assert!(deep > brute_force::cases() / 100, "only {deep} large cores");
     }
 
     #[test]
@@ -619,7 +619,7 @@ mod tests {
                 h[i] = (0.9 * h[i] + 0.5 * random.normal()).clamp(-5.0, 5.0);
                 let found = s.resolve(&h, &mut z, &mut scratch).unwrap();
                 if step % 10 == 0 {
-                    oracle::check_maximum(&s, &h, &z, found, oracle::enumerate(&s, &h).max, &step);
+                    brute_force::check_maximum(&s, &h, &z, found, brute_force::enumerate(&s, &h).max, &step);
                 }
             }
         }
@@ -640,8 +640,8 @@ mod tests {
                     changed[random.below(s.unary())] = random.normal() * 1e30;
                 }
                 let found = s.resolve(&changed, &mut z, &mut scratch).unwrap();
-                let expected = oracle::enumerate(&s, &changed).max;
-                oracle::check_maximum(&s, &changed, &z, found, expected, &(case, step));
+                let expected = brute_force::enumerate(&s, &changed).max;
+                brute_force::check_maximum(&s, &changed, &z, found, expected, &(case, step));
             }
         }
     }
@@ -664,9 +664,9 @@ mod tests {
         assert_eq!(s.argmax(&tied, &mut [0; 3], &mut scratch).unwrap().value, 0.0);
         // Weights that decide everything, and the largest numbers there are.
         let huge = [0.0, -1e30, 0.0, f32::MIN, f32::MAX, 0.0, f32::MAX, 0.0, f32::MAX];
-        oracle::check_argmax(&s, &huge, &mut scratch, &"huge");
+        brute_force::check_argmax(&s, &huge, &mut scratch, &"huge");
         let tiny = [0.0, -1e-44, 0.0, -1e-44, 0.0, -1e-44, 1e-44, 1e-44, 1e-44];
-        assert_eq!(oracle::check_argmax(&s, &tiny, &mut scratch, &"tiny"), [0; 3]);
+        assert_eq!(brute_force::check_argmax(&s, &tiny, &mut scratch, &"tiny"), [0; 3]);
         assert_eq!(Supermodular::new(64).unwrap().states(), None);
     }
 

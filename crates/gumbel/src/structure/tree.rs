@@ -689,7 +689,7 @@ pub(super) fn entry() -> LatentEntry {
 mod tests {
     use super::*;
     use crate::structure::argmax_batch;
-    use crate::structure::oracle::{self, Random, Values};
+    use crate::structure::brute_force::{self, Random, Values};
 
     /// A random forest: some variables hang from an earlier one in a random order of names.
     fn forest(random: &mut Random) -> Tree {
@@ -709,16 +709,16 @@ mod tests {
 
     #[test]
     fn agrees_with_brute_force() {
-        for case in 0..oracle::cases() {
+        for case in 0..brute_force::cases() {
             let random = &mut Random::new(30, case);
             let tree = forest(random);
             let values = Values::ALL[random.below(5)];
             let potentials = values.vector(tree.potentials(), random);
             let what = (case, values, &tree);
-            oracle::check_argmax(&tree, &potentials, &mut tree.scratch(), &what);
-            oracle::check_sums(&tree, &potentials, &what);
+            brute_force::check_argmax(&tree, &potentials, &mut tree.scratch(), &what);
+            brute_force::check_sums(&tree, &potentials, &what);
             if values != Values::Extreme {
-                oracle::check_kl(&tree, &potentials, &what);
+                brute_force::check_kl(&tree, &potentials, &what);
             } else {
                 // The entropy is a sum of entropies: it stays in its range whatever the magnitudes.
                 let kl = tree.kl_to_uniform(&potentials, 1.0, &mut vec![0.0; tree.potentials()]).unwrap();
@@ -737,10 +737,10 @@ mod tests {
             let tree = Tree::new(2, k, &[edge]).unwrap();
             let values = Values::ALL[random.below(5)];
             let h = values.vector(tree.potentials(), random);
-            oracle::check_argmax(&tree, &h, &mut tree.scratch(), &(case, k));
-            oracle::check_sums(&tree, &h, &(case, k));
+            brute_force::check_argmax(&tree, &h, &mut tree.scratch(), &(case, k));
+            brute_force::check_sums(&tree, &h, &(case, k));
             if k < 12 && values != Values::Extreme {
-                oracle::check_kl(&tree, &h, &(case, k));
+                brute_force::check_kl(&tree, &h, &(case, k));
             }
         }
     }
@@ -750,9 +750,9 @@ mod tests {
         let tree = Tree::new(4, 3, &[(2, 0), (0, 3)]).unwrap();
         let mut random = Random::new(32, 0);
         let mut h = Values::Normal.vector(tree.potentials(), &mut random);
-        oracle::check_samples(&tree, &h, 100_000, 33);
+        brute_force::check_samples(&tree, &h, 100_000, 33);
         [1, 4, 13, 22].iter().for_each(|i| h[*i] = f32::NEG_INFINITY);
-        oracle::check_samples(&tree, &h, 100_000, 34);
+        brute_force::check_samples(&tree, &h, 100_000, 34);
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn entry() -> EstimatorEntry {
     EstimatorEntry::new("learned-baseline", "REINFORCE with a learned baseline", |settings, _| {
         Ok(Box::new(Baseline::new(settings.real("baseline-lr") as f32, 0.0)))
     })
-    .settings([RATE])
+    .with_settings([RATE])
 }
 
 /// Whatever the baseline is, the mean is the exact gradient; a good one leaves less variance.
@@ -133,7 +133,7 @@ fn what_it_has_learned_survives_a_restart_to_the_bit() {
     let structure: AnyStructure = Categorical::product(2, 3).unwrap().into();
     let build = || {
         let entry = registry.get("learned-baseline").unwrap();
-        let settings = Settings::defaults(Entry::settings(entry)).with(&RATE, "0.5").unwrap();
+        let settings = Settings::defaults(entry.settings()).with(&RATE, "0.5").unwrap();
         entry.build(&settings, &structure).unwrap()
     };
     let mut through = build();
@@ -169,7 +169,7 @@ fn what_it_has_learned_survives_a_restart_to_the_bit() {
 fn estimators_without_parameters_refuse_a_state() {
     let structure: AnyStructure = Categorical::new(3).unwrap().into();
     for entry in estimators().iter() {
-        let mut estimator = entry.build(&Settings::defaults(Entry::settings(entry)), &structure).unwrap();
+        let mut estimator = entry.build(&Settings::defaults(entry.settings()), &structure).unwrap();
         assert_eq!((estimator.sums(), estimator.state()), (0, vec![]), "{}", entry.name());
         estimator.restore(&[]).unwrap();
         assert!(matches!(estimator.restore(&[1.0]), Err(Error::Length { .. })), "{}", entry.name());

@@ -11,12 +11,12 @@ const START: f64 = 0.5;
 
 /// All values of the switches and choices of an entry, with [`START`] where a schedule starts.
 fn combinations(entry: &EstimatorEntry) -> Vec<Settings> {
-    let mut all = vec![Settings::defaults(Entry::settings(entry))];
-    for setting in Entry::settings(entry) {
+    let mut all = vec![Settings::defaults(entry.settings())];
+    for setting in entry.settings() {
         let values: Vec<Value> = match setting.kind {
             Kind::Switch => vec![Value::Switch(false), Value::Switch(true)],
             Kind::Choice(names) => names.iter().map(|name| Value::Text(name.to_string())).collect(),
-            _ if entry.scheduled().iter().any(|s| s.name == setting.name) => vec![Value::Real(START)],
+            _ if entry.schedules().iter().any(|s| s.name == setting.name) => vec![Value::Real(START)],
             _ => continue,
         };
         let with = |setting: &Setting, value: &Value, settings: &Settings| {
@@ -214,7 +214,7 @@ fn results_do_not_depend_on_threads() {
     let (h, losses, noise) = (random(50 * batch, 1.0, 1), random(50 * batch, 3.0, 2), random(50 * batch, 1.0, 3));
     for name in ["direct", "exact"] {
         let entry = entries.get(name).unwrap();
-        let estimator = entry.build(&Settings::defaults(Entry::settings(entry)), &structure).unwrap();
+        let estimator = entry.build(&Settings::defaults(entry.settings()), &structure).unwrap();
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
@@ -235,7 +235,7 @@ fn latents_are_refused_by_those_that_cannot_have_them() {
     assert!(pairs.tractable().is_ok() && pairs.block(0).is_none());
     let large: AnyStructure = Categorical::binary(16).unwrap().into();
     for entry in estimators().iter() {
-        let settings = Settings::defaults(Entry::settings(entry));
+        let settings = Settings::defaults(entry.settings());
         let needs_independence = ["gumbel-softmax", "straight-through", "local-expectation"].contains(&entry.name());
         assert_eq!(entry.build(&settings, &pairs).is_err(), needs_independence, "{}", entry.name());
         let enumerates = ["exact", "marginal"].contains(&entry.name());

@@ -1,6 +1,6 @@
 use super::search::{ANCHORED, Settings};
 use super::*;
-use crate::structure::oracle::{self, Random, Values, cases};
+use crate::structure::brute_force::{self, Random, Values, cases};
 
 /// Potentials whose pairs are drawn apart from the unary ones.
 fn instance(n: usize, unary: Values, pairs: Values, random: &mut Random) -> Vec<f32> {
@@ -19,7 +19,7 @@ fn argmax_agrees_with_enumeration() {
         let pairs = Values::ALL[case as usize / 5 % 5];
         let h = instance(n, unary, pairs, &mut random);
         let model = Pairwise::new(n).unwrap();
-        oracle::check_argmax(&model, &h, &mut scratch, &(case, unary, pairs, &h));
+        brute_force::check_argmax(&model, &h, &mut scratch, &(case, unary, pairs, &h));
     }
 }
 
@@ -31,9 +31,9 @@ fn sums_agree_with_enumeration() {
         let (unary, pairs) = (Values::ALL[case as usize % 5], Values::ALL[case as usize / 5 % 5]);
         let h = instance(n, unary, pairs, &mut random);
         let model = Pairwise::new(n).unwrap();
-        oracle::check_sums(&model, &h, &(case, unary, pairs, &h));
+        brute_force::check_sums(&model, &h, &(case, unary, pairs, &h));
         if unary != Values::Extreme && pairs != Values::Extreme {
-            oracle::check_kl(&model, &h, &(case, unary, pairs, &h));
+            brute_force::check_kl(&model, &h, &(case, unary, pairs, &h));
         }
     }
 }
@@ -103,7 +103,7 @@ fn larger_instances_agree_with_plain_branch_and_bound() {
         let model = Pairwise::new(n).unwrap();
         let mut z = vec![0; n];
         let found = model.argmax(&h, &mut z, &mut scratch).unwrap();
-        oracle::check_maximum(&model, &h, &z, found, naive(&model, &h), &case);
+        brute_force::check_maximum(&model, &h, &z, found, naive(&model, &h), &case);
     }
 }
 
@@ -118,12 +118,12 @@ fn anchors_agree_with_enumeration() {
         let (unary, pairs) = (Values::ALL[case as usize % 5], Values::ALL[case as usize / 5 % 5]);
         let h = instance(n, unary, pairs, &mut random);
         let model = Pairwise::new(n).unwrap();
-        let mut z = oracle::check_argmax(&model, &h, &mut scratch, &(case, unary, pairs, &h));
+        let mut z = brute_force::check_argmax(&model, &h, &mut scratch, &(case, unary, pairs, &h));
         let changed: Vec<f32> =
             h[..2 * n].iter().map(|h| h + random.normal()).chain(h[2 * n..].iter().copied()).collect();
         if let Ok(found) = model.resolve(&changed, &mut z, &mut scratch) {
-            let expected = oracle::enumerate(&model, &changed).max;
-            oracle::check_maximum(&model, &changed, &z, found, expected, &(case, unary, pairs, &changed));
+            let expected = brute_force::enumerate(&model, &changed).max;
+            brute_force::check_maximum(&model, &changed, &z, found, expected, &(case, unary, pairs, &changed));
         }
     }
 }
@@ -147,14 +147,14 @@ fn resolve_and_warm_starts_agree_with_argmax() {
                     _ => {}
                 }
             }
-            let expected = oracle::enumerate(&model, &h).max;
+            let expected = brute_force::enumerate(&model, &h).max;
             let answer = match solved {
                 true => model.resolve(&h, &mut z, &mut scratch),
                 false => model.argmax_from(&h, &mut z, &mut scratch),
             };
             solved = answer.is_ok();
             match answer {
-                Ok(found) => oracle::check_maximum(&model, &h, &z, found, expected, &(case, &h)),
+                Ok(found) => brute_force::check_maximum(&model, &h, &z, found, expected, &(case, &h)),
                 Err(_) => assert_eq!(expected, f64::NEG_INFINITY, "{case}"),
             }
         }
@@ -168,11 +168,11 @@ fn resolve_and_warm_starts_agree_with_argmax() {
         h[..2 * n].iter_mut().for_each(|h| *h += 0.5 * random.normal());
         let found = model.resolve(&h, &mut z, &mut scratch).unwrap();
         let expected = model.argmax(&h, &mut cold, &mut model.scratch()).unwrap();
-        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+        brute_force::check_maximum(&model, &h, &z, found, expected.value, &case);
         // Any start will do, also one with values that are none.
         z.iter_mut().for_each(|z| *z = random.below(4) as u32);
         let found = model.argmax_from(&h, &mut z, &mut scratch).unwrap();
-        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+        brute_force::check_maximum(&model, &h, &z, found, expected.value, &case);
     }
 }
 
@@ -215,11 +215,11 @@ fn samples_follow_the_distribution() {
     let model = Pairwise::new(4).unwrap();
     let mut random = Random::new(9, 0);
     let mut h: Vec<f32> = (0..model.potentials()).map(|_| random.normal()).collect();
-    oracle::check_samples(&model, &h, 50_000, 10);
+    brute_force::check_samples(&model, &h, 50_000, 10);
     h[3] = f32::NEG_INFINITY;
     h[13] = f32::NEG_INFINITY;
-    oracle::check_samples(&model, &h, 20_000, 11);
-    oracle::check_samples(&Pairwise::new(0).unwrap(), &[], 10, 12);
+    brute_force::check_samples(&model, &h, 20_000, 11);
+    brute_force::check_samples(&Pairwise::new(0).unwrap(), &[], 10, 12);
 }
 
 #[test]
@@ -302,11 +302,11 @@ fn anchors_change_no_answer_at_their_own_sizes() {
         let (mut z, mut plain) = (vec![0; n], vec![0; n]);
         let expected = model.argmax(&h, &mut plain, &mut without).unwrap();
         let found = model.argmax(&h, &mut z, &mut with).unwrap();
-        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+        brute_force::check_maximum(&model, &h, &z, found, expected.value, &case);
         // And once more around other unary potentials.
         h[..2 * n].iter_mut().for_each(|h| *h += random.normal());
         let expected = model.argmax(&h, &mut plain, &mut without).unwrap();
         let found = model.resolve(&h, &mut z, &mut with).unwrap();
-        oracle::check_maximum(&model, &h, &z, found, expected.value, &case);
+        brute_force::check_maximum(&model, &h, &z, found, expected.value, &case);
     }
 }
