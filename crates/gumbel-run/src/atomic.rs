@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the system refuses or the path is a folder. Then an old file is what it was, and no temporary file
-/// is left (unless the process is killed: [`folder::prepare`](crate::folder::prepare) sweeps those of a run).
+/// [`Error::Io`] if the system refuses or the path is a folder. Then an old file is what it was, and no temporary
+/// file is left (unless the process is killed: [`folder::prepare`](crate::folder::prepare) sweeps those of a run).
 ///
 /// ```
 /// let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! The folder of a run: which files it holds, who may write in it, and how a run begins there.
 //!
 //! [`prepare`] creates the folder and takes its lock, and refuses, empties or keeps what it finds. Then
-//! [`RunLock::claim`] makes sure that whatever was kept belongs to the run that goes on, and writes its configuration.
+//! [`RunLock::claim`] makes sure that whatever was kept belongs to the run that goes on, and writes its
+//! configuration.
 //!
 //! ```
 //! use gumbel_run::folder::{Digest, Files, Start, prepare};

@@ -61,7 +61,11 @@ pub fn write_model(path: &Path, parameters: &Parameters, text: &str, run: &Diges
 /// [`Error::Io`] if the file cannot be read; [`Error::Foreign`] if it is no model, damaged, or holds NaN or infinity;
 /// [`Error::OtherRun`] if it belongs to another run.
 pub fn read_model(path: &Path, run: Option<&Digest>) -> Result<(Parameters, String)> {
-    let (text, mut tensors) = read(path, MODEL, run)?;
+    model(path, &bytes(path)?, run)
+}
+
+fn model(path: &Path, bytes: &[u8], run: Option<&Digest>) -> Result<(Parameters, String)> {
+    let (text, mut tensors) = parse(path, bytes, MODEL, run)?;
     let parameters = take_parameters(&mut tensors);
     nothing_left(path, MODEL, &tensors)?;
     if let Some(p) = parameters.all().find(|p| p.values.iter().any(|v| !v.is_finite())) {
@@ -92,10 +96,14 @@ pub fn write_checkpoint(path: &Path, checkpoint: &Checkpoint, run: &Digest) -> R
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read; [`Error::Foreign`] if it is no checkpoint, or damaged; [`Error::OtherRun`]
-/// if it belongs to another run.
+/// [`Error::Io`] if the file cannot be read; [`Error::Foreign`] if it is no checkpoint, or damaged;
+/// [`Error::OtherRun`] if it belongs to another run.
 pub fn read_checkpoint(path: &Path, run: &Digest) -> Result<Checkpoint> {
-    let (text, mut tensors) = read(path, CHECKPOINT, Some(run))?;
+    checkpoint(path, &bytes(path)?, run)
+}
+
+fn checkpoint(path: &Path, bytes: &[u8], run: &Digest) -> Result<Checkpoint> {
+    let (text, mut tensors) = parse(path, bytes, CHECKPOINT, Some(run))?;
     let foreign = |found: &str| Error::foreign(path, format!("a {CHECKPOINT}"), found);
     let (steps, state) = text.split_once('\n').ok_or_else(|| foreign("one without a state"))?;
     let steps = steps.parse().map_err(|_| foreign("one without a step count"))?;
@@ -202,12 +210,15 @@ fn write(path: &Path, kind: &str, run: &Digest, text: &str, tensors: Tensors<'_>
     write_atomic(path, &file)
 }
 
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|e| Error::io("read", path, e))
+}
+
 /// The text and the tensors of a file of this kind, and of this run if one is given; none of it changed.
-fn read(path: &Path, kind: &str, run: Option<&Digest>) -> Result<(String, Found)> {
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+fn parse(path: &Path, bytes: &[u8], kind: &str, run: Option<&Digest>) -> Result<(String, Found)> {
     let foreign = |found: String| Error::foreign(path, format!("a {kind}"), found);
     let size = bytes.len();
-    let (_, metadata) = SafeTensors::read_metadata(&bytes)
+    let (_, metadata) = SafeTensors::read_metadata(bytes)
         .map_err(|e| foreign(format!("{size} bytes that are not safetensors, or a part of it ({e})")))?;
     let whole = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
     let whole = whole.ok_or_else(|| foreign("safetensors of something else".into()))?;
@@ -225,7 +236,7 @@ fn read(path: &Path, kind: &str, run: Option<&Digest>) -> Result<(String, Found)
         .and_then(|(sum, rest)| Some((sum, field(rest, "run")?)))
         .ok_or_else(|| foreign("a damaged one, without checksum or run".into()))
         .and_then(|head| {
-            let tensors = SafeTensors::deserialize(&bytes)
+            let tensors = SafeTensors::deserialize(bytes)
                 .map_err(|e| foreign(format!("a damaged or truncated file of {size} bytes ({e})")))?;
             Ok((head, tensors))
         })?;
@@ -365,27 +376,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.safetensors");
         let mut refused = 0;
-        let mut flip_all = |write: &dyn Fn(), read: &dyn Fn() -> Result<()>| {
-            write();
-            let whole = fs::read(&path).unwrap();
-            read().unwrap();
-            // Every bit of the head in turn, and every seventh after it.
-            let bits = (0..8 * whole.len()).filter(|bit| *bit < 8 * 400 || bit % 7 == 0);
-            for bit in bits {
-                let mut damaged = whole.clone();
+        let mut flip_all = |whole: &[u8], read: &dyn Fn(&[u8]) -> Result<()>| {
+            read(whole).unwrap();
+            for bit in 0..8 * whole.len() {
+                let mut damaged = whole.to_vec();
                 damaged[bit / 8] ^= 1 << (bit % 8);
-                fs::write(&path, &damaged).unwrap();
-                let message = read().expect_err(&format!("bit {bit} passes")).to_string();
+                let message = read(&damaged).expect_err(&format!("bit {bit} passes")).to_string();
                 assert!(message.contains("c.safetensors: expected a gumbel "), "bit {bit}: {message}");
                 assert!(!message.chars().any(char::is_control), "bit {bit}: {message:?}");
                 refused += 1;
             }
         };
-        flip_all(&|| write_checkpoint(&path, &example(), &run()).unwrap(), &|| {
-            read_checkpoint(&path, &run()).map(|_| ())
-        });
-        let parameters = example().snapshot.parameters;
-        flip_all(&|| write_model(&path, &parameters, "{}", &run()).unwrap(), &|| read_model(&path, None).map(|_| ()));
+        write_checkpoint(&path, &example(), &run()).unwrap();
+        flip_all(&fs::read(&path).unwrap(), &|bytes| checkpoint(&path, bytes, &run()).map(|_| ()));
+        write_model(&path, &example().snapshot.parameters, "{}", &run()).unwrap();
+        let mut damaged = fs::read(&path).unwrap();
+        flip_all(&damaged, &|bytes| model(&path, bytes, None).map(|_| ()));
+        *damaged.last_mut().unwrap() ^= 1;
+        fs::write(&path, damaged).unwrap();
+        let message = read_model(&path, None).unwrap_err().to_string();
+        assert!(message.contains("found a damaged one: its checksum is "), "{message}");
         assert!(refused > 9_000, "{refused}");
     }
 

@@ -8,8 +8,8 @@ use super::{checked_scale, format, title_of, width_of};
 use crate::{Error, Result};
 use std::path::Path;
 
-/// A matrix in colours: red is positive, blue negative, white zero, the strongest colour the largest magnitude; grey stands
-/// for NaN, "no value". Rows and columns are numbered from 0. [`HeatMap::new`] has the defaults.
+/// A matrix in colours: red is positive, blue negative, white zero, the strongest colour the largest magnitude; grey
+/// stands for NaN, "no value". Rows and columns are numbered from 0. [`HeatMap::new`] has the defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeatMap<'a> {
     /// Values, `[rows, columns]`.
@@ -202,7 +202,7 @@ mod tests {
     use std::fs;
 
     fn matrix(n: usize) -> Vec<f64> {
-        let value = |i: usize| if i % (n + 1) == 0 { f64::NAN } else { (i as f64).sin() };
+        let value = |i: usize| if i.is_multiple_of(n + 1) { f64::NAN } else { (i as f64).sin() };
         (0..n * n).map(value).collect()
     }
 

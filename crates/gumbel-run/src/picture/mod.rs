@@ -1,7 +1,7 @@
 //! Pictures: [grids of images](Grid), [heat maps](HeatMap), [curves](Figure).
 //!
-//! They take plain numbers and names and know nothing of runs. All are drawn by hand on two small surfaces, pixels (PNG)
-//! and shapes (SVG): text in pixels needs no font of the system, and the same content is always the same bytes.
+//! They take plain numbers and names and know nothing of runs. All are drawn by hand on two small surfaces, pixels
+//! (PNG) and shapes (SVG): text in pixels needs no font of the system, and the same content is always the same bytes.
 
 mod curves;
 mod grid;

@@ -170,17 +170,33 @@ mod tests {
     #[test]
     fn letters_stand_where_they_should() {
         let flat = drawn(|p| p.text((1, 1), Anchor::Start, false, "F7"));
-        let expected = "............\n.#####.#####\n.#.........#\n.#........#.\n.####....#..\n.#......#...\n.#......#...\n\
-                        .#......#...\n............";
-        assert_eq!(flat, expected);
-        assert_eq!(
-            drawn(|p| p.text((11, 1), Anchor::End, false, "F7")),
-            drawn(|p| p.text((0, 1), Anchor::Start, false, "F7"))
-        );
+        let expected = [
+            "............",
+            ".#####.#####",
+            ".#.........#",
+            ".#........#.",
+            ".####....#..",
+            ".#......#...",
+            ".#......#...",
+            ".#......#...",
+            "............",
+        ];
+        assert_eq!(flat, expected.join("\n"));
+        let end = drawn(|p| p.text((11, 1), Anchor::End, false, "F7"));
+        assert_eq!(end, drawn(|p| p.text((0, 1), Anchor::Start, false, "F7")));
         let upwards = drawn(|p| p.text((2, 7), Anchor::Start, true, "F"));
-        let expected = "............\n............\n............\n..#.........\n..#..#......\n..#..#......\n..#..#......\n\
-                        ..#######...\n............";
-        assert_eq!(upwards, expected);
+        let expected = [
+            "............",
+            "............",
+            "............",
+            "..#.........",
+            "..#..#......",
+            "..#..#......",
+            "..#..#......",
+            "..#######...",
+            "............",
+        ];
+        assert_eq!(upwards, expected.join("\n"));
         // What does not fit is cut, and what has no letter is a box.
         drawn(|p| p.text((0, 0), Anchor::Middle, true, &"ä?~\u{1f600}".repeat(9)));
         assert_eq!(glyph('ä'), glyph('\u{7f}'));

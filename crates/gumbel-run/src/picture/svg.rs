@@ -62,10 +62,9 @@ impl Svg {
             Anchor::End => "end",
         };
         let turn = if upwards { format!(r#" transform="rotate(-90 {x:.2} {y:.2})""#) } else { String::new() };
-        self.add(format_args!(
-            r#"<text x="{x:.2}" y="{y:.2}" font-family="{family}" font-size="{size}" text-anchor="{anchor}"{turn}>{}</text>"#,
-            character_data(text)
-        ));
+        let font = format!(r#"font-family="{family}" font-size="{size}" text-anchor="{anchor}""#);
+        let text = character_data(text);
+        self.add(format_args!(r#"<text x="{x:.2}" y="{y:.2}" {font}{turn}>{text}</text>"#));
     }
 
     /// The document.

@@ -28,17 +28,17 @@ pub(super) fn place(value: f64, (low, high): (f64, f64)) -> f64 {
     half(low, value) / half(low, high)
 }
 
-/// Ticks of a [span] with their text: multiples of 1, 2 or 5 times a power of ten, about `most` (at least 4); whole numbers
-/// if `whole`.
+/// Ticks of a [span] with their text: multiples of 1, 2 or 5 times a power of ten, about `most` (at least 4); whole
+/// numbers if `whole`.
 pub(super) fn ticks((low, high): (f64, f64), most: usize, whole: bool) -> Vec<(f64, String)> {
     let most = most.max(4);
     let step = step(half(low, high) / (most as f64 / 2.0));
     let step = if whole { step.max(1.0) } else { step };
-    let first = (low / step).ceil();
-    let values = (0..=most).map(|i| (first + i as f64) * step);
+    // A hair wider: 3 * 0.1 is a tick of a span that ends at 0.3.
+    let first = (low / step - 1e-9).ceil();
+    let counts = (0..=most).map(|i| first + i as f64).filter(|k| *k <= high / step + 1e-9 && (k * step).is_finite());
     let largest = low.abs().max(high.abs());
-    let values = values.filter(|v| v.is_finite() && *v <= high);
-    values.map(|v| (v, label(v, step, largest))).collect()
+    counts.map(|k| ((k * step).clamp(low, high), label(k * step, step, largest))).collect()
 }
 
 /// The least of 1, 2, 5, 10 times a power of ten that is not below a positive number.
@@ -93,6 +93,7 @@ mod tests {
         assert_eq!(texts(1.0, 3.0, 8, false), ["1.0", "1.5", "2.0", "2.5", "3.0"]);
         assert_eq!(texts(1.0, 100.0, 8, true), ["20", "40", "60", "80", "100"]);
         assert_eq!(texts(5.0, 5.0, 8, true), ["5"]);
+        assert_eq!(texts(0.1, 0.3, 4, false), ["0.10", "0.15", "0.20", "0.25", "0.30"]);
         assert_eq!(texts(-0.2, 0.2, 4, false), ["-0.2", "-0.1", "0", "0.1", "0.2"]);
         assert_eq!(texts(0.0, 4e7, 4, false), ["0", "1e7", "2e7", "3e7", "4e7"]);
         assert_eq!(texts(10_000_000.0, 10_000_004.0, 4, false)[1], "1.0000001e7");
