@@ -50,8 +50,8 @@
 //!                 return Err(Error::PositiveInfinity { what: "potential", index });
 //!             }
 //!         }
-//!         // best[g][b]: the most that the first g groups are worth for a cost of at most b, and the choice for the
-//!         last. let mut best = vec![vec![(0.0, 0); self.budget + 1]];
+//!         // best[g][b]: the most that the first g groups are worth for a cost of at most b, and the last choice.
+//!         let mut best = vec![vec![(0.0, 0); self.budget + 1]];
 //!         for (costs, h) in self.costs.chunks(self.items).zip(potentials.chunks(self.items)) {
 //!             let before = best.last().unwrap();
 //!             let row = (0..=self.budget).map(|b| {
@@ -86,8 +86,8 @@
 //!
 //! // What a decoder makes of it: the loss of each change of one indicator.
 //! let losses = neighbour_losses(&structure, &[1, 0, 2], |code| code.iter().sum::<f32>().powi(2));
-//! assert_eq!(losses, [7.0, 5.0, 7.0, 5.0, 7.0, 7.0, 7.0, 7.0, 5.0]); // 4^2 - 3^2 to add an item, 3^2 - 2^2 to drop
-//! one
+//! // Adding an item costs 4^2 - 3^2, and keeping one 3^2 - 2^2.
+//! assert_eq!(losses, [7.0, 5.0, 7.0, 5.0, 7.0, 7.0, 7.0, 7.0, 5.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
