@@ -1,30 +1,34 @@
 //! Kernels of the fused engine, and whole steps: the paper's sizes, random images with 13 % ones, one thread.
 //!
-//! `cargo bench -p gumbel-vae --bench fused`; `GUMBEL_SIMD=avx2` or `portable` for less than the machine can do.
+//! `cargo bench -p gumbel-fused --bench fused`; `GUMBEL_SIMD=avx2` or `portable` for less than the machine can do.
 
+#[path = "../tests/common/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod common;
+
+use common::{Case, Pictures};
 use criterion::{Criterion, criterion_group, criterion_main};
-use gumbel::estimator::{Direct, Exact};
+use gumbel::engine::{Engine, Shape, StepOptions};
+use gumbel::estimator::{Direct, Estimator, Exact, GumbelSoftmax};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::structure::Categorical;
-use gumbel_vae::engine::Method;
-use gumbel_vae::fused::bits::Members;
-use gumbel_vae::fused::dense::{self, Dense};
-use gumbel_vae::fused::first::{self, First};
-use gumbel_vae::fused::output::{self, Output, Role};
-use gumbel_vae::fused::simd::{LANES, Lane};
-use gumbel_vae::fused::tile::Rates;
-use gumbel_vae::fused::{Bits, Fused, Isa, Model, Options};
+use gumbel::structure::{AnyStructure, Categorical};
+use gumbel_fused::bits::Members;
+use gumbel_fused::dense::{self, Dense};
+use gumbel_fused::first::{self, First};
+use gumbel_fused::output::{self, Output, Role};
+use gumbel_fused::simd::{LANES, Lane};
+use gumbel_fused::tile::Rates;
+use gumbel_fused::{Bits, Isa};
 
 const PIXELS: usize = 784;
 const HIDDEN: usize = 300;
 const BATCH: usize = 100;
 const RATES: Rates = Rates { rate: 1e-3, root: 1.0 };
 
-fn images() -> Bits {
+fn images() -> Vec<u8> {
     let mut u = vec![0.0; 2000 * PIXELS];
     Noise::new(0, Purpose::User(0), 0).uniform(&mut u);
-    let bytes: Vec<u8> = u.iter().map(|u| (*u < 0.13) as u8).collect();
-    Bits::new(&bytes, PIXELS).expect("zeros and ones")
+    u.iter().map(|u| (*u < 0.13) as u8).collect()
 }
 
 /// Lanes of small numbers, about half of them zero as after ReLU.
@@ -35,8 +39,8 @@ fn units(count: usize) -> Vec<Lane> {
 }
 
 fn kernels(c: &mut Criterion) {
-    let isa = Isa::detect();
-    let bits = images();
+    let isa = Isa::detect().expect("an instruction set of this machine");
+    let bits = Bits::new(&images(), PIXELS).expect("zeros and ones");
     let batch: Vec<u32> = (0..BATCH as u32).collect();
     let mut members = Members::new(PIXELS, BATCH);
     c.bench_function("images by pixel", |b| b.iter(|| members.fill(&bits, &batch)));
@@ -91,7 +95,7 @@ fn kernels(c: &mut Criterion) {
             })
         });
         let chosen: Vec<u32> = (0..BATCH as u32).map(|b| b * 7 % k as u32).collect();
-        let role = Role::Chosen { chosen: &chosen, scale: 0.01 };
+        let role = Role::Chosen { chosen: &chosen, weights: &[0.01; BATCH] };
         let totals = vec![Lane([0.1; LANES]); chunks];
         c.bench_function(&format!("output layer, gradient and Adam, K = {k}"), |b| {
             b.iter(|| {
@@ -106,28 +110,18 @@ fn kernels(c: &mut Criterion) {
 }
 
 fn steps(c: &mut Criterion) {
-    let bits = images();
-    let direct = || Method::Seam(Box::new(Direct::new(1.0).expect("a positive epsilon")));
-    for (name, structure, method) in [
+    let images = Pictures::new(images(), Shape::grey(28, 28));
+    let direct = || -> Box<dyn Estimator> { Box::new(Direct::new(1.0).expect("a positive epsilon")) };
+    for (name, structure, mut estimator) in [
         ("direct, K = 10", Categorical::new(10), direct()),
         ("direct, K = 50", Categorical::new(50), direct()),
-        ("exact, K = 50", Categorical::new(50), Method::Seam(Box::new(Exact))),
+        ("exact, K = 50", Categorical::new(50), Box::new(Exact)),
         ("direct, 15 binary variables", Categorical::binary(15), direct()),
-        ("gumbel-softmax, K = 10", Categorical::new(10), Method::Relaxed { temperature: 1.0, straight_through: false }),
+        ("gumbel-softmax, K = 10", Categorical::new(10), Box::new(GumbelSoftmax::new(1.0).expect("a temperature"))),
     ] {
-        let structure = structure.expect("a small structure");
-        let (hidden, method) = (&[HIDDEN][..], &method);
-        let model = Model {
-            pixels: PIXELS,
-            hidden,
-            structure: structure.into(),
-            method,
-            batch: BATCH,
-            samples: 1,
-            lr: 1e-3,
-            threads: 1,
-        };
-        let mut fused = Fused::new(&model).expect("the engine fits");
+        let structure: AnyStructure = structure.expect("a small structure").into();
+        let case = Case { hidden: "300", batch: BATCH, ..Case::new(&structure) };
+        let mut fused = case.fused(images.shape, estimator.as_ref());
         let mut step = 0;
         c.bench_function(&format!("step: {name}"), |b| {
             b.iter(|| {
@@ -135,7 +129,8 @@ fn steps(c: &mut Criterion) {
                 let batch: [u32; BATCH] = std::array::from_fn(|b| first + b as u32);
                 let noise = Noise::new(0, Purpose::Noise, step);
                 step += 1;
-                fused.step(&bits, &batch, &Options { method, kl_weight: 1.0, noise: &noise }).expect("finite losses")
+                let options = StepOptions { kl_weight: 1.0, noise: &noise, samples: 1 };
+                fused.step(&images, &batch, estimator.as_mut(), &options).expect("finite losses")
             })
         });
     }
