@@ -88,6 +88,9 @@ fn a_run_from_training_to_pictures() {
     }
     let summary = &lines[6];
     assert_eq!((summary["dataset"].as_str(), summary["steps"].as_u64()), (Some("glyphs"), Some(8)));
+    // A checkout of a repository knows what it was built from.
+    let inside = Command::new("git").args(["rev-parse", "--git-dir"]).output().is_ok_and(|o| o.status.success());
+    assert_eq!(summary["commit"] != "unknown", inside, "{summary}");
     assert_eq!(summary["parameters"].as_u64(), Some(784 * 16 + 16 + 16 * 4 + 4 + 4 * 16 + 16 + 16 * 784 + 784));
     assert!(summary["final_test"]["bound"].as_f64().unwrap() < lines[2]["bound"].as_f64().unwrap());
     assert_eq!(fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count(), 6);
