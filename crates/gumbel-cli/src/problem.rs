@@ -730,13 +730,14 @@ impl<R: BufRead> Sparse<R> {
         if !self.next()? {
             return self.end();
         }
-        if self.found == 0 && self.announced.is_none() {
-            if let [count] = self.fields()?[..] {
-                let count = count.parse().map_err(|_| self.expected("the header n m"))?;
-                self.announced = Some(count);
-                if !self.next()? {
-                    return self.end();
-                }
+        if self.found == 0
+            && self.announced.is_none()
+            && let [count] = self.fields()?[..]
+        {
+            let count = count.parse().map_err(|_| self.expected("the header n m"))?;
+            self.announced = Some(count);
+            if !self.next()? {
+                return self.end();
             }
         }
         let header = self.line;

@@ -481,7 +481,7 @@ fn integers_near_1e8_agree_with_integers() {
                 let w = table(5, 5);
                 let edges: Vec<(usize, usize)> = (0..5).flat_map(|j| (0..j).map(move |i| (i, j))).collect();
                 let mut unary: Vec<i64> = table(1, 5)[0].iter().map(|u| u - 100_000_002).collect();
-                let sign = |i: usize, j: usize| if kind == 4 && (i + j) % 3 == 0 { -1 } else { 1 };
+                let sign = |i: usize, j: usize| if kind == 4 && (i + j).is_multiple_of(3) { -1 } else { 1 };
                 for &(i, j) in &edges {
                     let half = sign(i, j) * w[i][j];
                     (unary[i], unary[j]) = (unary[i] - half, unary[j] - half);

@@ -53,7 +53,7 @@ impl Estimator for LeaveOneOut {
         for row in 0..piece.samples {
             piece.draw(row)?;
             let (assignments, mut losses) = (piece.memory.assignments[..of.len() * n].to_vec(), vec![0.0; of.len()]);
-            oracle.losses(&of, &assignments, &mut losses)?;
+            oracle.losses(of, &assignments, &mut losses)?;
             oracle.follow(Followed::Assignments { row, assignments: &assignments, weights: &vec![scale; of.len()] })?;
             drawn.push((assignments, losses));
         }

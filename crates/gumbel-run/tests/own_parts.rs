@@ -49,7 +49,7 @@ impl Estimator for Reinforce {
         for row in 0..piece.samples {
             piece.draw(row)?;
             let assignments = &piece.memory.assignments[..of.len() * n];
-            oracle.losses(&of, assignments, &mut losses)?;
+            oracle.losses(of, assignments, &mut losses)?;
             oracle.follow(Followed::Assignments { row, assignments, weights: &vec![scale; of.len()] })?;
             for (b, loss) in losses.iter().enumerate() {
                 let gradient = &mut piece.gradient[b * p..][..p];

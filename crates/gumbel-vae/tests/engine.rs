@@ -212,7 +212,7 @@ impl<S: Structure> Estimator<S> for Baseline {
             piece.draw(sample)?;
             let (z, weights) = (piece.memory.assignments.clone(), vec![piece.scale; of.len()]);
             let mut losses = vec![0.0; of.len()];
-            oracle.losses(&of, &z, &mut losses)?;
+            oracle.losses(of, &z, &mut losses)?;
             oracle.follow(Followed::Assignments { row: sample, assignments: &z, weights: &weights })?;
             for (b, loss) in losses.iter().enumerate() {
                 let weight = piece.scale * (loss - self.value);

@@ -433,13 +433,13 @@ fn solutions<S: Structure>(structure: &S, known: &Known) -> Result<(), Fault> {
             }
             // Some unary potentials change, some a little.
             let size = [1.0, 0.1][random.below(2)];
-            for i in 0..u {
+            for h in &mut h[..u] {
                 let change = match values {
                     Values::Ties => Values::Ties.draw(random),
                     _ => size * random.normal(),
                 };
                 if random.below(2) == 0 {
-                    h[i] += change;
+                    *h += change;
                 }
             }
         }
@@ -751,7 +751,7 @@ mod tests {
             *calls += 1;
             let mut h = h.to_vec();
             if self.1 == Mistake::NotANumber {
-                h.iter_mut().filter(|h| !(**h < f32::INFINITY)).for_each(|h| *h = 0.0);
+                h.iter_mut().filter(|h| h.is_nan() || **h == f32::INFINITY).for_each(|h| *h = 0.0);
             }
             let mut found = match self.0.argmax(&h, z, s) {
                 Err(Error::Infeasible { .. }) if self.1 == Mistake::Infeasible => {
