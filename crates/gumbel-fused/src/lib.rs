@@ -20,7 +20,7 @@
 //! pass comes after phase 2. An estimator that wants the slopes at what it follows is resumed after the decoder's way back.
 //! Further hidden layers are phases of their own.
 //!
-//! An estimator's questions are answered where they are asked, by the piece of sixteen images that asks ([`ask`]); from
+//! An estimator's questions are answered where they are asked, by the piece of sixteen images that asks (`ask.rs`); from
 //! outside, by all threads. The hot path of one K-way variable stays in the type that owns it: the table of a step answers all
 //! questions about its states.
 
