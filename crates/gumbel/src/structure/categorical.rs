@@ -11,7 +11,7 @@
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
 use super::latent::LatentEntry;
-use super::precise::Real;
+use super::precise::{self, Real};
 use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math;
@@ -211,16 +211,15 @@ impl Structure for Categorical {
 impl Precise for Categorical {
     fn argmax_precise(&self, potentials: &[f64], assignment: &mut [u32], _: &mut ()) -> Result<Maximum, Error> {
         check_numbers("potential", potentials)?;
-        let mut value = 0.0;
         for (i, (block, z)) in potentials.chunks_exact(self.values).zip(assignment.iter_mut()).enumerate() {
             let max = block.iter().copied().fold(f64::NEG_INFINITY, |max, h| if h > max { h } else { max });
             if max == f64::NEG_INFINITY {
                 return Err(forbidden(i));
             }
             *z = block.iter().position(|h| *h == max).expect("it is there") as u32;
-            value += max;
         }
-        Ok(Maximum::proved(value))
+        let blocks = potentials.chunks_exact(self.values).zip(assignment);
+        Ok(Maximum::proved(precise::sum(blocks.map(|(block, z)| block[*z as usize]))))
     }
 }
 

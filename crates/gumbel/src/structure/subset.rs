@@ -32,7 +32,7 @@
 //! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
 
 use super::latent::LatentEntry;
-use super::precise::Real;
+use super::precise::{self, Real};
 use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use crate::noise::uniform_f64;
@@ -349,7 +349,9 @@ impl Precise for Subset {
         if potentials.iter().all(|v| *v as f32 as f64 == *v) {
             // Half as wide: sooner, and most of all where many are equal.
             let narrow: Vec<f32> = potentials.iter().map(|v| *v as f32).collect();
-            return self.argmax(&narrow, assignment, keys);
+            self.argmax(&narrow, assignment, keys)?;
+            let chosen = potentials.iter().zip(assignment).filter(|(_, z)| **z != 0);
+            return Ok(Maximum::proved(precise::sum(chosen.map(|(v, _)| *v))));
         }
         // Integers that ascend as the scores descend. The k-th of them is a threshold; of the scores that equal it, the
         // first ones are taken.
@@ -362,15 +364,15 @@ impl Precise for Subset {
         let (better, threshold, _) = keys.select_nth_unstable(self.chosen - 1);
         let threshold = *threshold;
         let mut equal = self.chosen - better.iter().filter(|k| **k < threshold).count();
-        let mut value = 0.0;
         for (z, v) in assignment.iter_mut().zip(potentials) {
             let key = key(v);
             if key < threshold || (key == threshold && equal > 0) {
                 equal -= (key == threshold) as usize;
                 *z = 1;
-                value += v;
             }
         }
+        let chosen = potentials.iter().zip(assignment).filter(|(_, z)| **z != 0);
+        let value = precise::sum(chosen.map(|(v, _)| *v));
         if value == f64::NEG_INFINITY {
             return Err(self.forbidden(potentials.iter().filter(|v| **v > f64::NEG_INFINITY).count()));
         }
