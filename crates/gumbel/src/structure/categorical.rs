@@ -211,15 +211,20 @@ impl Structure for Categorical {
 impl Precise for Categorical {
     fn argmax_precise(&self, potentials: &[f64], assignment: &mut [u32], _: &mut ()) -> Result<Maximum, Error> {
         check_numbers("potential", potentials)?;
+        let mut value = 0.0;
         for (i, (block, z)) in potentials.chunks_exact(self.values).zip(assignment.iter_mut()).enumerate() {
             let max = block.iter().copied().fold(f64::NEG_INFINITY, |max, h| if h > max { h } else { max });
             if max == f64::NEG_INFINITY {
                 return Err(forbidden(i));
             }
             *z = block.iter().position(|h| *h == max).expect("it is there") as u32;
+            value += max;
+        }
+        if assignment.len() == 1 {
+            return Ok(Maximum::proved(value));
         }
         let blocks = potentials.chunks_exact(self.values).zip(assignment);
-        Ok(Maximum::proved(precise::sum(blocks.map(|(block, z)| block[*z as usize]))))
+        Ok(Maximum::proved(precise::careful(value, potentials, blocks.map(|(block, z)| block[*z as usize]))))
     }
 }
 

@@ -125,27 +125,41 @@ fn widened(found: Maximum, potentials: &[f64], size: Size, resolution: f64, cost
 /// 1e15 + 1/4. All pairs of few numbers and of large ones, neighbours of many small ones: they cost little.
 fn nearly_equal(x: &[f64], largest: f64, resolution: f64) -> bool {
     const FEW: usize = 16;
-    const LAGS: usize = 4;
     const LARGE: f64 = 1e5;
-    let close = |a: f64, b: f64| {
-        let difference = (a - b).abs();
-        difference > 0.0 && difference <= resolution
-    };
-    let lags = if x.len() <= FEW { x.len() } else { LAGS };
-    let neighbours = |lag: usize| x.iter().zip(&x[lag..]).fold(false, |found, (a, b)| found | close(*a, *b));
-    if (1..lags).any(neighbours) {
+    let lags = if x.len() <= FEW { x.len() } else { 3 };
+    if vectorised!(close_neighbours(x, lags, resolution)) {
         return true;
     }
-    if x.len() <= FEW || largest < LARGE || (resolution < 1.0 && x.iter().all(|h| h.fract() == 0.0 || h.is_infinite())) {
+    let exact = || resolution < 1.0 && x.iter().all(|h| h.fract() == 0.0 || h.is_infinite());
+    if x.len() <= FEW || largest < LARGE || exact() {
         return false;
     }
     let mut sorted = x.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    sorted.windows(2).any(|pair| close(pair[0], pair[1]))
+    sorted.windows(2).any(|pair| close(pair[0], pair[1], resolution))
+}
+
+/// Whether two numbers at most `lags - 1` apart are close.
+#[inline(always)]
+fn close_neighbours(x: &[f64], lags: usize, resolution: f64) -> bool {
+    let at = |lag: usize| x.iter().zip(&x[lag..]).fold(false, |found, (a, b)| found | close(*a, *b, resolution));
+    (1..lags).fold(false, |found, lag| found | at(lag))
+}
+
+#[inline(always)]
+fn close(a: f64, b: f64, resolution: f64) -> bool {
+    let difference = (a - b).abs();
+    (difference > 0.0) & (difference <= resolution)
+}
+
+/// The sum of what is chosen of the potentials, given as added up one by one: again and with care if much of it cancels.
+pub(super) fn careful(plain: f64, potentials: &[f64], chosen: impl Iterator<Item = f64>) -> f64 {
+    let (largest, _) = vectorised!(extremes(potentials));
+    if plain.abs() >= largest || plain.is_infinite() { plain } else { sum(chosen) }
 }
 
 /// The sum, rounded about once however much of it cancels.
-pub(super) fn sum(x: impl Iterator<Item = f64>) -> f64 {
+fn sum(x: impl Iterator<Item = f64>) -> f64 {
     // Neumaier's: what an addition loses is added up beside.
     let (mut sum, mut lost) = (0.0f64, 0.0);
     for x in x {
@@ -351,7 +365,8 @@ mod tests {
             let mut z = vec![0; structure.variables()];
             let found = structure.argmax_precise(&given, &mut z, &mut structure.scratch()).unwrap();
             let missing = brute(structure, &eighths) - score(structure, &eighths, &z, &mut vec![0.0; p]);
-            assert!(missing as f64 / 8.0 <= found.bound - found.value, "{given:?}: {z:?} lacks {missing} / 8: {found:?}");
+            let missing = missing as f64 / 8.0;
+            assert!(missing <= found.bound - found.value, "{given:?}: {z:?} lacks {missing}: {found:?}");
             assert!(found.is_proved() || base > 1 << 34, "{given:?}: {found:?}");
         }
         for case in 0..brute_force::cases() / 10 {

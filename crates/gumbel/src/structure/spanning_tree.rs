@@ -365,8 +365,8 @@ impl Precise for SpanningTree {
         if joined + 1 < self.nodes {
             return Err(self.not_joined());
         }
-        let chosen = potentials.iter().zip(assignment).filter(|(_, z)| **z != 0);
-        Ok(Maximum::proved(precise::sum(chosen.map(|(h, _)| *h))))
+        let chosen = || potentials.iter().zip(assignment.iter()).map(|(h, z)| if *z != 0 { *h } else { 0.0 });
+        Ok(Maximum::proved(precise::careful(chosen().sum(), potentials, chosen())))
     }
 }
 

@@ -349,9 +349,8 @@ impl Precise for Subset {
         if potentials.iter().all(|v| *v as f32 as f64 == *v) {
             // Half as wide: sooner, and most of all where many are equal.
             let narrow: Vec<f32> = potentials.iter().map(|v| *v as f32).collect();
-            self.argmax(&narrow, assignment, keys)?;
-            let chosen = potentials.iter().zip(assignment).filter(|(_, z)| **z != 0);
-            return Ok(Maximum::proved(precise::sum(chosen.map(|(v, _)| *v))));
+            let Maximum { value, .. } = self.argmax(&narrow, assignment, keys)?;
+            return Ok(Maximum::proved(precise::careful(value, potentials, chosen(potentials, assignment))));
         }
         // Integers that ascend as the scores descend. The k-th of them is a threshold; of the scores that equal it, the
         // first ones are taken.
@@ -364,20 +363,24 @@ impl Precise for Subset {
         let (better, threshold, _) = keys.select_nth_unstable(self.chosen - 1);
         let threshold = *threshold;
         let mut equal = self.chosen - better.iter().filter(|k| **k < threshold).count();
+        let mut value = 0.0;
         for (z, v) in assignment.iter_mut().zip(potentials) {
             let key = key(v);
             if key < threshold || (key == threshold && equal > 0) {
                 equal -= (key == threshold) as usize;
                 *z = 1;
+                value += v;
             }
         }
-        let chosen = potentials.iter().zip(assignment).filter(|(_, z)| **z != 0);
-        let value = precise::sum(chosen.map(|(v, _)| *v));
         if value == f64::NEG_INFINITY {
             return Err(self.forbidden(potentials.iter().filter(|v| **v > f64::NEG_INFINITY).count()));
         }
-        Ok(Maximum::proved(value))
+        Ok(Maximum::proved(precise::careful(value, potentials, chosen(potentials, assignment))))
     }
+}
+
+fn chosen<'a>(potentials: &'a [f64], assignment: &'a [u32]) -> impl Iterator<Item = f64> + 'a {
+    potentials.iter().zip(assignment).filter(|(_, z)| **z != 0).map(|(v, _)| *v)
 }
 
 impl PreciseSums for Subset {
