@@ -466,6 +466,7 @@ fn damaged_and_foreign_checkpoints_are_refused_and_kept() {
     succeeds(&output);
     fs::copy(other.join("checkpoint").join("latest.safetensors"), &checkpoint).unwrap();
     fails(&resume(), 1, &["latest.safetensors", "other settings"]);
+    let best = fs::read(run.join("best.safetensors")).unwrap();
     fs::copy(other.join("best.safetensors"), run.join("best.safetensors")).unwrap();
     fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "other settings"]);
     // A description that its parameters contradict, of a network that would not fit into memory.
@@ -475,7 +476,43 @@ fn damaged_and_foreign_checkpoints_are_refused_and_kept() {
     fails(&gumbel(&["evaluate", path]), 1, &["best.safetensors", "4096x4096"]);
     // The whole one goes on.
     fs::write(&checkpoint, &whole).unwrap();
+    fs::write(run.join("best.safetensors"), &best).unwrap();
     succeeds(&resume());
+}
+
+/// A best model that is lost, or that of an earlier epoch, is told before anything is trained or reported.
+#[test]
+fn a_run_misses_its_best_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let (path, best) = (run.to_str().unwrap(), run.join("best.safetensors"));
+    succeeds(&small(&run, &[]));
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(run.join("summary.json")).unwrap()).unwrap();
+    let epoch = summary["best_epoch"].as_u64().unwrap();
+    let whole = fs::read(&best).unwrap();
+    let (model, card) = store::read_model(&best, None).unwrap();
+    let mut card: serde_json::Value = serde_json::from_str(&card).unwrap();
+    card["epoch"] = (epoch - 1).into();
+    store::write_model(&best, &model, &card.to_string(), &digest(&run)).unwrap();
+    let expected = format!("best.safetensors: expected the model of epoch {epoch}, the best");
+    for more in [&[][..], &["--epochs", "3"]] {
+        let resume = || gumbel(&[&["train", "--resume", "--out", path], more].concat());
+        fails(&resume(), 1, &[&expected, &format!("found that of epoch {}", epoch - 1)]);
+        let stale = fs::read(&best).unwrap();
+        fs::remove_file(&best).unwrap();
+        fails(&resume(), 1, &[&expected, "no such file"]);
+        fs::write(&best, stale).unwrap();
+    }
+    fs::write(&best, whole).unwrap();
+    succeeds(&gumbel(&["train", "--resume", "--out", path, "--epochs", "3"]));
+}
+
+/// A rate that cannot be right is named in few digits.
+#[test]
+fn divergence_names_the_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = small(&folder.path().join("run"), &["--lr", "1e30"]);
+    fails(&output, 1, &["training diverged at step", "try a smaller lr than 1e30"]);
 }
 
 #[cfg(target_os = "linux")]
@@ -625,6 +662,18 @@ fn a_run_says_what_it_computed_with() {
     let out = succeeds(&with("portable", "portable"));
     let summary = json(out.lines().last().unwrap());
     assert_eq!((summary["engine"].as_str(), summary["arithmetic"].as_str()), (Some("fused"), Some("portable")));
+    // A run that goes on with other instructions names both.
+    let best = json(succeeds(&with("", "both")).lines().last().unwrap())["arithmetic"].as_str().unwrap().to_string();
+    let path = folder.path().join("both");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+    command.args(["train", "--resume", "--epochs", "3", "--json", "--out"]).arg(&path);
+    let output = command.env_remove("GUMBEL_DATA").env("GUMBEL_SIMD", "portable").output().unwrap();
+    let both = json(succeeds(&output).lines().last().unwrap())["arithmetic"].as_str().unwrap().to_string();
+    if best != "portable" {
+        assert_eq!(both, format!("{best}, then portable"));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(&format!("computed with {best} before, with portable from here")), "{told}");
+    }
     fails(&with("portible", "mistyped"), 2, &["GUMBEL_SIMD", "did you mean portable?"]);
     assert!(!folder.path().join("mistyped").exists());
 }
@@ -644,6 +693,18 @@ fn runs_speak_where_nobody_watches() {
     assert_eq!(text(&out.stderr).lines().count(), 3);
     let epochs: Vec<_> = succeeds(&out).lines().map(json).filter(|l| l["split"] == "test").collect();
     assert_eq!(epochs.iter().map(|l| l["epoch"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4, 5]);
+    // Where a run goes on is told as well.
+    let path = folder.path().join("goes-on");
+    succeeds(&small(&path, &["--quiet"]));
+    let resume = |more| gumbel(&["train", "--resume", "--out", path.to_str().unwrap(), "--epochs", "3", more]);
+    let output = resume("--json");
+    succeeds(&output);
+    let told = text(&output.stderr);
+    assert_eq!(told.lines().next(), Some("resumed at step 8 of 12"), "{told}");
+    fs::remove_dir_all(path.join("checkpoint")).unwrap();
+    let output = resume("--json");
+    assert!(text(&output.stderr).starts_with("no checkpoint in the folder"), "{}", text(&output.stderr));
+    assert_eq!(text(&resume("--quiet").stderr), "");
 }
 
 /// A run remembers where its data lay; what is given now wins.

@@ -95,7 +95,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Parameters or losses are no longer finite.
-    #[error("training diverged at step {step} of epoch {epoch}: {source}; try a smaller lr than {lr}")]
+    #[error("training diverged at step {step} of epoch {epoch}: {source}; try a smaller lr than {}", short(*lr))]
     Diverged {
         /// Step, counted from 0.
         step: u64,
@@ -180,6 +180,11 @@ pub(crate) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// A number without a row of zeros.
+fn short(x: f64) -> String {
+    if x.abs() < 1e16 { x.to_string() } else { format!("{x:e}") }
 }
 
 #[cfg(test)]

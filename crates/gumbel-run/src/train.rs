@@ -69,6 +69,9 @@ struct State {
     /// Time of the steps of the running epoch.
     step_seconds: f64,
     best_epoch: usize,
+    /// What the steps were computed with, in order: more than one where the run was continued on another machine.
+    #[serde(default)]
+    arithmetic: Vec<String>,
     metrics: Vec<Metrics>,
 }
 
@@ -153,13 +156,43 @@ impl Run<'_> {
             let expected = format!("at least {least}: the run has come that far");
             return Err(Error::setting("epochs", self.config.whole("epochs"), expected));
         }
+        self.check_best()?;
         self.trainer.engine.restore(&stored.snapshot).map_err(|e| foreign(e.to_string()))?;
         self.trainer.estimator.restore(&stored.learned).map_err(|e| foreign(e.to_string()))?;
+        if let Some(before) = self.state.arithmetic.last() {
+            let now = self.trainer.engine.arithmetic();
+            if *before != now {
+                observer
+                    .note(&format!("computed with {before} before, with {now} from here: the last digits may differ"));
+            }
+        }
         observer.note(&format!("resumed at step {} of {}", self.step, self.total()));
         Ok(())
     }
 
+    /// Checks that the best model is there and not older than the checkpoint says. It may be newer: it is written first.
+    fn check_best(&self) -> Result<()> {
+        let (path, best) = (self.files.best(), self.state.best_epoch);
+        if best == 0 {
+            return Ok(());
+        }
+        let foreign = |found: String| Err(Error::foreign(&path, format!("the model of epoch {best}, the best"), found));
+        if !path.exists() {
+            return foreign("no such file".into());
+        }
+        let (_, card) = store::read_model(&path, Some(&self.run))?;
+        match serde_json::from_str::<ModelCard>(&card) {
+            Ok(card) if card.epoch >= best => Ok(()),
+            Ok(card) => foreign(format!("that of epoch {}", card.epoch)),
+            Err(e) => foreign(format!("a description that does not parse ({e})")),
+        }
+    }
+
     fn save(&mut self) -> Result<()> {
+        let now = self.trainer.engine.arithmetic();
+        if self.state.arithmetic.last() != Some(&now) {
+            self.state.arithmetic.push(now);
+        }
         let state = State { seconds: self.seconds(), ..self.state.clone() };
         let checkpoint = Checkpoint {
             snapshot: self.trainer.engine.snapshot(),
@@ -359,7 +392,10 @@ impl Run<'_> {
             seed: config.seed(),
             threads: rayon::current_num_threads(),
             engine: engine.name().into(),
-            arithmetic: engine.arithmetic(),
+            arithmetic: match &self.state.arithmetic[..] {
+                [] => engine.arithmetic(), // a checkpoint that does not say
+                used => used.join(", then "),
+            },
             device: config.text("device").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("GUMBEL_COMMIT").unwrap_or("unknown").into(),

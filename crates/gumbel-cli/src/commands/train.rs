@@ -19,7 +19,9 @@ pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
     let (mut config, folder, start) = resolve(command)?;
     let data = load(common, &mut config)?;
     let mut watch = Watch::new(common, config.whole("epochs"))?;
-    watch.note(&format!("{} images of {}, run folder {}", data.train.count(), data.origin, folder.display()));
+    if watch.talk {
+        watch.note(&format!("{} images of {}, run folder {}", data.train.count(), data.origin, folder.display()));
+    }
     let outcome = train(&config, &data, &folder, start, &mut watch)?;
     watch.bar.finish_and_clear();
     watch.printed?;
@@ -89,6 +91,8 @@ struct Watch {
     epochs: u64,
     /// The bounds of an epoch so far.
     line: String,
+    /// What is told before the next line about an epoch, so that a failure is one line.
+    notes: Vec<String>,
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
     /// Training goes on when stdout takes no more: the run folder has every line. The failure is told at the end.
@@ -111,7 +115,17 @@ impl Watch {
         let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left");
         bar.set_style(style.expect("the template is correct"));
         let plain = !common.quiet && !output::watched();
-        Ok(Watch { json: common.json, talk, plain, epochs, line: String::new(), bar, stop, printed: Ok(()) })
+        Ok(Watch {
+            json: common.json,
+            talk,
+            plain,
+            epochs,
+            line: String::new(),
+            notes: vec![],
+            bar,
+            stop,
+            printed: Ok(()),
+        })
     }
 }
 
@@ -135,6 +149,7 @@ impl Observer for Watch {
         if self.plain {
             self.line += &format!(" {} {:.3}", m.split, m.bound);
             if m.split == "test" {
+                self.notes.drain(..).for_each(|note| output::note(&note));
                 let bounds = std::mem::take(&mut self.line);
                 output::note(&format!("epoch {}/{}: bound{bounds}, {:.2} ms/step", m.epoch, self.epochs, m.step_ms));
             }
@@ -151,6 +166,8 @@ impl Observer for Watch {
     fn note(&mut self, text: &str) {
         if self.talk {
             self.bar.println(text);
+        } else if self.plain {
+            self.notes.push(text.into());
         }
     }
 

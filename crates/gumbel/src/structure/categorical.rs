@@ -11,7 +11,7 @@
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
 use super::latent::LatentEntry;
-use super::precise::Real;
+use super::precise::{self, Real};
 use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math;
@@ -220,7 +220,11 @@ impl Precise for Categorical {
             *z = block.iter().position(|h| *h == max).expect("it is there") as u32;
             value += max;
         }
-        Ok(Maximum::proved(value))
+        if assignment.len() == 1 {
+            return Ok(Maximum::proved(value));
+        }
+        let blocks = potentials.chunks_exact(self.values).zip(assignment);
+        Ok(Maximum::proved(precise::careful(value, potentials, blocks.map(|(block, z)| block[*z as usize]))))
     }
 }
 

@@ -7,8 +7,8 @@
 //! What f64 cannot hold is not passed over in silence. Sums of f64 are exact for integers up to 2^53; of other numbers
 //! they are rounded by about 1e-16 of the largest sum, which is as much as the numbers themselves are. An answer counts
 //! as proved if this cannot hide a number of the problem: if even the smallest one that is not zero (and 1, if all are
-//! integers) exceeds the resolution of the sums. Otherwise [`Maximum::bound`] lies above the value by all that rounding
-//! may have cost.
+//! integers), and the differences of those that are nearly equal, exceed the resolution of the sums. Otherwise
+//! [`Maximum::bound`] lies above the value by all that rounding may have cost.
 
 use super::{Maximum, Structure, Sums};
 use crate::Error;
@@ -105,17 +105,69 @@ pub(super) fn with_rounding_of_sums(found: Maximum, potentials: &[f64], terms: u
     // The solvers add what an assignment uses along one way to the answer and along one to its rival; on both, a sum of
     // t terms is rounded t times.
     let largest_sum = terms as f64 * size.largest;
-    widened(found, size, 4.0 * ROUNDING * largest_sum, 4.0 * ROUNDING * terms as f64 * largest_sum)
+    let (resolution, cost) = (4.0 * ROUNDING * largest_sum, 4.0 * ROUNDING * terms as f64 * largest_sum);
+    widened(found, potentials, size, resolution, cost)
 }
 
 /// The same for a solver that looks for nothing better within `slack`.
 pub(super) fn with_slack(found: Maximum, potentials: &[f64], slack: f64) -> Maximum {
-    widened(found, Size::of(potentials), slack, slack)
+    widened(found, potentials, Size::of(potentials), slack, slack)
 }
 
-fn widened(found: Maximum, size: Size, resolution: f64, cost: f64) -> Maximum {
-    let hidden = size.smallest <= resolution || (size.integers && resolution >= 1.0);
+fn widened(found: Maximum, potentials: &[f64], size: Size, resolution: f64, cost: f64) -> Maximum {
+    let hidden = size.smallest <= resolution
+        || (size.integers && resolution >= 1.0)
+        || nearly_equal(potentials, size.largest, resolution);
     Maximum { bound: if hidden { found.bound + cost } else { found.bound }, ..found }
+}
+
+/// Whether two of the numbers differ, but by no more than `resolution`: what follows one offset, such as 1e15 + 1/8 and
+/// 1e15 + 1/4. All pairs of few numbers and of large ones, neighbours of many small ones: they cost little.
+fn nearly_equal(x: &[f64], largest: f64, resolution: f64) -> bool {
+    const FEW: usize = 16;
+    const LARGE: f64 = 1e5;
+    let lags = if x.len() <= FEW { x.len() } else { 3 };
+    if vectorised!(close_neighbours(x, lags, resolution)) {
+        return true;
+    }
+    let exact = || resolution < 1.0 && x.iter().all(|h| h.fract() == 0.0 || h.is_infinite());
+    if x.len() <= FEW || largest < LARGE || exact() {
+        return false;
+    }
+    let mut sorted = x.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.windows(2).any(|pair| close(pair[0], pair[1], resolution))
+}
+
+/// Whether two numbers at most `lags - 1` apart are close.
+#[inline(always)]
+fn close_neighbours(x: &[f64], lags: usize, resolution: f64) -> bool {
+    let at = |lag: usize| x.iter().zip(&x[lag..]).fold(false, |found, (a, b)| found | close(*a, *b, resolution));
+    (1..lags).fold(false, |found, lag| found | at(lag))
+}
+
+#[inline(always)]
+fn close(a: f64, b: f64, resolution: f64) -> bool {
+    let difference = (a - b).abs();
+    (difference > 0.0) & (difference <= resolution)
+}
+
+/// The sum of what is chosen of the potentials, given as added up one by one: again and with care if much of it cancels.
+pub(super) fn careful(plain: f64, potentials: &[f64], chosen: impl Iterator<Item = f64>) -> f64 {
+    let (largest, _) = vectorised!(extremes(potentials));
+    if plain.abs() >= largest || plain.is_infinite() { plain } else { sum(chosen) }
+}
+
+/// The sum, rounded about once however much of it cancels.
+fn sum(x: impl Iterator<Item = f64>) -> f64 {
+    // Neumaier's: what an addition loses is added up beside.
+    let (mut sum, mut lost) = (0.0f64, 0.0);
+    for x in x {
+        let next = sum + x;
+        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
+        sum = next;
+    }
+    if sum.is_finite() { sum + lost } else { sum }
 }
 
 /// Magnitudes of finite numbers that are not zero.
@@ -300,6 +352,52 @@ mod tests {
             h[10..].iter_mut().for_each(|w| *w = if w.is_finite() { w.abs() } else { 0.0 });
             check(&Supermodular::new(5).unwrap(), &h);
         }
+    }
+
+    /// Eighths around an offset that leaves them a bit or two: exact in eighths.
+    #[test]
+    fn fractions_on_an_offset_are_the_optimum_or_leave_a_gap() {
+        fn check<S: Precise>(structure: &S, random: &mut Random) {
+            let p = structure.potentials();
+            let base = 8 * [1i128 << 30, 1 << 47, 1 << 49, (1 << 50) - 40][random.below(4)];
+            let eighths: Vec<i128> = (0..p).map(|_| base + random.below(20) as i128 - 9).collect();
+            let given: Vec<f64> = eighths.iter().map(|h| *h as f64 / 8.0).collect();
+            let mut z = vec![0; structure.variables()];
+            let found = structure.argmax_precise(&given, &mut z, &mut structure.scratch()).unwrap();
+            let missing = brute(structure, &eighths) - score(structure, &eighths, &z, &mut vec![0.0; p]);
+            let missing = missing as f64 / 8.0;
+            assert!(missing <= found.bound - found.value, "{given:?}: {z:?} lacks {missing}: {found:?}");
+            assert!(found.is_proved() || base > 1 << 34, "{given:?}: {found:?}");
+        }
+        for case in 0..brute_force::cases() / 10 {
+            let random = &mut Random::new(230, case);
+            check(&Chain::new(4, 3).unwrap(), random);
+            check(&Chain::new(2, 2).unwrap(), random);
+            check(&Tree::new(4, 2, &[(2, 0), (2, 3), (1, 3)]).unwrap(), random);
+            check(&Permutation::new(5).unwrap(), random);
+            check(&Arborescence::new(4, 1).unwrap(), random);
+            check(&Pairwise::new(5).unwrap(), random);
+            check(&Supermodular::new(5).unwrap(), random);
+        }
+    }
+
+    /// What cancels costs the value of an answer no digit.
+    #[test]
+    fn values_of_what_cancels_are_right() {
+        let big = (1u64 << 53) as f64;
+        let scores = [-big, 3.0, -big, 1.0, big, 3.0, -1.0, big];
+        let mut z = [0; 8];
+        let all = Subset::new(8, 8).unwrap();
+        assert_eq!(all.argmax_precise(&scores, &mut z, &mut all.scratch()), Ok(Maximum::proved(6.0)));
+        let scores = scores.map(|h| h + if h.abs() < 2.0 { 0.1 } else { 0.0 }); // not all in f32
+        let found = all.argmax_precise(&scores, &mut z, &mut all.scratch()).unwrap();
+        assert!((found.value - 6.2).abs() < 1e-14, "{found:?}");
+        let blocks = Categorical::product(8, 1).unwrap();
+        assert!((blocks.argmax_precise(&scores, &mut z, &mut ()).unwrap().value - 6.2).abs() < 1e-14);
+        let path: Vec<_> = (0..8).map(|i| (i, i + 1)).collect();
+        let path = SpanningTree::new(9, &path).unwrap();
+        let found = path.argmax_precise(&scores, &mut z, &mut path.scratch()).unwrap();
+        assert!((found.value - 6.2).abs() < 1e-14, "{found:?}");
     }
 
     #[test]

@@ -22,7 +22,7 @@
 use super::arborescence::largest;
 use super::latent::{self, LatentEntry};
 use super::matrix_tree::{self, Arc};
-use super::precise::Real;
+use super::precise::{self, Real};
 use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
@@ -365,8 +365,8 @@ impl Precise for SpanningTree {
         if joined + 1 < self.nodes {
             return Err(self.not_joined());
         }
-        let value = potentials.iter().zip(assignment).map(|(h, z)| if *z != 0 { *h } else { 0.0 }).sum();
-        Ok(Maximum::proved(value))
+        let chosen = || potentials.iter().zip(assignment.iter()).map(|(h, z)| if *z != 0 { *h } else { 0.0 });
+        Ok(Maximum::proved(precise::careful(chosen().sum(), potentials, chosen())))
     }
 }
 

@@ -32,7 +32,7 @@
 //! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
 
 use super::latent::LatentEntry;
-use super::precise::Real;
+use super::precise::{self, Real};
 use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use crate::noise::uniform_f64;
@@ -349,7 +349,8 @@ impl Precise for Subset {
         if potentials.iter().all(|v| *v as f32 as f64 == *v) {
             // Half as wide: sooner, and most of all where many are equal.
             let narrow: Vec<f32> = potentials.iter().map(|v| *v as f32).collect();
-            return self.argmax(&narrow, assignment, keys);
+            let Maximum { value, .. } = self.argmax(&narrow, assignment, keys)?;
+            return Ok(Maximum::proved(precise::careful(value, potentials, chosen(potentials, assignment))));
         }
         // Integers that ascend as the scores descend. The k-th of them is a threshold; of the scores that equal it, the
         // first ones are taken.
@@ -374,8 +375,12 @@ impl Precise for Subset {
         if value == f64::NEG_INFINITY {
             return Err(self.forbidden(potentials.iter().filter(|v| **v > f64::NEG_INFINITY).count()));
         }
-        Ok(Maximum::proved(value))
+        Ok(Maximum::proved(precise::careful(value, potentials, chosen(potentials, assignment))))
     }
+}
+
+fn chosen<'a>(potentials: &'a [f64], assignment: &'a [u32]) -> impl Iterator<Item = f64> + 'a {
+    potentials.iter().zip(assignment).filter(|(_, z)| **z != 0).map(|(v, _)| *v)
 }
 
 impl PreciseSums for Subset {
