@@ -29,7 +29,8 @@ pub struct Scratch {
     losses: Vec<f32>,
     /// The first layer before its ReLU at a code.
     base: Vec<Lane>,
-    /// Units of sixteen rows, for each hidden layer of the decoder, and the gradients there: `[units, rows in the lanes]`.
+    /// Units of sixteen rows, for each hidden layer of the decoder, and the gradients there: `[units, rows in the
+    /// lanes]`.
     pub units: Vec<Vec<Lane>>,
     gradients: Vec<Vec<Lane>>,
     /// Codes `[U, rows in the lanes]`.

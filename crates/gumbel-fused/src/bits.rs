@@ -11,8 +11,8 @@ pub struct Bits {
     /// Image i has the ones `ones[starts[i * blocks + b]..starts[i * blocks + b + 1]]` in block b of its pixels.
     starts: Vec<u32>,
     ones: Vec<u16>,
-    /// Image i has the codes `codes[cuts[i][0]..cuts[i + 1][0]]`; those of the first half of the pairs end at `cuts[i][1]`.
-    /// Both halves are filled up to a multiple of four with a code of no pair.
+    /// Image i has the codes `codes[cuts[i][0]..cuts[i + 1][0]]`; those of the first half of the pairs end at
+    /// `cuts[i][1]`. Both halves are filled up to a multiple of four with a code of no pair.
     cuts: Vec<[u32; 2]>,
     codes: Vec<u16>,
 }
@@ -117,8 +117,8 @@ impl Bits {
         &self.ones[self.starts[image * blocks] as usize..self.starts[(image + 1) * blocks] as usize]
     }
 
-    /// The codes of an image, in fours: in the first half of its pairs, and in the second, counted from the first code of
-    /// each. Among the last of each may be the one behind the last of the half, which stands for nothing.
+    /// The codes of an image, in fours: in the first half of its pairs, and in the second, counted from the first
+    /// code of each. Among the last of each may be the one behind the last of the half, which stands for nothing.
     #[inline(always)]
     pub fn codes(&self, image: usize) -> [&[[u16; 4]]; 2] {
         let ([first, middle], [end, _]) = (self.cuts[image], self.cuts[image + 1]);

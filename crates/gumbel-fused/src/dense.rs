@@ -1,8 +1,8 @@
 //! Fully connected layers between activations: `y = x W + b`, with ReLU except at the end of the encoder.
 //!
-//! A [`Slab`] is sixteen inputs with their rows of W, kept twice: `[outputs, 16 inputs]`, which has the moments and serves
-//! the way back, and its transpose `[16 inputs, outputs]` for the way forward. An [`Output`] is sixteen outputs. Rows of a
-//! batch come in chunks of sixteen: `x(g, c)` is the tile of group g and chunk c.
+//! A [`Slab`] is sixteen inputs with their rows of W, kept twice: `[outputs, 16 inputs]`, which has the moments and
+//! serves the way back, and its transpose `[16 inputs, outputs]` for the way forward. An [`Output`] is sixteen
+//! outputs. Rows of a batch come in chunks of sixteen: `x(g, c)` is the tile of group g and chunk c.
 
 use super::first::Part;
 use super::simd::{Kernel, LANES, Lane, Vector, lanes};
@@ -121,8 +121,8 @@ impl Dense {
         }
     }
 
-    /// The way back for gradients with rows in the lanes: `[outputs, rows in the lanes]` in, `[inputs, rows in the lanes]`
-    /// out, masked by the ReLU of the inputs' activations `x`.
+    /// The way back for gradients with rows in the lanes: `[outputs, rows in the lanes]` in, `[inputs, rows in the
+    /// lanes]` out, masked by the ReLU of the inputs' activations `x`.
     #[inline(always)]
     pub fn transposed_backward<W: Vector>(&self, w: W, gradient: &[Lane], x: &[Lane], out: &mut [Lane]) {
         for (g, slab) in self.slabs.iter().enumerate() {

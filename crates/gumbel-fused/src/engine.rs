@@ -813,8 +813,8 @@ fn backward_decoder(team: &mut Team, isa: Isa, codes: &mut Codes, decoder: &mut 
     }
 }
 
-/// The encoder's layers after the first backwards, beside other work; leaves the gradient at the first layer's units in the
-/// slabs of the second.
+/// The encoder's layers after the first backwards, beside other work; leaves the gradient at the first layer's units
+/// in the slabs of the second.
 fn backward_encoder(
     team: &mut Team,
     isa: Isa,

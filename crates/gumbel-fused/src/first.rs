@@ -1,8 +1,8 @@
 //! The encoder's first layer: binary images in, ReLU units out.
 //!
-//! Each group of sixteen units has its own columns of the weights `[pairs * 3, 16]`, in two halves: for a pair of pixels the row of the
-//! left one, that of the right one, and their sum. The gradient of a pixel's row is the sum of the units' gradients over the
-//! images that have the pixel: it is reduced in registers and given to Adam at once.
+//! Each group of sixteen units has its own columns of the weights `[pairs * 3, 16]`, in two halves: for a pair of
+//! pixels the row of the left one, that of the right one, and their sum. The gradient of a pixel's row is the sum of
+//! the units' gradients over the images that have the pixel: it is reduced in registers and given to Adam at once.
 
 use super::bits::{Bits, Members, pairs};
 use super::dense::rows_in;
@@ -72,7 +72,8 @@ impl First {
         [0, 1].map(|half| &slices[group / GROUPS * 2 + half].columns[group % GROUPS])
     }
 
-    /// Visits the parameters with their moments: those of pixel p and unit u are number `p * units + u`, then the biases.
+    /// Visits the parameters with their moments: those of pixel p and unit u are number `p * units + u`, then the
+    /// biases.
     pub fn visit(&mut self, mut each: impl FnMut(Part, usize, [&mut f32; 3])) {
         for slice in &mut self.slices {
             for (g, Columns { p, m, v }) in slice.columns.iter_mut().enumerate() {

@@ -1,10 +1,11 @@
 //! The decoder's output layer with the Bernoulli likelihood of its pixels.
 //!
-//! A block is 64 pixels: groups of sixteen, each with its tiles `[16 pixels, 16 units]` of the weights. In the forward pass
-//! the decoder's rows stand in the lanes, so that sums over pixels never cross lanes: for a tile of logits t, softplus(t) is
-//! added up and sigmoid(t) kept. The derivative at the logits is `n_r sigmoid(t) - (sum of the images' weights for row r)`;
-//! images are sparse, so the second term touches their ones only. The block then gives its part of the gradient at the
-//! decoder's units and, while its tiles are in the cache, consumes the gradient of its weights in Adam.
+//! A block is 64 pixels: groups of sixteen, each with its tiles `[16 pixels, 16 units]` of the weights. In the
+//! forward pass the decoder's rows stand in the lanes, so that sums over pixels never cross lanes: for a tile of
+//! logits t, softplus(t) is added up and sigmoid(t) kept. The derivative at the logits is `n_r sigmoid(t) - (sum of
+//! the images' weights for row r)`; images are sparse, so the second term touches their ones only. The block then
+//! gives its part of the gradient at the decoder's units and, while its tiles are in the cache, consumes the gradient
+//! of its weights in Adam.
 
 use super::bits::{BLOCK, Bits};
 use super::dense::{Activation, rows_in};
@@ -357,8 +358,8 @@ impl Block {
         sum
     }
 
-    /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image; `ones`
-    /// are the image's in this block.
+    /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image;
+    /// `ones` are the image's in this block.
     #[inline(always)]
     pub fn losses<W: Vector>(&self, w: W, units: &[Lane], width: usize, ones: &[u16]) -> W::V {
         let groups = lanes(width);
@@ -384,8 +385,8 @@ impl Block {
         sum
     }
 
-    /// Adds this block's part of the gradient at the units `[units]`, rows in the lanes, from the derivatives at its logits
-    /// `[64 pixels]`.
+    /// Adds this block's part of the gradient at the units `[units]`, rows in the lanes, from the derivatives at its
+    /// logits `[64 pixels]`.
     #[inline(always)]
     pub fn units_gradient<W: Vector>(&self, w: W, derivative: &[Lane], width: usize, gradient: &mut [Lane]) {
         let groups = lanes(width);

@@ -1,7 +1,7 @@
 //! Vectors of sixteen numbers on every machine, chosen at run time: AVX-512, AVX2 with FMA, NEON, or plain Rust.
 //!
-//! All buffers of the engine are made of [`Lane`]s, and every kernel is written once over [`Vector`]. The number of lanes
-//! is the same everywhere, so that layouts and orders of summation are too; machines differ only by fused
+//! All buffers of the engine are made of [`Lane`]s, and every kernel is written once over [`Vector`]. The number of
+//! lanes is the same everywhere, so that layouts and orders of summation are too; machines differ only by fused
 //! multiply-add and its absence.
 
 use bytemuck::{Pod, Zeroable};

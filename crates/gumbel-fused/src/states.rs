@@ -1,7 +1,8 @@
 //! The decoder at all states of a latent: their losses for many images, by a product over the width of its last layer.
 //!
-//! `loss[b, s] = sum_d softplus(T[s, d]) - <x_b, T_s>` with the logits `T_s = W f_s + bias`. So `<x_b, T_s> = <W^T x_b, f_s> +
-//! <x_b, bias>`: the logits are needed for the sums alone, and an image needs the sum of the rows of W at its ones.
+//! `loss[b, s] = sum_d softplus(T[s, d]) - <x_b, T_s>` with the logits `T_s = W f_s + bias`. So `<x_b, T_s> = <W^T
+//! x_b, f_s> + <x_b, bias>`: the logits are needed for the sums alone, and an image needs the sum of the rows of W at
+//! its ones.
 
 use super::ask::{Decoder, Scratch};
 use super::bits::Bits;

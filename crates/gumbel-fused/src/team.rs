@@ -1,10 +1,10 @@
 //! A team of threads that share many short pieces of work.
 //!
 //! A training step takes a quarter of a millisecond and has four phases: too short for threads that sleep between them.
-//! The helpers of a team spin for a moment before they sleep. Every thread has its share of the pieces, the same in every
-//! step, so that what they own stays in the cache of its core; who has finished takes from the others. A helper that comes
-//! late, or not at all because another program holds its core, costs nothing but its help; if one is interrupted inside
-//! a piece, the others wait for it, and the team works without helpers for a while.
+//! The helpers of a team spin for a moment before they sleep. Every thread has its share of the pieces, the same in
+//! every step, so that what they own stays in the cache of its core; who has finished takes from the others. A helper
+//! that comes late, or not at all because another program holds its core, costs nothing but its help; if one is
+//! interrupted inside a piece, the others wait for it, and the team works without helpers for a while.
 //!
 //! Which thread does which piece is left to chance: results must not depend on it, and do not, because every piece
 //! owns what it writes.
@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 /// Pieces of work, numbered from 0, that may run at the same time.
 ///
 /// # Safety
-/// [`run`](Work::run) must be sound when every piece is run at most once, on any thread, at the same time as the others.
+/// [`run`](Work::run) must be sound when every piece is run at most once, on any thread, at the same time as the
+/// others.
 pub unsafe trait Work: Sync {
     fn pieces(&self) -> usize;
 
@@ -206,8 +207,8 @@ impl Team {
                 thread::yield_now();
             }
         }
-        // Nobody's last piece takes as long as half of ours together: a helper has lost its core inside of one. To hope for
-        // better next time would cost as much again, so work alone for fifty times as long.
+        // Nobody's last piece takes as long as half of ours together: a helper has lost its core inside of one. To
+        // hope for better next time would cost as much again, so work alone for fifty times as long.
         if let Some(lost) = lost {
             self.alone_until = Some(Instant::now() + lost * 50);
         }
@@ -267,8 +268,9 @@ fn take_part(shared: &Shared, thread: usize, generation: u32) {
     for owner in (0..threads).map(|i| (thread + i) % threads) {
         while let Some(piece) = claim(&shared.ranges[owner], generation, owner == thread) {
             let (job, len) = (shared.job.load(Relaxed), shared.job_len.load(Relaxed));
-            // SAFETY: the claimed piece belongs to the generation that stored this slice before its ranges, and `Team::run`,
-            // which borrows the slice and all work in it, does not return before this piece is counted as done.
+            // SAFETY: the claimed piece belongs to the generation that stored this slice before its ranges, and
+            // `Team::run`, which borrows the slice and all work in it, does not return before this piece is counted
+            // as done.
             let job: &Job = unsafe { std::slice::from_raw_parts(job as *const &'static dyn Work, len) };
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 let mut left = piece;

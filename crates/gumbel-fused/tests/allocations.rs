@@ -105,7 +105,8 @@ fn main() {
                 let before = ALLOCATIONS.load(Ordering::Relaxed);
                 (WARM_UP..WARM_UP + STEPS).for_each(&mut step);
                 let found = ALLOCATIONS.load(Ordering::Relaxed) - before;
-                // A graph cut that is harder than all before may still ask for more: far from once in a step of 60 cuts.
+                // A graph cut that is harder than all before may still ask for more: far from once in a step of 60
+                // cuts.
                 let most = if latent.starts_with("supermodular") { STEPS as usize / 2 } else { 0 };
                 assert!(found <= most, "{latent}, {name}, {hidden}: {found} allocations");
                 tried += 1;

@@ -50,7 +50,8 @@ impl engine::Images for SplitImages<'_> {
     fn key(&self) -> u64 {
         let mut key = DefaultHasher::new();
         let pixels = self.images.pixels();
-        // Where the pixels stand and some of them tell one data set from another, also where one takes the other's place.
+        // Where the pixels stand and some of them tell one data set from another, also where one takes the other's
+        // place.
         (pixels.as_ptr() as usize, pixels.len(), self.split as u64, self.epoch).hash(&mut key);
         pixels.iter().step_by((pixels.len() / 64).max(1)).for_each(|pixel| pixel.hash(&mut key));
         match self.binarization {

@@ -159,7 +159,8 @@ impl Case {
     }
 }
 
-/// REINFORCE with the losses of two samples and another decoder's objective: weights that differ, questions at assignments.
+/// REINFORCE with the losses of two samples and another decoder's objective: weights that differ, questions at
+/// assignments.
 struct Weighted;
 
 impl Estimator for Weighted {

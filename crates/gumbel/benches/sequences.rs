@@ -1,4 +1,5 @@
-//! Categorical, chain, tree and subset: arg max, marginals, KL with its gradient, and samples, one instance after the other.
+//! Categorical, chain, tree and subset: arg max, marginals, KL with its gradient, and samples, one instance after the
+//! other.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gumbel::noise::{Noise, Purpose, below};

@@ -1,7 +1,8 @@
 //! Arg max of `Supermodular` beside the maximum flows of petgraph and pathfinding on the same instances.
 //!
-//! Throughput is in instances. Ours starts from the potentials; the peers' graphs are built outside the measurement. The
-//! peers get integer capacities, scaled: pathfinding takes no floating-point ones. The values are compared once before.
+//! Throughput is in instances. Ours starts from the potentials; the peers' graphs are built outside the measurement.
+//! The peers get integer capacities, scaled: pathfinding takes no floating-point ones. The values are compared once
+//! before.
 //!
 //! Instances: `u ~ N(0,1) +` difference of two Gumbels, weights `sigma |N(0,1)|`. "balanced" takes half of a variable's
 //! weights from its u (sigma = 1), and "hard" with u multiplied by sqrt(n).

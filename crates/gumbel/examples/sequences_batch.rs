@@ -4,10 +4,10 @@
 //! sequences_batch FILE OPERATION ROUNDS THREADS OUT        OPERATION: argmax | marginals | sample
 //! ```
 //!
-//! FILE, little-endian: the ASCII name of the structure padded to 8 bytes; u32 batch, variables n, values K (for a subset
-//! the k of n), number of edges; the edges as u32 pairs (for a tree); f32 potentials `[batch, P]`. OUT receives, in f64,
-//! per instance the value of the arg max, or the log-partition and the marginals, or nothing for samples. Prints the
-//! fastest round in seconds.
+//! FILE, little-endian: the ASCII name of the structure padded to 8 bytes; u32 batch, variables n, values K (for a
+//! subset the k of n), number of edges; the edges as u32 pairs (for a tree); f32 potentials `[batch, P]`. OUT
+//! receives, in f64, per instance the value of the arg max, or the log-partition and the marginals, or nothing for
+//! samples. Prints the fastest round in seconds.
 
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{Chain, Subset, Sums, Tree, argmax_batch};

@@ -2,8 +2,8 @@
 //!
 //! `supermodular_batch FILE [REPEATS]`. The file is little-endian: n and the number of instances as u32; their
 //! potentials, f32 `[batch, P]`; changed unary potentials for a second solution, f32 `[batch, 2n]`. The times are in
-//! milliseconds for the whole batch, the shortest of REPEATS (default 20): `argmax_ms` for the instances, `again_ms` for the
-//! changed ones from scratch, `resolve_ms` for them from the solution of the first.
+//! milliseconds for the whole batch, the shortest of REPEATS (default 20): `argmax_ms` for the instances, `again_ms`
+//! for the changed ones from scratch, `resolve_ms` for them from the solution of the first.
 //!
 //! `peers/maxflow.py` writes such files and compares.
 

@@ -1,19 +1,20 @@
 //! Learning with discrete latent variables through arg max.
 //!
 //! This crate is the heart of the project: Gumbel noise, discrete [structures](structure) with exact arg max solvers,
-//! and the gradient [estimators](estimator), which ask an [oracle] for losses. It knows no tensors and no files: everything
-//! is a slice of `f32` in row-major `[batch, potentials]` order, so that it can be driven from any network library.
+//! and the gradient [estimators](estimator), which ask an [oracle] for losses. It knows no tensors and no files:
+//! everything is a slice of `f32` in row-major `[batch, potentials]` order, so that it can be driven from any network
+//! library.
 //!
 //! ```text
-//! potentials [B, P] ── estimator: noise, arg max ──> "what are the losses at these codes?" ──> oracle (decoder, likelihood)
-//!                          │       ^──────────────────────── losses, slopes ────────────────────┘        ^
-//! gradient [B, P]  <───────┴── "follow these" ───────────────────────────────────────────────────────────┘
+//! potentials [B, P] ── estimator: noise, arg max ──> "losses at these codes?" ──> oracle (decoder, likelihood)
+//!                          │       ^──────────────────── losses, slopes ───────────────┘        ^
+//! gradient [B, P]  <───────┴── "follow these" ──────────────────────────────────────────────────┘
 //! ```
 //!
 //! # Example
 //!
-//! One step of direct optimisation for a latent with three values. The oracle is a function that knows the loss of each;
-//! the gradient says how the potentials should move:
+//! One step of direct optimisation for a latent with three values. The oracle is a function that knows the loss of
+//! each; the gradient says how the potentials should move:
 //!
 //! ```
 //! use gumbel::estimator::{Direct, estimate};

@@ -1,7 +1,7 @@
 //! Small numerical functions on slices: softmax, log-sum-exp.
 
-/// Evaluates an expression compiled for the vector instructions of the machine, which are looked for when it runs. What it
-/// calls must be inlined (`#[inline(always)]`) to be compiled so too.
+/// Evaluates an expression compiled for the vector instructions of the machine, which are looked for when it runs.
+/// What it calls must be inlined (`#[inline(always)]`) to be compiled so too.
 ///
 /// A closure that can be called once only: that of any other kind is called through a function of the standard library,
 /// which is compiled without those instructions.
@@ -118,7 +118,8 @@ pub fn sigmoid(t: f32) -> f32 {
     if t >= 0.0 { r } else { e * r }
 }
 
-/// `ln(x)` for normal x > 0, to about one unit in the last place, also near 1; written so that loops over it are vectorised.
+/// `ln(x)` for normal x > 0, to about one unit in the last place, also near 1; written so that loops over it are
+/// vectorised.
 #[inline(always)]
 pub(crate) fn ln_positive(x: f32) -> f32 {
     const ROOT_HALF: u32 = 0x3f35_04f3;

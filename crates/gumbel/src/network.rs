@@ -62,8 +62,8 @@ pub struct Snapshot {
     pub steps: u64,
 }
 
-/// Initial parameters of a multi-layer perceptron with layers of the given widths, at least two: weights `[inputs, outputs]`
-/// and biases, uniform in ±1/sqrt(inputs). The numbers depend on `(seed, stream)` only.
+/// Initial parameters of a multi-layer perceptron with layers of the given widths, at least two: weights `[inputs,
+/// outputs]` and biases, uniform in ±1/sqrt(inputs). The numbers depend on `(seed, stream)` only.
 pub fn perceptron(widths: &[usize], seed: u64, stream: u64) -> Vec<Named> {
     assert!(widths.len() >= 2, "a perceptron needs an input and an output width");
     let layers = widths.windows(2).enumerate().flat_map(|(l, pair)| {

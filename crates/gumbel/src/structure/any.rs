@@ -12,8 +12,8 @@ use std::sync::Arc;
 /// Any structure, of this crate or of one's own. It does what that does; its [`Sums`] are errors where those are not
 /// tractable, see [`has_sums`](AnyStructure::has_sums).
 ///
-/// Independent categorical variables, whose operations take nanoseconds, are called directly; all others through a table
-/// of functions.
+/// Independent categorical variables, whose operations take nanoseconds, are called directly; all others through a
+/// table of functions.
 ///
 /// ```
 /// use gumbel::structure::{AnyStructure, Pairwise, Permutation, Structure, Sums};

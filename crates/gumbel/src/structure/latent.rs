@@ -1,7 +1,7 @@
 //! Latent variables by their names: the registry of structures.
 //!
-//! A latent is written `name:sizes`. Each structure's file has its [`LatentEntry`]: the name, the form of its sizes, a line of
-//! help, and how sizes become a structure.
+//! A latent is written `name:sizes`. Each structure's file has its [`LatentEntry`]: the name, the form of its sizes,
+//! a line of help, and how sizes become a structure.
 
 use super::{
     AnyStructure, Structure, arborescence, categorical, chain, pairwise, permutation, spanning_tree, subset,

@@ -649,8 +649,8 @@ impl Sums for Tree {
 
 /// `tree:NxK` and `tree:K:PARENTS` in the registry.
 pub(super) fn entry() -> LatentEntry {
-    let help = "N variables with K values on a complete binary tree, where the parent of variable i is (i - 1) / 2; or on \
-                any tree: the parents of the variables 1, 2, ..., each before its child";
+    let help = "N variables with K values on a complete binary tree, where the parent of variable i is (i - 1) / 2; \
+                or on any tree: the parents of the variables 1, 2, ..., each before its child";
     LatentEntry::new("tree", "NxK or K:P1,P2,...", help, |sizes| {
         let binary = |n: usize| -> Vec<usize> { (1..n).map(|i| (i - 1) / 2).collect() };
         let (values, parents) = match sizes.as_str().split_once(':') {
