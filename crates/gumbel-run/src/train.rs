@@ -170,8 +170,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Checks that the best model is there and not older than the checkpoint says. It may be newer: it is written
-    /// first.
+    /// Checks that the best model is there and not older than the checkpoint says. Newer is fine: it is written first.
     fn check_best(&self) -> Result<()> {
         let (path, best) = (self.files.best(), self.state.best_epoch);
         if best == 0 {

@@ -152,8 +152,7 @@ fn close(a: f64, b: f64, resolution: f64) -> bool {
     (difference > 0.0) & (difference <= resolution)
 }
 
-/// The sum of what is chosen of the potentials, given as added up one by one: again and with care if much of it
-/// cancels.
+/// The sum of what is chosen, given as added up one by one: again and with care if much of it cancels.
 pub(super) fn careful(plain: f64, potentials: &[f64], chosen: impl Iterator<Item = f64>) -> f64 {
     let (largest, _) = vectorised!(extremes(potentials));
     if plain.abs() >= largest || plain.is_infinite() { plain } else { sum(chosen) }
