@@ -88,6 +88,26 @@ impl Scratch {
         self.deepen(w, decoder);
     }
 
+    /// The same at up to sixteen codes `[rows, U]`, hard or relaxed.
+    #[inline(always)]
+    fn decode_codes<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, rows: &[f32]) {
+        let codes = decoder.codes;
+        let u = codes.width;
+        for (r, code) in rows.chunks_exact(u).enumerate() {
+            self.input.iter_mut().zip(code).for_each(|(lane, c)| lane.0[r] = *c);
+        }
+        for (g, group) in codes.groups.iter().enumerate() {
+            by_rows!(W, rows_in(codes.units, g), |first, R| {
+                let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(group.bias.p[0].0[first + q]));
+                columns_by_lanes(w, &mut acc, &group.weights.p[..u], first, &self.input[..u]);
+                for (y, acc) in self.units[0][g * LANES + first..].iter_mut().zip(acc) {
+                    w.store(y, w.max(acc, w.zero()));
+                }
+            });
+        }
+        self.deepen(w, decoder);
+    }
+
     /// Losses of up to sixteen rows whose last hidden units stand in `units`; row l belongs to image `of[l]`.
     #[inline(always)]
     fn losses_of<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
@@ -157,19 +177,7 @@ impl Scratch {
     fn slopes<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, bits: &Bits, ask: &mut SlopesOf<'_>) {
         let Decoder { codes, dense, output } = decoder;
         let u = codes.width;
-        for (r, code) in ask.codes.chunks_exact(u).enumerate() {
-            self.input.iter_mut().zip(code).for_each(|(lane, c)| lane.0[r] = *c);
-        }
-        for (g, group) in codes.groups.iter().enumerate() {
-            by_rows!(W, rows_in(codes.units, g), |first, R| {
-                let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(group.bias.p[0].0[first + q]));
-                columns_by_lanes(w, &mut acc, &group.weights.p[..u], first, &self.input[..u]);
-                for (y, acc) in self.units[0][g * LANES + first..].iter_mut().zip(acc) {
-                    w.store(y, w.max(acc, w.zero()));
-                }
-            });
-        }
-        self.deepen(w, decoder);
+        self.decode_codes(w, decoder, ask.codes);
 
         let depth = dense.len();
         let (last, gradient) = (&self.units[depth], &mut self.gradients[depth]);
@@ -353,19 +361,7 @@ impl Kernel for Means<'_> {
         let (u, pixels) = (codes.width, output.pixels);
         let scratch = self.scratch;
         for (rows, means) in self.codes.chunks(LANES * u).zip(self.means.chunks_mut(LANES * pixels)) {
-            for (r, code) in rows.chunks_exact(u).enumerate() {
-                scratch.input.iter_mut().zip(code).for_each(|(lane, c)| lane.0[r] = *c);
-            }
-            for (g, group) in codes.groups.iter().enumerate() {
-                by_rows!(W, rows_in(codes.units, g), |first, R| {
-                    let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(group.bias.p[0].0[first + q]));
-                    columns_by_lanes(w, &mut acc, &group.weights.p[..u], first, &scratch.input[..u]);
-                    for (y, acc) in scratch.units[0][g * LANES + first..].iter_mut().zip(acc) {
-                        w.store(y, w.max(acc, w.zero()));
-                    }
-                });
-            }
-            scratch.deepen(w, self.decoder);
+            scratch.decode_codes(w, self.decoder, rows);
             let last = scratch.units.last().expect("a decoder has a hidden layer");
             for (b, block) in output.blocks.iter().enumerate() {
                 block.decode(w, last, output.units, &mut scratch.logits);
