@@ -189,7 +189,7 @@ impl<'a> Scanner<'a> {
                 divided(digits, places)
             };
             if let Some(value) = value {
-                return Some(if negative { -value } else { value });
+                return Some(value.copysign([1.0, -1.0][negative as usize]));
             }
         }
         self.long_number(start, exponent, places, reader)
@@ -216,7 +216,10 @@ impl<'a> Scanner<'a> {
     fn eights(&mut self, number: &mut u64) -> usize {
         const EACH: u64 = 0x0101_0101_0101_0101;
         let start = self.at;
-        while let Some(eight) = self.text[self.at..].first_chunk::<8>() {
+        // Most numbers are short: one look tells.
+        while self.text.get(self.at + 7).is_some_and(u8::is_ascii_digit)
+            && let Some(eight) = self.text[self.at..].first_chunk::<8>()
+        {
             let bytes = u64::from_le_bytes(*eight);
             // A byte below '0' borrows, one above '9' carries into its highest bit.
             let other = bytes.wrapping_sub(EACH * b'0' as u64) | bytes.wrapping_add(EACH * (0x7f - b'9') as u64);
