@@ -12,7 +12,7 @@ use gumbel::structure::{AnyStructure, Change, Structure};
 
 /// The decoder's layers.
 #[derive(Clone, Copy)]
-pub struct Decoder<'a> {
+pub struct DecoderLayers<'a> {
     pub codes: &'a Codes,
     pub dense: &'a [Dense],
     pub output: &'a Output,
@@ -60,7 +60,7 @@ impl Scratch {
 
     /// The decoder's hidden layers after the first.
     #[inline(always)]
-    fn deepen<W: Vector>(&mut self, w: W, decoder: Decoder<'_>) {
+    fn deepen<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>) {
         for (l, layer) in decoder.dense.iter().enumerate() {
             let [x, y] = self.units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
             layer.transposed_forward(w, x, y);
@@ -69,7 +69,13 @@ impl Scratch {
 
     /// The decoder's hidden units at up to sixteen assignments `[rows, n]`.
     #[inline(always)]
-    pub fn decode<W: Vector>(&mut self, w: W, structure: &AnyStructure, decoder: Decoder<'_>, assignments: &[u32]) {
+    pub fn decode<W: Vector>(
+        &mut self,
+        w: W,
+        structure: &AnyStructure,
+        decoder: DecoderLayers<'_>,
+        assignments: &[u32],
+    ) {
         let n = structure.variables();
         assignments.chunks_exact(n).enumerate().for_each(|(r, z)| self.ones.set(r, structure, z));
         let rows = assignments.len() / n;
@@ -90,7 +96,7 @@ impl Scratch {
 
     /// The same at up to sixteen codes `[rows, U]`, hard or relaxed.
     #[inline(always)]
-    fn decode_codes<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, rows: &[f32]) {
+    fn decode_codes<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, rows: &[f32]) {
         let codes = decoder.codes;
         let u = codes.width;
         for (r, code) in rows.chunks_exact(u).enumerate() {
@@ -110,7 +116,7 @@ impl Scratch {
 
     /// Losses of up to sixteen rows whose last hidden units stand in `units`; row l belongs to image `of[l]`.
     #[inline(always)]
-    fn losses_of<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
+    fn losses_of<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
         let last = self.units.last().expect("a decoder has a hidden layer");
         let mut sum = w.zero();
         let mut at_ones = [0.0f32; LANES];
@@ -134,7 +140,7 @@ impl Scratch {
         w: W,
         structure: &AnyStructure,
         z: &[u32],
-        decoder: Decoder<'_>,
+        decoder: DecoderLayers<'_>,
         (bits, image): (&Bits, usize),
         out: &mut [f32],
     ) -> f32 {
@@ -174,8 +180,8 @@ impl Scratch {
 
     /// Losses and their derivatives in the code at up to sixteen codes `[rows, U]`.
     #[inline(always)]
-    fn slopes<W: Vector>(&mut self, w: W, decoder: Decoder<'_>, bits: &Bits, ask: &mut SlopesOf<'_>) {
-        let Decoder { codes, dense, output } = decoder;
+    fn slopes<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, bits: &Bits, ask: &mut SlopesOf<'_>) {
+        let DecoderLayers { codes, dense, output } = decoder;
         let u = codes.width;
         self.decode_codes(w, decoder, ask.codes);
 
@@ -237,7 +243,7 @@ impl Scratch {
 #[inline(always)]
 fn decode_changes<W: Vector>(
     w: W,
-    decoder: Decoder<'_>,
+    decoder: DecoderLayers<'_>,
     base: &[Lane],
     changes: &[Change; LANES],
     units: &mut [Vec<Lane>],
@@ -262,7 +268,7 @@ fn decode_changes<W: Vector>(
 pub struct Losses<'a> {
     pub scratch: &'a mut Scratch,
     pub structure: &'a AnyStructure,
-    pub decoder: Decoder<'a>,
+    pub decoder: DecoderLayers<'a>,
     pub bits: &'a Bits,
     /// `[rows]`.
     pub of: &'a [u32],
@@ -288,7 +294,7 @@ impl Kernel for Losses<'_> {
 pub struct Around<'a> {
     pub scratch: &'a mut Scratch,
     pub structure: &'a AnyStructure,
-    pub decoder: Decoder<'a>,
+    pub decoder: DecoderLayers<'a>,
     pub bits: &'a Bits,
     /// `[rows]`.
     pub of: &'a [u32],
@@ -315,7 +321,7 @@ impl Kernel for Around<'_> {
 /// Losses and slopes at codes.
 pub struct Slopes<'a> {
     pub scratch: &'a mut Scratch,
-    pub decoder: Decoder<'a>,
+    pub decoder: DecoderLayers<'a>,
     pub bits: &'a Bits,
     pub ask: SlopesOf<'a>,
 }
@@ -349,7 +355,7 @@ impl Kernel for Slopes<'_> {
 /// Means of the pixels `[rows, pixels]` at codes `[rows, U]`.
 pub struct Means<'a> {
     pub scratch: &'a mut Scratch,
-    pub decoder: Decoder<'a>,
+    pub decoder: DecoderLayers<'a>,
     pub codes: &'a [f32],
     pub means: &'a mut [f32],
 }
@@ -357,7 +363,7 @@ pub struct Means<'a> {
 impl Kernel for Means<'_> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
-        let Decoder { codes, output, .. } = self.decoder;
+        let DecoderLayers { codes, output, .. } = self.decoder;
         let (u, pixels) = (codes.width, output.pixels);
         let scratch = self.scratch;
         for (rows, means) in self.codes.chunks(LANES * u).zip(self.means.chunks_mut(LANES * pixels)) {

@@ -1,7 +1,7 @@
 //! Fully connected layers between activations: `y = x W + b`, with ReLU except at the end of the encoder.
 //!
 //! A [`Slab`] is sixteen inputs with their rows of W, kept twice: `[outputs, 16 inputs]`, which has the moments and
-//! serves the way back, and its transpose `[16 inputs, outputs]` for the way forward. An [`Output`] is sixteen
+//! serves the way back, and its transpose `[16 inputs, outputs]` for the way forward. An [`OutputGroup`] is sixteen
 //! outputs. Rows of a batch come in chunks of sixteen: `x(g, c)` is the tile of group g and chunk c.
 
 use super::first::Part;
@@ -49,7 +49,7 @@ pub struct Dense {
     pub inputs: usize,
     pub outputs: usize,
     pub slabs: Vec<Slab>,
-    pub outs: Vec<Output>,
+    pub outs: Vec<OutputGroup>,
 }
 
 /// Sixteen inputs.
@@ -63,7 +63,7 @@ pub struct Slab {
 }
 
 /// Sixteen outputs.
-pub struct Output {
+pub struct OutputGroup {
     bias: Weights,
     pub units: Activation,
 }
@@ -76,7 +76,7 @@ impl Dense {
             transposed: vec![Lane::ZERO; lanes(outputs) * LANES],
             gradient: vec![Lane::ZERO; rows],
         };
-        let out = |_| Output { bias: Weights::new(1), units: Activation::new(rows) };
+        let out = |_| OutputGroup { bias: Weights::new(1), units: Activation::new(rows) };
         let (slabs, outs) = ((0..lanes(inputs)).map(slab).collect(), (0..lanes(outputs)).map(out).collect());
         Dense { inputs, outputs, slabs, outs }
     }
@@ -156,7 +156,7 @@ impl Slab {
 }
 
 /// The biases of a group of outputs.
-pub fn bias(out: &Output) -> &Lane {
+pub fn bias(out: &OutputGroup) -> &Lane {
     &out.bias.p[0]
 }
 
@@ -182,7 +182,7 @@ pub struct Forward<'a, X> {
     pub slabs: &'a [Slab],
     pub inputs: usize,
     pub group: usize,
-    pub out: &'a mut Output,
+    pub out: &'a mut OutputGroup,
     pub x: X,
     pub rows: usize,
 }
@@ -190,7 +190,7 @@ pub struct Forward<'a, X> {
 impl<'a, X: Fn(usize, usize) -> &'a [Lane]> Kernel for Forward<'_, X> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
-        let Output { bias, units } = self.out;
+        let OutputGroup { bias, units } = self.out;
         for c in 0..lanes(self.rows) {
             by_rows!(W, rows_in(self.rows, c), |first, R| {
                 let x = |g| &(self.x)(g, c)[first..];
@@ -252,7 +252,7 @@ impl<'a, X: Fn(usize) -> &'a [Lane], G: Fn(usize, usize) -> &'a [Lane]> Kernel f
 
 /// Gradient of the biases of one group of outputs, and Adam.
 pub struct Biases<'a, G> {
-    pub out: &'a mut Output,
+    pub out: &'a mut OutputGroup,
     /// Gradients of these outputs: the tile of a chunk.
     pub gradient: G,
     pub rows: usize,
@@ -274,7 +274,7 @@ impl<'a, G: Fn(usize) -> &'a [Lane]> Kernel for Biases<'_, G> {
 
 /// The same from the gradients that the outputs themselves hold.
 pub struct OwnBiases<'a> {
-    pub out: &'a mut Output,
+    pub out: &'a mut OutputGroup,
     pub rows: usize,
     pub rates: Rates,
 }
@@ -282,7 +282,7 @@ pub struct OwnBiases<'a> {
 impl Kernel for OwnBiases<'_> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
-        let Output { bias, units } = self.out;
+        let OutputGroup { bias, units } = self.out;
         let mut sum = w.zero();
         for gradient in &units.gradient[..self.rows] {
             sum = w.add(sum, w.load(gradient));

@@ -1,6 +1,6 @@
 //! The engine: its memory, the phases of a step, and what it answers.
 
-use super::ask::{self, Decoder};
+use super::ask::{self, DecoderLayers};
 use super::bits::{Bits, Members};
 use super::codes::{self, Codes, Input, Ones};
 use super::dense::{self, Dense};
@@ -268,7 +268,7 @@ impl Fused {
         let isa = self.isa;
         let (last, before) = self.encoder.split_last().expect("the potentials have a layer");
         let (first, decoder) =
-            (&self.first, Decoder { codes: &self.codes, dense: &self.decoder, output: &self.output });
+            (&self.first, DecoderLayers { codes: &self.codes, dense: &self.decoder, output: &self.output });
         let asks_all = estimator.questions(shared.structure).states && self.plan.states == 0;
         if asks_all {
             self.all.refresh(&mut self.team, isa, shared.structure, decoder, self.steps);
@@ -424,7 +424,7 @@ impl Fused {
         }
         finite(reconstruction)?;
         if plan.slopes {
-            let decoder = Decoder { codes, dense: decoder, output };
+            let decoder = DecoderLayers { codes, dense: decoder, output };
             let seam = Seam { isa, shared, decoder, all: None };
             team.run(&[&each(pieces, |_, rows| rows.resume(seam, estimator, chunks))]);
             let none = each(&mut [(); 0], |_, ()| ());
@@ -547,7 +547,7 @@ impl Engine for Fused {
             return Err(Error::Length { what: "means", expected, found });
         }
         let part = (codes.len() / u).div_ceil(self.rows.len()).next_multiple_of(LANES);
-        let decoder = Decoder { codes: &self.codes, dense: &self.decoder, output: &self.output };
+        let decoder = DecoderLayers { codes: &self.codes, dense: &self.decoder, output: &self.output };
         let isa = self.isa;
         let parts = codes.chunks(part * u).zip(means.chunks_mut(part * pixels));
         let mut items: Vec<_> = self.rows.iter_mut().zip(parts).collect();
@@ -632,7 +632,7 @@ macro_rules! parts {
     ($answers:expr => $structure:ident, $rows:ident, $team:ident, $decoder:ident, $isa:ident, $bits:ident) => {
         let Fused { structure: $structure, rows: $rows, team: $team, codes, decoder: dense, output, isa, .. } =
             &mut *$answers.engine;
-        let ($decoder, $isa) = (Decoder { codes, dense, output }, *isa);
+        let ($decoder, $isa) = (DecoderLayers { codes, dense, output }, *isa);
         let ($bits, $structure): (&Bits, &AnyStructure) = (&$answers.bits, $structure);
     };
 }
@@ -678,7 +678,7 @@ impl Oracle for Answers<'_> {
         }
         let steps = self.engine.steps;
         let Fused { structure, team, codes, decoder: dense, output, isa, all, .. } = &mut *self.engine;
-        let decoder = Decoder { codes, dense, output };
+        let decoder = DecoderLayers { codes, dense, output };
         all.refresh(team, *isa, structure, decoder, steps);
         all.losses(team, *isa, decoder, &self.bits, &images, losses);
         Ok(())

@@ -1,6 +1,6 @@
 //! The seam: sixteen images of a batch, from their potentials to the gradient there.
 
-use super::ask::{self, Decoder, Scratch};
+use super::ask::{self, DecoderLayers, Scratch};
 use super::bits::Bits;
 use super::codes::{Codes, Ones};
 use super::dense::{Dense, Slab, bias, forward_block, rows_in};
@@ -344,7 +344,7 @@ impl Rows {
 pub struct Seam<'a> {
     pub isa: Isa,
     pub shared: &'a Shared<'a>,
-    pub decoder: Decoder<'a>,
+    pub decoder: DecoderLayers<'a>,
     /// All states, where they are asked about and the decoder's rows are images.
     pub all: Option<&'a States>,
 }

@@ -4,7 +4,7 @@
 //! x_b, f_s> + <x_b, bias>`: the logits are needed for the sums alone, and an image needs the sum of the rows of W at
 //! its ones.
 
-use super::ask::{Decoder, Scratch};
+use super::ask::{DecoderLayers, Scratch};
 use super::bits::Bits;
 use super::dense::rows_in;
 use super::simd::{Isa, Kernel, LANES, Lane, Vector, lanes};
@@ -40,7 +40,14 @@ const IMAGES: usize = 128;
 
 impl States {
     /// Decodes all states with the parameters of a step, if that has not been done.
-    pub fn refresh(&mut self, team: &mut Team, isa: Isa, structure: &AnyStructure, decoder: Decoder<'_>, steps: u64) {
+    pub fn refresh(
+        &mut self,
+        team: &mut Team,
+        isa: Isa,
+        structure: &AnyStructure,
+        decoder: DecoderLayers<'_>,
+        steps: u64,
+    ) {
         let states = structure.states().expect("the states are enumerated");
         if self.count == states && self.steps == steps {
             return;
@@ -74,7 +81,15 @@ impl States {
     }
 
     /// Losses `[images, states]` of some images.
-    pub fn losses(&self, team: &mut Team, isa: Isa, decoder: Decoder<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
+    pub fn losses(
+        &self,
+        team: &mut Team,
+        isa: Isa,
+        decoder: DecoderLayers<'_>,
+        bits: &Bits,
+        of: &[u32],
+        losses: &mut [f32],
+    ) {
         let mut items: Vec<_> = of.chunks(IMAGES).zip(losses.chunks_mut(IMAGES * self.count)).collect();
         team.run(&[&each(&mut items, |_, (of, losses)| {
             isa.run(Products { states: self, decoder, bits, of, losses });
@@ -82,7 +97,7 @@ impl States {
     }
 
     /// The same for up to sixteen images on one thread.
-    pub fn losses_of_few(&self, isa: Isa, decoder: Decoder<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
+    pub fn losses_of_few(&self, isa: Isa, decoder: DecoderLayers<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
         isa.run(Products { states: self, decoder, bits, of, losses });
     }
 }
@@ -90,7 +105,7 @@ impl States {
 struct Fill<'a> {
     block: &'a mut Block,
     structure: &'a AnyStructure,
-    decoder: Decoder<'a>,
+    decoder: DecoderLayers<'a>,
 }
 
 impl Kernel for Fill<'_> {
@@ -117,7 +132,7 @@ impl Kernel for Fill<'_> {
 
 struct Products<'a> {
     states: &'a States,
-    decoder: Decoder<'a>,
+    decoder: DecoderLayers<'a>,
     bits: &'a Bits,
     of: &'a [u32],
     losses: &'a mut [f32],

@@ -103,7 +103,7 @@ unsafe impl<T: Send, U: Send, F: Fn(usize, &mut T, &mut [U]) + Sync> Work for Ea
 
 type Job = [&'static dyn Work];
 
-struct Shared {
+struct Board {
     /// The pieces of each thread that nobody has claimed: see [`claim`]. Each on cache lines of its own.
     ranges: Vec<Range>,
     generation: AtomicU32,
@@ -126,7 +126,7 @@ struct Helper {
 
 /// Threads that work together; see the [module](self).
 pub struct Team {
-    shared: Arc<Shared>,
+    shared: Arc<Board>,
     helpers: Vec<Helper>,
     /// No helpers are woken before this moment.
     alone_until: Option<Instant>,
@@ -142,7 +142,7 @@ const PATIENCE: Duration = Duration::from_micros(30);
 impl Team {
     /// A team of `threads` >= 1 threads: the caller and its helpers.
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Board {
             ranges: (0..threads).map(|_| Range(AtomicU64::new(0))).collect(),
             generation: AtomicU32::new(0),
             job: AtomicUsize::new(0),
@@ -263,7 +263,7 @@ fn claim(range: &Range, generation: u32, own: bool) -> Option<usize> {
 }
 
 /// Does pieces of a generation until none is left: first the thread's own, then those of others.
-fn take_part(shared: &Shared, thread: usize, generation: u32) {
+fn take_part(shared: &Board, thread: usize, generation: u32) {
     let threads = shared.ranges.len();
     for owner in (0..threads).map(|i| (thread + i) % threads) {
         while let Some(piece) = claim(&shared.ranges[owner], generation, owner == thread) {
@@ -292,7 +292,7 @@ fn take_part(shared: &Shared, thread: usize, generation: u32) {
     }
 }
 
-fn help(shared: &Shared, thread: usize, asleep: &AtomicBool) {
+fn help(shared: &Board, thread: usize, asleep: &AtomicBool) {
     let (mut seen, mut idle) = (0, 0u32);
     while !shared.stop.load(Relaxed) {
         let generation = shared.generation.load(SeqCst);
