@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gumbel::registry::{Entry, Registry};
+use gumbel::registry::{Entries, Entry};
 use serde::Serialize;
 
 use crate::entry::{Content, DatasetEntry, MadeCheck, load};
@@ -44,7 +44,7 @@ pub struct Listing {
 ///
 /// # Errors
 /// [`DataError::NoCacheFolder`] if no folder is known.
-pub fn list(registry: &Registry<DatasetEntry>, source: &Source) -> Result<Vec<Listing>, DataError> {
+pub fn list(registry: &Entries<DatasetEntry>, source: &Source) -> Result<Vec<Listing>, DataError> {
     registry.iter().map(|entry| listing(entry, source)).collect()
 }
 

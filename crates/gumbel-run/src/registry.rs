@@ -3,7 +3,7 @@
 use gumbel::engine::ModelEntry;
 use gumbel::estimator::{EstimatorEntry, Schedule, estimators};
 use gumbel::likelihood::{LikelihoodEntry, likelihoods};
-use gumbel::registry::{Entry, Registry as List, Setting, Settings};
+use gumbel::registry::{Entries, Entry, Setting, Settings};
 use gumbel::structure::{AnyStructure, Categorical, LatentEntry, latents};
 use gumbel_data::{DatasetEntry, datasets};
 
@@ -28,15 +28,15 @@ use gumbel_data::{DatasetEntry, datasets};
 #[derive(Debug, Clone)]
 pub struct Registry {
     /// Gradient estimators.
-    pub estimators: List<EstimatorEntry>,
+    pub estimators: Entries<EstimatorEntry>,
     /// Latent variables.
-    pub latents: List<LatentEntry>,
+    pub latents: Entries<LatentEntry>,
     /// Data sets.
-    pub datasets: List<DatasetEntry>,
+    pub datasets: Entries<DatasetEntry>,
     /// Models.
-    pub models: List<ModelEntry>,
+    pub models: Entries<ModelEntry>,
     /// Likelihoods of pixels.
-    pub likelihoods: List<LikelihoodEntry>,
+    pub likelihoods: Entries<LikelihoodEntry>,
 }
 
 impl Registry {
@@ -53,7 +53,7 @@ impl Registry {
 
     /// Every entry that may have settings of its own: the key that chooses it, its name, the settings.
     pub fn owners(&self) -> Vec<(&'static str, &str, &[Setting])> {
-        fn all<'a, E: Entry>(key: &'static str, list: &'a List<E>) -> Vec<(&'static str, &'a str, &'a [Setting])> {
+        fn all<'a, E: Entry>(key: &'static str, list: &'a Entries<E>) -> Vec<(&'static str, &'a str, &'a [Setting])> {
             list.iter().map(|e| (key, e.name(), e.settings())).collect()
         }
         let lists = [

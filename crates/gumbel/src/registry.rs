@@ -2,7 +2,7 @@
 //! likelihoods.
 //!
 //! Each of them stands in one file with its [`Entry`]: its name, a line of help, its [settings](Setting) with ranges
-//! and defaults, and its constructor. A [`Registry`] is a list of such entries; flags, keys of files, help and error
+//! and defaults, and its constructor. A [`Entries`] is a list of such entries; flags, keys of files, help and error
 //! messages are made from it. A registry is a value: add entries of your own to it and give it to whoever looks names
 //! up.
 
@@ -200,15 +200,15 @@ impl Settings {
 
 /// Entries of one kind, in the order in which they are listed.
 #[derive(Debug, Clone)]
-pub struct Registry<E> {
+pub struct Entries<E> {
     kind: &'static str,
     entries: Vec<E>,
 }
 
-impl<E: Entry> Registry<E> {
+impl<E: Entry> Entries<E> {
     /// `kind` says in messages what the entries are: `estimator`, `latent`, ...
     pub fn new(kind: &'static str, entries: impl IntoIterator<Item = E>) -> Self {
-        let mut registry = Registry { kind, entries: vec![] };
+        let mut registry = Entries { kind, entries: vec![] };
         entries.into_iter().for_each(|e| registry.add(e));
         registry
     }
@@ -305,7 +305,7 @@ mod tests {
                 ""
             }
         }
-        let mut shapes = Registry::new("shape", [Shape("circle", 1), Shape("square", 2)]);
+        let mut shapes = Entries::new("shape", [Shape("circle", 1), Shape("square", 2)]);
         shapes.add(Shape("square", 3));
         assert_eq!((shapes.names(), shapes.get("square").unwrap().1), (vec!["circle", "square"], 3));
         let message = shapes.get("circel").err().unwrap().to_string();

@@ -10,7 +10,7 @@ mod glyphs;
 mod mnist;
 mod omniglot;
 
-use gumbel::registry::Registry;
+use gumbel::registry::Entries;
 
 pub use fashion_mnist::read_fashion_mnist;
 pub use glyphs::{GLYPH_CLASSES, glyphs};
@@ -21,14 +21,14 @@ pub use omniglot::{read_omniglot_chardata, read_omniglot_zips};
 use crate::FileSpec;
 use crate::{DataError, DatasetEntry};
 
-/// The data sets of this crate. [`Registry::add`] puts more beside them.
+/// The data sets of this crate. [`Entries::add`] puts more beside them.
 ///
 /// ```
 /// assert_eq!(gumbel_data::datasets().names(), ["glyphs", "mnist", "fashion-mnist", "omniglot"]);
 /// ```
 #[must_use]
-pub fn datasets() -> Registry<DatasetEntry> {
-    Registry::new("dataset", [glyphs::entry(), mnist::entry(), fashion_mnist::entry(), omniglot::entry()])
+pub fn datasets() -> Entries<DatasetEntry> {
+    Entries::new("dataset", [glyphs::entry(), mnist::entry(), fashion_mnist::entry(), omniglot::entry()])
 }
 
 /// The data set of this crate that is called `name`; case and `_` for `-` do not matter.

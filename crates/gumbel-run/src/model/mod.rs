@@ -3,9 +3,9 @@
 pub mod mlp;
 
 use gumbel::engine::ModelEntry;
-use gumbel::registry::Registry;
+use gumbel::registry::Entries;
 
 /// All models of this workspace: a new one is a file and a line here.
-pub fn models() -> Registry<ModelEntry> {
-    Registry::new("model", [mlp::entry()])
+pub fn models() -> Entries<ModelEntry> {
+    Entries::new("model", [mlp::entry()])
 }

@@ -2,15 +2,15 @@
 
 use super::{Estimator, direct, exact, gumbel_softmax, local_expectation, marginal, straight_through};
 use crate::Error;
-use crate::registry::{Entry, Kind, Registry, Setting, Settings};
+use crate::registry::{Entries, Entry, Kind, Setting, Settings};
 use crate::schedule::Annealing;
 use crate::structure::AnyStructure;
 use std::fmt;
 use std::sync::Arc;
 
 /// All estimators of this crate: a new one is a file and a line here.
-pub fn estimators() -> Registry<EstimatorEntry> {
-    Registry::new(
+pub fn estimators() -> Entries<EstimatorEntry> {
+    Entries::new(
         "estimator",
         [
             direct::entry(),

@@ -2,7 +2,7 @@
 
 mod bernoulli;
 
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entries, Entry};
 use std::fmt;
 use std::sync::Arc;
 
@@ -82,6 +82,6 @@ impl Entry for LikelihoodEntry {
 }
 
 /// All likelihoods of this crate.
-pub fn likelihoods() -> Registry<LikelihoodEntry> {
-    Registry::new("likelihood", [bernoulli::entry()])
+pub fn likelihoods() -> Entries<LikelihoodEntry> {
+    Entries::new("likelihood", [bernoulli::entry()])
 }

@@ -8,7 +8,7 @@ use super::{
     supermodular, tree,
 };
 use crate::Error;
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entries, Entry};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use std::sync::Arc;
 pub const MAX_POTENTIALS: usize = 1 << 16;
 
 /// All structures of this crate: a new one is a file and a line here.
-pub fn latents() -> Registry<LatentEntry> {
-    Registry::new(
+pub fn latents() -> Entries<LatentEntry> {
+    Entries::new(
         "latent",
         [
             categorical::entry(),
@@ -90,7 +90,7 @@ impl Entry for LatentEntry {
     }
 }
 
-impl Registry<LatentEntry> {
+impl Entries<LatentEntry> {
     /// The latent variable that a text stands for.
     ///
     /// # Errors
