@@ -2,7 +2,7 @@
 //! likelihoods.
 //!
 //! Each of them stands in one file with its [`Entry`]: its name, a line of help, its [settings](Setting) with ranges
-//! and defaults, and its constructor. A [`Entries`] is a list of such entries; flags, keys of files, help and error
+//! and defaults, and its constructor. [`Entries`] is a list of them; flags, keys of files, help and error
 //! messages are made from it. A registry is a value: add entries of your own to it and give it to whoever looks names
 //! up.
 
