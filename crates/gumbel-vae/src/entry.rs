@@ -5,12 +5,9 @@ use crate::model::{Decoder, Encoder, Mlp};
 use burn::tensor::Device;
 use gumbel::Error;
 use gumbel::engine::{Engine, ModelEntry, ModelOptions};
-use gumbel::network::widths;
+use gumbel::network::{MAX_WEIGHTS, weights, widths};
 use gumbel::registry::Setting;
 use gumbel::structure::Structure;
-
-/// Most weights of a network: half a gigabyte, of which training needs four times as much.
-const MAX_WEIGHTS: usize = 1 << 27;
 
 /// A model of one's own for the registry: `make` constructs an encoder and a decoder, whose parameters live on the
 /// autodiff side of the device; the engine does the rest. See the [crate's page](crate) for an example.
@@ -41,7 +38,7 @@ pub fn perceptron(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> 
         let encoder = layers(pixels, &hidden, structure.potentials());
         let decoder = layers(structure.unary(), &hidden.iter().rev().copied().collect::<Vec<_>>(), pixels);
         for widths in [&encoder, &decoder] {
-            let weights = widths.windows(2).map(|w| w[0].saturating_mul(w[1])).fold(0, usize::saturating_add);
+            let weights = weights(widths);
             if weights > MAX_WEIGHTS {
                 let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights}");
                 return Err(Error::setting("hidden", text, expected));

@@ -98,6 +98,14 @@ pub fn widths(text: &str) -> Result<Vec<usize>, Error> {
     if widths.len() > 16 { Err(refused()) } else { Ok(widths) }
 }
 
+/// Most weights of a network: half a gigabyte, of which training needs four times as much.
+pub const MAX_WEIGHTS: usize = 1 << 27;
+
+/// Weights of a perceptron with layers of the given widths; the largest integer if there are more.
+pub fn weights(layers: &[usize]) -> usize {
+    layers.windows(2).map(|w| w[0].saturating_mul(w[1])).fold(0, usize::saturating_add)
+}
+
 /// Checks that stored parameters are those of a perceptron with layers of the given widths.
 ///
 /// # Errors

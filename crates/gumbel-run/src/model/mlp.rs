@@ -6,7 +6,7 @@
 use gumbel::Error;
 use gumbel::engine::{Engine, ModelEntry, ModelOptions};
 use gumbel::estimator::Follows;
-use gumbel::network::widths;
+use gumbel::network::{MAX_WEIGHTS, weights, widths};
 use gumbel::registry::{Kind, Setting};
 use gumbel::structure::Structure;
 
@@ -19,8 +19,6 @@ const HIDDEN: Setting = Setting {
     help: "widths of the hidden layers, such as 300 or 400,200; the decoder has them in reverse order",
 };
 
-/// Most weights of a network: half a gigabyte, of which training needs four times as much.
-const MAX_WEIGHTS: usize = 1 << 27;
 /// Most numbers in one intermediate result of a step: two gigabytes.
 const MAX_NUMBERS: usize = 1 << 29;
 
@@ -69,7 +67,7 @@ fn check(options: &ModelOptions<'_>) -> Result<(), Error> {
     let (potentials, pixels) = (structure.potentials(), options.shape.len());
 
     let layers: Vec<usize> = [&[pixels], &hidden[..], &[potentials]].concat();
-    let weights = layers.windows(2).map(|w| w[0].saturating_mul(w[1])).fold(0, usize::saturating_add);
+    let weights = weights(&layers);
     if weights > MAX_WEIGHTS {
         let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights} with {}", latent());
         return Err(Error::setting("hidden", text, expected));

@@ -41,10 +41,28 @@ pub(super) fn entry() -> EstimatorEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exact;
 
-/// The probabilities q of all states for one example; `q` has |Z| values.
-pub(super) fn probabilities<S: Structure>(structure: &S, potentials: &[f32], q: &mut [f32]) {
-    structure.scores(potentials, q);
-    softmax_in_place(q);
+/// Calls `f(q, terms, losses, weights)` for every example, with the probabilities and losses of all states: it
+/// adds the weights that the decoder follows, and leaves in `terms` what the gradient has of each state's statistics.
+pub(super) fn over_states<S: Structure>(
+    piece: &mut Piece<'_, S>,
+    oracle: &mut dyn Oracle,
+    f: impl Fn(&mut [f32], &mut [f32], &[f32], &mut [f32]) + Sync,
+) -> Result<(), Error> {
+    let structure = piece.structure;
+    let states = piece.ask_states(oracle)?;
+    piece.each(0, [states, states], |row| {
+        check_numbers("potential", row.potentials)?;
+        check_numbers("loss", row.losses)?;
+        let work = &mut *row.work;
+        let (q, terms) = (&mut work.first[..states], &mut work.second[..states]);
+        structure.scores(row.potentials, q);
+        softmax_in_place(q);
+        row.weights.fill(0.0);
+        f(q, terms, row.losses, row.weights);
+        structure.add_weighted_statistics(terms, row.gradient, &mut work.towards, &mut work.solver);
+        Ok(None)
+    })?;
+    oracle.follow(Followed::States(&piece.memory.weights[..piece.of.len() * states]))
 }
 
 impl<S: Structure> Estimator<S> for Exact {
@@ -61,20 +79,10 @@ impl<S: Structure> Estimator<S> for Exact {
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
-        let (structure, scale) = (piece.structure, piece.scale);
-        let states = piece.ask_states(oracle)?;
-        piece.each(0, [states, states], |row| {
-            check_numbers("potential", row.potentials)?;
-            check_numbers("loss", row.losses)?;
-            let work = &mut *row.work;
-            let (q, terms) = (&mut work.first[..states], &mut work.second[..states]);
-            probabilities(structure, row.potentials, q);
-            row.weights.fill(0.0);
-            add(row.weights, q, scale);
-            centred(q, row.losses, |s, g| terms[s] = scale * g);
-            structure.add_weighted_statistics(terms, row.gradient, &mut work.towards, &mut work.solver);
-            Ok(None)
-        })?;
-        oracle.follow(Followed::States(&piece.memory.weights[..piece.of.len() * states]))
+        let scale = piece.scale;
+        over_states(piece, oracle, |q, terms, losses, weights| {
+            add(weights, q, scale);
+            centred(q, losses, |s, g| terms[s] = scale * g);
+        })
     }
 }

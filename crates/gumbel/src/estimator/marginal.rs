@@ -11,13 +11,13 @@
 //! Reference: the encoder's update is the limit, in the number of samples, of the wake phase of Bornschein and Bengio,
 //! "Reweighted Wake-Sleep", ICLR 2015.
 
-use super::exact::probabilities;
+use super::exact::over_states;
 use super::registry::EstimatorEntry;
 use super::{Estimator, Follows, Piece, difference, enumerable};
 use crate::Error;
 use crate::math::softmax_in_place;
-use crate::oracle::{Followed, Oracle, Questions};
-use crate::structure::{Structure, add, check_numbers};
+use crate::oracle::{Oracle, Questions};
+use crate::structure::{Structure, add};
 
 /// The exact evidence in the registry.
 pub(super) fn entry() -> EstimatorEntry {
@@ -63,23 +63,13 @@ impl<S: Structure> Estimator<S> for Marginal {
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
-        let (structure, scale) = (piece.structure, piece.scale);
-        let states = piece.ask_states(oracle)?;
-        piece.each(0, [states, states], |row| {
-            check_numbers("potential", row.potentials)?;
-            check_numbers("loss", row.losses)?;
-            let work = &mut *row.work;
-            let (q, posterior) = (&mut work.first[..states], &mut work.second[..states]);
-            probabilities(structure, row.potentials, q);
-            posterior.iter_mut().zip(row.losses).for_each(|(p, l)| *p = -l);
-            softmax_in_place(posterior);
-            row.weights.fill(0.0);
-            add(row.weights, posterior, scale);
-            difference(q, posterior);
-            q.iter_mut().for_each(|d| *d *= scale);
-            structure.add_weighted_statistics(q, row.gradient, &mut work.towards, &mut work.solver);
-            Ok(None)
-        })?;
-        oracle.follow(Followed::States(&piece.memory.weights[..piece.of.len() * states]))
+        let scale = piece.scale;
+        over_states(piece, oracle, |q, terms, losses, weights| {
+            terms.iter_mut().zip(losses).for_each(|(p, l)| *p = -l);
+            softmax_in_place(terms); // the posterior
+            add(weights, terms, scale);
+            difference(q, terms);
+            terms.iter_mut().zip(q).for_each(|(term, d)| *term = *d * scale);
+        })
     }
 }

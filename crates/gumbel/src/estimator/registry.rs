@@ -221,7 +221,7 @@ macro_rules! schedule {
 /// epsilon of direct optimisation.
 pub(super) const EPSILON: Schedule = schedule!("epsilon", "epsilon");
 /// The temperature of relaxed estimators.
-pub(super) const TEMPERATURE: Schedule = schedule!("temperature", "the temperature");
+pub(super) const TEMPERATURE: Schedule = schedule!("temperature", "temperature");
 
 /// The table of estimators in the documentation, in Markdown.
 pub fn table() -> String {
