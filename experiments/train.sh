@@ -1,7 +1,8 @@
 # For the scripts beside it, which say `source`: builds the program, makes the folder `$out`, and trains runs in it. Runs that
 # were killed go on where they stopped, finished ones are kept.
-gumbel=${CARGO_TARGET_DIR:-target}/release/gumbel
-cargo build --release --quiet
+# GUMBEL may name a program that is there already.
+if [ -z "${GUMBEL:-}" ]; then cargo build --release --quiet; fi
+gumbel=${GUMBEL:-${CARGO_TARGET_DIR:-target}/release/gumbel}
 mkdir -p "$out"
 
 train() { # name, flags...

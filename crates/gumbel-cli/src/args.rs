@@ -177,7 +177,9 @@ fn described(setting: &Setting) -> String {
         _ => String::new(),
     };
     let choices = if choices.is_empty() { choices } else { format!(": {choices}") };
+    let is_auto = registry.estimators.iter().any(|e| e.auto_settings().contains(&setting.name));
     match setting.kind {
+        _ if is_auto => format!("{}{choices} [default: auto, what is best for the latent]", setting.help),
         Kind::Switch => format!("{}{choices}", setting.help),
         _ => format!("{}{choices} [default: {}]", setting.help, setting.default),
     }
@@ -317,6 +319,9 @@ pub struct Inspect {
     /// Test images to look at; 0: all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
+    /// epsilon of the arg maxima (default: that of the model's last training step)
+    #[arg(long, value_name = "X")]
+    pub epsilon: Option<f64>,
     /// How it is drawn.
     #[command(flatten)]
     pub look: Look,

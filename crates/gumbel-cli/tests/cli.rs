@@ -20,6 +20,8 @@ const SMALL: &[&str] = &[
     "400",
     "--eval-limit",
     "100",
+    "--eval-every",
+    "1",
 ];
 
 /// What the files of a run are known by.
@@ -71,7 +73,7 @@ fn json(line: &str) -> serde_json::Value {
 fn a_run_from_training_to_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let out = succeeds(&small(&run, &["--json"]));
+    let out = succeeds(&small(&run, &["--json", "--rao-blackwell=false"]));
     let lines: Vec<_> = out.lines().map(json).collect();
     assert_eq!(lines.len(), 2 * 3 + 1, "two epochs of three splits, and the summary");
     for line in &lines[..6] {
@@ -164,7 +166,10 @@ fn every_structure_trains_and_says_what_its_bound_is() {
         (&["--latent", "supermodular:4", "--two-sided"], "exact"),
         (&["--latent", "pairwise:4", "--joint", "exact"], "exact"),
         (&["--latent", "supermodular:4", "--joint", "exact", "--noise", "full", "--samples", "2"], "exact"),
-        (&["--latent", "pairwise:6", "--joint", "search"], "exact"),
+        (&["--latent", "pairwise:6", "--joint", "flips"], "exact"),
+        (&["--latent", "pairwise:6", "--joint", "search", "--rounds", "2", "--halvings", "1"], "exact"),
+        (&["--latent", "binary:6", "--joint", "search"], "exact"),
+        (&["--latent", "pairwise:4", "--kl", "added", "--preset", "paper"], "exact"),
         (&["--latent", "pairwise:5", "--estimator", "exact"], "exact"),
         (&["--latent", "chain:4x3"], "exact"),
         (&["--latent", "tree:3:0,0,1,1", "--kl", "off"], "exact"),
@@ -192,11 +197,15 @@ fn every_structure_trains_and_says_what_its_bound_is() {
         if kind == "exact" {
             assert!(test["nll"].as_f64() < test["bound"].as_f64(), "{more:?}: {test}");
         }
-        let in_paper = ["pairwise", "supermodular", "chain", "tree"].iter().any(|name| more[1].starts_with(name));
+        let in_paper =
+            ["pairwise", "supermodular", "chain", "tree", "binary"].iter().any(|name| more[1].starts_with(name));
         assert_eq!(test["paper_loss"].is_number(), in_paper, "{more:?}");
         let compared = more.contains(&"exact") && more.contains(&"--joint") && !more.contains(&"full");
         assert_eq!(train["separable_miss_rate"].is_number(), compared, "{more:?}");
-        assert_eq!(train["search_move_rate"].is_number(), more.contains(&"search"), "{more:?}");
+        assert_eq!(train["flips_move_rate"].is_number(), more.contains(&"flips"), "{more:?}");
+        let others = ["--estimator", "--two-sided", "exact", "flips", "paper"];
+        let searched = others.iter().all(|other| !more.contains(other));
+        assert_eq!(train["search_rows"].is_number(), searched, "{more:?}");
         assert!(run.join("samples.png").exists());
 
         // Killed or not: the same bits.
@@ -281,7 +290,7 @@ fn bad_settings_are_usage_errors() {
         (&["--epochs", "0"], &["epochs = 0"]),
         (&["--estimator", "dirct"], &["did you mean direct?"]),
         (&["--dataset", "mnits"], &["mnist"]),
-        (&["--kl", "perhaps"], &["on, off or warmup"]),
+        (&["--kl", "perhaps"], &["on, added, off or warmup"]),
         (&["--engine", "warp"], &["autodiff"]),
         (&["--device", "tpu"], &["cpu"]),
         (&["--epsilon", "0"], &["epsilon = 0"]),
@@ -289,7 +298,7 @@ fn bad_settings_are_usage_errors() {
         (&["--epsilon", "1e-50"], &["epsilon = ", "greater than 0"]),
         (&["--batch-size", "1000000000"], &["batch-size = 1000000000"]),
         (&["--hidden", "65536,65536"], &["hidden = 65536,65536", "at most"]),
-        (&["--latent", "binary:30000"], &["batch-size = 100", "binary:30000"]),
+        (&["--latent", "binary:30000", "--joint", "off"], &["batch-size = 100", "binary:30000"]),
         (&["--temperature", "inf"], &["temperature = inf", "gumbel-softmax"]),
         (&["--estimator", "gumbel-softmax", "--temperature", "inf"], &["temperature = inf", "f32 can hold"]),
         (&["--epsilon", "1e39"], &["epsilon = 1e39", "f32 can hold"]),
@@ -310,8 +319,11 @@ fn bad_settings_are_usage_errors() {
         (&["--latent", "pairwise:4", "--estimator", "gumbel-softmax"], &["independent variables"]),
         (&["--latent", "pairwise:30", "--joint", "exact"], &["too many to enumerate"]),
         (&["--latent", "pairwise:4", "--noise", "full"], &["noise = full", "joint = exact"]),
-        (&["--latent", "subset:5,2", "--joint", "search"], &["joint = search"]),
-        (&["--latent", "permutation:5", "--joint", "exact"], &["kl = on"]),
+        (&["--latent", "subset:5,2", "--joint", "flips"], &["joint = flips"]),
+        (&["--latent", "permutation:5", "--kl", "added"], &["kl = added", "no gradient"]),
+        (&["--estimator", "marginal", "--kl", "added"], &["kl = added", "part of what marginal minimises"]),
+        (&["--latent", "pairwise:4", "--joint", "search", "--rounds", "0"], &["rounds = 0"]),
+        (&["--preset", "papr"], &["preset = papr", "did you mean paper"]),
         (&["--binarization", "grey", "--engine", "fused"], &["engine = fused", "binary images"]),
         (&["--estimator", "exact", "--epsilon", "1"], &["epsilon = 1", "estimator = direct"]),
     ] {

@@ -163,6 +163,26 @@ impl Images {
         self.labels.as_ref()?.get(index).copied()
     }
 
+    /// These images and then those of another split, of the same size. Labels stay where both have them.
+    ///
+    /// # Errors
+    /// Images of another size.
+    pub fn followed_by(&self, others: &Images) -> Result<Images, DataError> {
+        let [own, other] = [self, others].map(|i| [i.height, i.width, i.channels]);
+        if own != other {
+            let show = |size: [usize; 3]| size.map(|n| n.to_string()).join("x");
+            return Err(DataError::argument("image size", show(own), show(other)));
+        }
+        let labels = self.labels.as_ref().zip(others.labels.as_ref()).map(|(a, b)| [&a[..], b].concat());
+        Images::with_channels(
+            self.height,
+            self.width,
+            self.channels,
+            [&self.pixels[..], &others.pixels].concat(),
+            labels,
+        )
+    }
+
     /// The first `count` images (all of them if there are fewer).
     #[must_use]
     pub fn take(mut self, count: usize) -> Images {

@@ -7,7 +7,8 @@ use super::codes::{Codes, Ones};
 use super::dense::{Dense, rows_in};
 use super::output::Output;
 use super::simd::{Kernel, LANES, Lane, Vector, lanes};
-use super::tile::{by_rows, columns_by_lanes, rows_by_lanes, transpose};
+use super::tile::{by_rows, columns_by_lanes, transpose};
+use super::turned::{self, Turned};
 use gumbel::structure::{AnyStructure, Change, Structure};
 
 /// The decoder's layers.
@@ -16,6 +17,7 @@ pub struct DecoderLayers<'a> {
     pub codes: &'a Codes,
     pub dense: &'a [Dense],
     pub output: &'a Output,
+    pub turned: &'a Turned,
 }
 
 /// Working memory for one group of sixteen rows.
@@ -23,7 +25,7 @@ pub struct Scratch {
     /// U values.
     code: Vec<f32>,
     /// Codes of sixteen rows.
-    ones: Ones,
+    pub ones: Ones,
     changes: Vec<Change>,
     /// Losses of a code and then of its changes, filled up to whole lanes.
     losses: Vec<f32>,
@@ -32,7 +34,8 @@ pub struct Scratch {
     /// Units of sixteen rows, for each hidden layer of the decoder, and the gradients there: `[units, rows in the
     /// lanes]`.
     pub units: Vec<Vec<Lane>>,
-    gradients: Vec<Vec<Lane>>,
+    pub gradients: Vec<Vec<Lane>>,
+    pub rows: turned::Work,
     /// Codes `[U, rows in the lanes]`.
     input: Vec<Lane>,
     /// Logits of a block `[64 pixels, rows in the lanes]`.
@@ -53,6 +56,7 @@ impl Scratch {
             base: vec![Lane::ZERO; hidden.first().map_or(0, |width| lanes(*width))],
             units: units(),
             gradients: units(),
+            rows: turned::Work::new(u, hidden.first().map_or(0, |w| *w), hidden.last().map_or(0, |w| *w)),
             input: vec![Lane::ZERO; lanes(u) * LANES],
             logits: vec![Lane::ZERO; BLOCK],
         }
@@ -60,7 +64,7 @@ impl Scratch {
 
     /// The decoder's hidden layers after the first.
     #[inline(always)]
-    fn deepen<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>) {
+    pub fn deepen<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>) {
         for (l, layer) in decoder.dense.iter().enumerate() {
             let [x, y] = self.units.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
             layer.transposed_forward(w, x, y);
@@ -114,25 +118,6 @@ impl Scratch {
         self.deepen(w, decoder);
     }
 
-    /// Losses of up to sixteen rows whose last hidden units stand in `units`; row l belongs to image `of[l]`.
-    #[inline(always)]
-    fn losses_of<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, bits: &Bits, of: &[u32], losses: &mut [f32]) {
-        let last = self.units.last().expect("a decoder has a hidden layer");
-        let mut sum = w.zero();
-        let mut at_ones = [0.0f32; LANES];
-        for (b, block) in decoder.output.blocks.iter().enumerate() {
-            sum = w.add(sum, block.decode(w, last, decoder.output.units, &mut self.logits));
-            for (l, image) in of.iter().enumerate() {
-                for one in bits.ones(*image as usize, b) {
-                    at_ones[l] += self.logits[*one as usize % BLOCK].0[l];
-                }
-            }
-        }
-        let mut sums = Lane::ZERO;
-        w.store(&mut sums, sum);
-        losses.iter_mut().enumerate().for_each(|(l, loss)| *loss = sums.0[l] - at_ones[l]);
-    }
-
     /// Writes the losses of the separable approximation around z for an image to `out` (U values); returns that of z.
     #[inline(always)]
     fn around<W: Vector>(
@@ -177,66 +162,6 @@ impl Scratch {
         kind.neighbour_losses(&self.code, own, changed, out);
         own
     }
-
-    /// Losses and their derivatives in the code at up to sixteen codes `[rows, U]`.
-    #[inline(always)]
-    fn slopes<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, bits: &Bits, ask: &mut SlopesOf<'_>) {
-        let DecoderLayers { codes, dense, output } = decoder;
-        let u = codes.width;
-        self.decode_codes(w, decoder, ask.codes);
-
-        let depth = dense.len();
-        let (last, gradient) = (&self.units[depth], &mut self.gradients[depth]);
-        gradient.fill(Lane::ZERO);
-        let mut sum = w.zero();
-        let mut at_ones = [0.0f32; LANES];
-        for (b, block) in output.blocks.iter().enumerate() {
-            sum = w.add(sum, block.decode(w, last, output.units, &mut self.logits));
-            for (l, image) in ask.of.iter().enumerate() {
-                for one in bits.ones(*image as usize, b) {
-                    at_ones[l] += self.logits[*one as usize % BLOCK].0[l];
-                }
-            }
-            for t in &mut self.logits[..block.pixels()] {
-                let (_, sigmoid) = w.softplus_and_sigmoid(w.load(t));
-                w.store(t, sigmoid);
-            }
-            for (l, image) in ask.of.iter().enumerate() {
-                for one in bits.ones(*image as usize, b) {
-                    self.logits[*one as usize % BLOCK].0[l] -= 1.0;
-                }
-            }
-            block.units_gradient(w, &self.logits, output.units, gradient);
-        }
-        let mut sums = Lane::ZERO;
-        w.store(&mut sums, sum);
-        ask.losses.iter_mut().enumerate().for_each(|(l, loss)| *loss = sums.0[l] - at_ones[l]);
-        for (g, y) in gradient.iter_mut().zip(last) {
-            w.store(g, w.choose(w.load(y), w.zero(), w.load(g), w.zero()));
-        }
-        for (l, layer) in dense.iter().enumerate().rev() {
-            let [below, above] = self.gradients.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
-            layer.transposed_backward(w, above, &self.units[l], below);
-        }
-        let gradient = &self.gradients[0];
-        for group_of_codes in 0..lanes(u) {
-            by_rows!(W, rows_in(u, group_of_codes), |first, R| {
-                let mut acc = [w.zero(); R];
-                let at = group_of_codes * LANES + first;
-                for (g, group) in codes.groups.iter().enumerate() {
-                    let n = rows_in(codes.units, g);
-                    rows_by_lanes(w, &mut acc, &group.weights.p[at..], &gradient[g * LANES..][..n]);
-                }
-                // The place of the codes, which have been read, takes their slopes.
-                for (out, acc) in self.input[at..].iter_mut().zip(acc) {
-                    w.store(out, acc);
-                }
-            });
-        }
-        for (r, slope) in ask.slopes.chunks_exact_mut(u).enumerate() {
-            slope.iter_mut().zip(&self.input).for_each(|(s, lane)| *s = lane.0[r]);
-        }
-    }
 }
 
 /// The decoder's last hidden units for sixteen changes of a code, changes in the lanes.
@@ -264,33 +189,7 @@ fn decode_changes<W: Vector>(
     }
 }
 
-/// A question about images by their numbers in `bits`.
-pub struct Losses<'a> {
-    pub scratch: &'a mut Scratch,
-    pub structure: &'a AnyStructure,
-    pub decoder: DecoderLayers<'a>,
-    pub bits: &'a Bits,
-    /// `[rows]`.
-    pub of: &'a [u32],
-    /// `[rows, n]`.
-    pub assignments: &'a [u32],
-    /// `[rows]`.
-    pub losses: &'a mut [f32],
-}
-
-impl Kernel for Losses<'_> {
-    #[inline(always)]
-    fn run<W: Vector>(self, w: W) {
-        let n = self.structure.variables();
-        let rows = self.of.chunks(LANES).zip(self.assignments.chunks(LANES * n)).zip(self.losses.chunks_mut(LANES));
-        for ((of, z), losses) in rows {
-            self.scratch.decode(w, self.structure, self.decoder, z);
-            self.scratch.losses_of(w, self.decoder, self.bits, of, losses);
-        }
-    }
-}
-
-/// The same for all one-coordinate changes.
+/// Losses of assignments and of all their one-coordinate changes.
 pub struct Around<'a> {
     pub scratch: &'a mut Scratch,
     pub structure: &'a AnyStructure,
@@ -314,40 +213,6 @@ impl Kernel for Around<'_> {
         for (((image, z), losses), own) in rows.zip(self.own) {
             let image = (self.bits, *image as usize);
             *own = self.scratch.around(w, self.structure, z, self.decoder, image, losses);
-        }
-    }
-}
-
-/// Losses and slopes at codes.
-pub struct Slopes<'a> {
-    pub scratch: &'a mut Scratch,
-    pub decoder: DecoderLayers<'a>,
-    pub bits: &'a Bits,
-    pub ask: SlopesOf<'a>,
-}
-
-/// Rows of a question about slopes.
-pub struct SlopesOf<'a> {
-    /// `[rows]`.
-    pub of: &'a [u32],
-    /// `[rows, U]`.
-    pub codes: &'a [f32],
-    /// `[rows]`.
-    pub losses: &'a mut [f32],
-    /// `[rows, U]`.
-    pub slopes: &'a mut [f32],
-}
-
-impl Kernel for Slopes<'_> {
-    #[inline(always)]
-    fn run<W: Vector>(self, w: W) {
-        let u = self.decoder.codes.width;
-        let SlopesOf { of, codes, losses, slopes } = self.ask;
-        let rows = of.chunks(LANES).zip(codes.chunks(LANES * u));
-        let rows = rows.zip(losses.chunks_mut(LANES).zip(slopes.chunks_mut(LANES * u)));
-        for ((of, codes), (losses, slopes)) in rows {
-            let mut ask = SlopesOf { of, codes, losses, slopes };
-            self.scratch.slopes(w, self.decoder, self.bits, &mut ask);
         }
     }
 }

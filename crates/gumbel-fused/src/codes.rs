@@ -36,6 +36,7 @@ pub enum Input<O, S> {
 }
 
 /// The places of the ones of some codes, which may have different numbers of them.
+#[derive(Default)]
 pub struct Ones {
     width: usize,
     counts: Vec<u32>,

@@ -9,8 +9,9 @@ use super::output::{self, Output, Role};
 use super::rows::{self, Plan, Rows, Seam, Shared};
 use super::simd::{Isa, LANES, Lane, flat, flat_mut, lanes};
 use super::states::States;
-use super::team::{self, Team, each, each_with};
+use super::team::{self, Team, each, each_with, parts};
 use super::tile::Rates;
+use super::turned::{self, Turned};
 use gumbel::Error;
 use gumbel::engine::{Asked, Engine, Images, ModelOptions, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, Follows, MEASURES, Tally, enumerable};
@@ -57,6 +58,8 @@ pub struct Fused {
     fresh: bool,
     /// All states, where they are asked about without being followed.
     all: States,
+    /// The output layer for single rows.
+    turned: Turned,
     /// Splits as lists, by their keys, the last used at the end.
     images: Vec<(u64, Arc<Bits>)>,
 }
@@ -131,6 +134,7 @@ impl Fused {
             sums: vec![],
             fresh: false,
             all: States::default(),
+            turned: Turned::default(),
             images: vec![],
             structure,
             hidden,
@@ -169,6 +173,7 @@ impl Fused {
         self.isa = isa;
         self.fresh = false;
         self.all.forget();
+        self.turned.forget();
     }
 
     /// Widths of all layers of the encoder, and of the decoder.
@@ -266,19 +271,30 @@ impl Fused {
     /// Phase 2: potentials and KL, then the estimator.
     fn seam(&mut self, shared: &Shared<'_>, estimator: &dyn Estimator) {
         let isa = self.isa;
+        let questions = estimator.questions(shared.structure);
+        if self.plan.states == 0 && (questions.losses || questions.slopes) {
+            self.turn();
+        }
         let (last, before) = self.encoder.split_last().expect("the potentials have a layer");
-        let (first, decoder) =
-            (&self.first, DecoderLayers { codes: &self.codes, dense: &self.decoder, output: &self.output });
-        let asks_all = estimator.questions(shared.structure).states && self.plan.states == 0;
+        let first = &self.first;
+        let (codes, dense, output, turned) = (&self.codes, &self.decoder[..], &self.output, &self.turned);
+        let decoder = DecoderLayers { codes, dense, output, turned };
+        let asks_all = questions.states && self.plan.states == 0;
         if asks_all {
             self.all.refresh(&mut self.team, isa, shared.structure, decoder, self.steps);
         }
         let seam = Seam { isa, shared, decoder, all: asks_all.then_some(&self.all) };
         let x = |g, c| encoder_tile(first, before, g, c);
-        self.team.run(&[&each(&mut self.rows, |_, rows| {
-            isa.run(rows::Encode { rows, shared, layer: last, x });
-            rows.estimate(seam, estimator);
+        let together = if self.plan.together { self.team.threads().min(self.rows.len()) } else { self.rows.len() };
+        self.team.run(&[&parts(&mut self.rows, together, |_, all| {
+            all.iter_mut().for_each(|rows| isa.run(rows::Encode { rows, shared, layer: last, x }));
+            Rows::estimate(all, seam, estimator);
         })]);
+    }
+
+    /// Prepares for questions about single rows.
+    fn turn(&mut self) {
+        self.turned.refresh(&mut self.team, &self.output, &mut self.codes, self.steps);
     }
 
     fn report(&mut self) -> Result<StepReport, Error> {
@@ -370,7 +386,8 @@ impl Fused {
 
     /// What follows the seam where the decoder's rows are images; returns the mean loss of what was followed.
     fn backward_images(&mut self, shared: &Shared<'_>, estimator: &dyn Estimator, rates: Rates) -> Result<f64, Error> {
-        let Fused { isa, team, members, first, encoder, rows: pieces, codes, decoder, output, totals, plan, .. } = self;
+        let Fused { isa, team, members, first, encoder, rows: pieces, codes, decoder, .. } = self;
+        let Fused { output, turned, totals, plan, .. } = self;
         let (isa, width, plan) = (*isa, output.units, *plan);
         let (bits, batch, structure) = (shared.bits, shared.batch, shared.structure);
         let (chunks, count) = (lanes(shared.batch.len()), shared.batch.len());
@@ -424,7 +441,7 @@ impl Fused {
         }
         finite(reconstruction)?;
         if plan.slopes {
-            let decoder = DecoderLayers { codes, dense: decoder, output };
+            let decoder = DecoderLayers { codes, dense: decoder, output, turned };
             let seam = Seam { isa, shared, decoder, all: None };
             team.run(&[&each(pieces, |_, rows| rows.resume(seam, estimator, chunks))]);
             let none = each(&mut [(); 0], |_, ()| ());
@@ -490,8 +507,14 @@ impl Engine for Fused {
             self.adopt(plan);
         }
         assert!(batch.len() <= self.batch, "the engine was made for smaller batches");
-        let kl_weight = if estimator.takes_kl(&structure) { 0.0 } else { options.kl_weight };
-        let shared = Shared { structure: &structure, bits: &bits, batch, plan, kl_weight, noise: options.noise };
+        let shared = Shared {
+            structure: &structure,
+            bits: &bits,
+            batch,
+            plan,
+            kl_weight: options.kl_weight,
+            noise: options.noise,
+        };
         self.begin(&shared);
         self.seam(&shared, &*estimator);
         let mut report = self.report()?;
@@ -546,12 +569,13 @@ impl Engine for Fused {
             let (expected, found) = (codes.len() / u * pixels, means.len());
             return Err(Error::Length { what: "means", expected, found });
         }
-        let part = (codes.len() / u).div_ceil(self.rows.len()).next_multiple_of(LANES);
-        let decoder = DecoderLayers { codes: &self.codes, dense: &self.decoder, output: &self.output };
-        let isa = self.isa;
+        let Fused { codes: first, decoder: dense, output, turned, rows, team, isa, .. } = self;
+        let part = (codes.len() / u).div_ceil(rows.len()).next_multiple_of(LANES);
+        let decoder = DecoderLayers { codes: first, dense, output, turned };
+        let isa = *isa;
         let parts = codes.chunks(part * u).zip(means.chunks_mut(part * pixels));
-        let mut items: Vec<_> = self.rows.iter_mut().zip(parts).collect();
-        self.team.run(&[&each(&mut items, |_, (rows, (codes, means))| {
+        let mut items: Vec<_> = rows.iter_mut().zip(parts).collect();
+        team.run(&[&each(&mut items, |_, (rows, (codes, means))| {
             isa.run(ask::Means { scratch: &mut rows.scratch, decoder, codes, means });
         })]);
         Ok(())
@@ -605,6 +629,7 @@ impl Engine for Fused {
         self.decode_table();
         self.fresh = false;
         self.all.forget();
+        self.turned.forget();
         Ok(())
     }
 }
@@ -630,9 +655,11 @@ impl Answers<'_> {
 /// Names of all that answers need, apart from each other.
 macro_rules! parts {
     ($answers:expr => $structure:ident, $rows:ident, $team:ident, $decoder:ident, $isa:ident, $bits:ident) => {
-        let Fused { structure: $structure, rows: $rows, team: $team, codes, decoder: dense, output, isa, .. } =
-            &mut *$answers.engine;
-        let ($decoder, $isa) = (DecoderLayers { codes, dense, output }, *isa);
+        $answers.engine.turn();
+        let Fused {
+            structure: $structure, rows: $rows, team: $team, codes, decoder: dense, output, turned, isa, ..
+        } = &mut *$answers.engine;
+        let ($decoder, $isa) = (DecoderLayers { codes, dense, output, turned }, *isa);
         let ($bits, $structure): (&Bits, &AnyStructure) = (&$answers.bits, $structure);
     };
 }
@@ -646,7 +673,7 @@ impl Oracle for Answers<'_> {
         let mut items: Vec<_> = rows.iter_mut().zip(parts).collect();
         team.run(&[&each(&mut items, |_, (rows, ((of, assignments), losses))| {
             let scratch = &mut rows.scratch;
-            isa.run(ask::Losses { scratch, structure, decoder, bits, of, assignments, losses });
+            isa.run(turned::Losses { scratch, structure, decoder, bits, of, assignments, losses });
         })]);
         Ok(())
     }
@@ -677,8 +704,8 @@ impl Oracle for Answers<'_> {
             return self.engine.table_losses(&self.bits, &images, losses);
         }
         let steps = self.engine.steps;
-        let Fused { structure, team, codes, decoder: dense, output, isa, all, .. } = &mut *self.engine;
-        let decoder = DecoderLayers { codes, dense, output };
+        let Fused { structure, team, codes, decoder: dense, output, turned, isa, all, .. } = &mut *self.engine;
+        let decoder = DecoderLayers { codes, dense, output, turned };
         all.refresh(team, *isa, structure, decoder, steps);
         all.losses(team, *isa, decoder, &self.bits, &images, losses);
         Ok(())
@@ -692,8 +719,8 @@ impl Oracle for Answers<'_> {
         let parts = parts.zip(losses.chunks_mut(part).zip(slopes.chunks_mut(part * u)));
         let mut items: Vec<_> = rows.iter_mut().zip(parts).collect();
         team.run(&[&each(&mut items, |_, (rows, ((of, codes), (losses, slopes)))| {
-            let ask = ask::SlopesOf { of, codes, losses, slopes };
-            isa.run(ask::Slopes { scratch: &mut rows.scratch, decoder, bits, ask });
+            let scratch = &mut rows.scratch;
+            isa.run(turned::Slopes { scratch, decoder, bits, of, codes, losses, slopes });
         })]);
         Ok(())
     }

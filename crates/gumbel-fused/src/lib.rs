@@ -47,6 +47,7 @@ mod states;
 mod team;
 #[doc(hidden)]
 pub mod tile;
+mod turned;
 
 pub use bits::Bits;
 pub use engine::{Fused, model, refusal};

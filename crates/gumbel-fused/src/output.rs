@@ -421,6 +421,48 @@ impl Block {
         bias
     }
 
+    /// Adds a part of this block's gradient at the units of one row, `[groups of units]`, from the derivatives at the
+    /// logits of some of its pixels, from the lane `from` on, pixels in the lanes.
+    #[inline(always)]
+    pub fn row_gradient<W: Vector>(&self, w: W, from: usize, derivative: &[Lane], gradient: &mut [Lane]) {
+        let groups = gradient.len();
+        let mut first = 0;
+        macro_rules! some {
+            ($N:literal) => {
+                while groups - first >= $N {
+                    let mut acc: [W::V; $N] = std::array::from_fn(|q| w.load(&gradient[first + q]));
+                    let tiles = self.weights.p.chunks_exact(groups * LANES).skip(from);
+                    for (tiles, derivative) in tiles.zip(derivative) {
+                        let tiles: &[[Lane; LANES]; $N] =
+                            tiles.as_chunks().0[first..].first_chunk().expect("as many groups");
+                        for c in 0..LANES {
+                            let d = w.splat(derivative.0[c]);
+                            for q in 0..$N {
+                                acc[q] = w.fma(w.load(&tiles[q][c]), d, acc[q]);
+                            }
+                        }
+                    }
+                    gradient[first..].iter_mut().zip(acc).for_each(|(out, acc)| w.store(out, acc));
+                    first += $N;
+                }
+            };
+        }
+        some!(8);
+        some!(4);
+        some!(2);
+        some!(1);
+    }
+
+    /// The weights of sixteen pixels and sixteen units: `[16 pixels]`, units in the lanes.
+    pub fn tile(&self, pixels: usize, units: usize, groups: usize) -> &[Lane] {
+        &self.weights.p[(pixels * groups + units) * LANES..][..LANES]
+    }
+
+    /// The bias of sixteen pixels.
+    pub fn bias(&self, pixels: usize) -> &Lane {
+        &self.bias.p[pixels]
+    }
+
     /// The number of its pixels.
     pub fn pixels(&self) -> usize {
         self.pixels

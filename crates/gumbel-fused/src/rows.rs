@@ -8,6 +8,7 @@ use super::output::Output;
 use super::simd::{Isa, Kernel, LANES, Lane, Vector, flat_mut, lanes};
 use super::states::States;
 use super::tile::{by_rows, rows_by_lanes};
+use super::turned;
 use gumbel::Error;
 use gumbel::estimator::{self, Estimator, Follows, MEASURES, Memory, Noises, Tally};
 use gumbel::noise::Noise;
@@ -31,6 +32,9 @@ pub struct Plan {
     pub slopes: bool,
     /// Images that the estimator is given at once: one where each of its questions is answered image by image anyway.
     pub at_once: usize,
+    /// Whether it is given several pieces of rows together: those that it asks about share the walk through the
+    /// decoder's weights.
+    pub together: bool,
 }
 
 impl Plan {
@@ -42,6 +46,8 @@ impl Plan {
             true => structure.states().unwrap_or(usize::MAX),
             false => 0,
         };
+        // What is learned is summed piece by piece, in an order that must not depend on the number of threads.
+        let together = states == 0 && (questions.losses || questions.slopes) && estimator.sums() == 0;
         let alone = states == 0 && questions.around && !questions.losses && !questions.slopes && !questions.states;
         Ok(Plan {
             follows: estimator.follows(),
@@ -51,7 +57,12 @@ impl Plan {
             noise: if estimator.is_random() { estimator.noise(structure)? } else { 0 },
             sums: estimator.sums(),
             slopes: estimator.wants_slopes(),
-            at_once: if alone || states > 256 { 1 } else { LANES },
+            at_once: match (together, alone || states > 256) {
+                (true, _) => usize::MAX,
+                (_, true) => 1,
+                _ => LANES,
+            },
+            together,
         })
     }
 
@@ -74,11 +85,9 @@ pub struct Rows {
     /// Potentials `[groups, 16]` and the gradient there, as the encoder has them.
     potentials: Vec<Lane>,
     pub gradient: Vec<Lane>,
-    /// The same as `[16, P]`.
-    h: Vec<f32>,
-    g: Vec<f32>,
-    /// `[samples, 16, width]`.
-    noise: Vec<f32>,
+    desk: Desk,
+    /// The same for several pieces of rows together, of which this is the first.
+    wide: Desk,
     pub scratch: Scratch,
     memory: Memory<AnyStructure>,
     table: Table,
@@ -88,6 +97,32 @@ pub struct Rows {
     /// Numbers to learn from.
     pub sums: Vec<f32>,
     pub outcome: Outcome,
+}
+
+/// What an estimator works on.
+#[derive(Default)]
+struct Desk {
+    /// Potentials `[rows, P]` and the gradient there.
+    h: Vec<f32>,
+    g: Vec<f32>,
+    /// `[samples, rows, width]`.
+    noise: Vec<f32>,
+    /// Numbers from 0.
+    of: Vec<u32>,
+}
+
+impl Desk {
+    fn new(rows: usize, p: usize, plan: &Plan) -> Self {
+        let (h, g, noise) = (vec![0.0; rows * p], vec![0.0; rows * p], vec![0.0; plan.samples * rows * plan.noise]);
+        Desk { h, g, noise, of: (0..rows as u32).collect() }
+    }
+
+    /// Makes room for so many rows.
+    fn widen(&mut self, rows: usize, p: usize, plan: &Plan) {
+        if self.of.len() != rows {
+            *self = Desk::new(rows, p, plan);
+        }
+    }
 }
 
 /// Losses at the states of the table.
@@ -150,9 +185,8 @@ impl Rows {
             count: 0,
             potentials: zero(lanes(p) * LANES),
             gradient: zero(lanes(p) * LANES),
-            h: vec![0.0; LANES * p],
-            g: vec![0.0; LANES * p],
-            noise: vec![0.0; plan.samples * LANES * plan.noise],
+            desk: Desk::new(LANES, p, plan),
+            wide: Desk::default(),
             scratch: Scratch::new(structure, hidden),
             memory: Memory::default(),
             table: Table { losses: zero(LANES * lanes(plan.states)), known: 0 },
@@ -179,14 +213,14 @@ impl Rows {
         self.sums.fill(0.0);
         for m in 0..if width > 0 { shared.plan.samples } else { 0 } {
             let first = m * batch + self.chunk * LANES;
-            let noise = &mut self.noise[m * LANES * width..][..self.count * width];
+            let noise = &mut self.desk.noise[m * LANES * width..][..self.count * width];
             shared.noise.at((first * width) as u64).gumbel(noise);
         }
     }
 
     /// Potentials `[count, P]`.
     pub fn potentials(&self, structure: &AnyStructure) -> &[f32] {
-        &self.h[..self.count * structure.potentials()]
+        &self.desk.h[..self.count * structure.potentials()]
     }
 
     /// Where the table has one row for each image: the values that are followed, and their weights.
@@ -235,22 +269,22 @@ impl Rows {
                 }
             });
             let width = rows_in(p, o);
-            for (h, row) in self.h.chunks_exact_mut(p).zip(&self.potentials[o * LANES..]).take(self.count) {
+            for (h, row) in self.desk.h.chunks_exact_mut(p).zip(&self.potentials[o * LANES..]).take(self.count) {
                 h[o * LANES..][..width].copy_from_slice(&row.0[..width]);
             }
         }
-        self.h.chunks_exact_mut(p).take(self.count).for_each(|h| structure.to_potentials(h));
-        self.g.fill(0.0);
+        self.desk.h.chunks_exact_mut(p).take(self.count).for_each(|h| structure.to_potentials(h));
+        self.desk.g.fill(0.0);
     }
 
     /// Hands the gradient at the potentials to the encoder.
     fn hand_over(&mut self, structure: &AnyStructure) {
         let p = structure.potentials();
-        let rows = self.h.chunks_exact(p).zip(self.g.chunks_exact_mut(p));
+        let rows = self.desk.h.chunks_exact(p).zip(self.desk.g.chunks_exact_mut(p));
         rows.take(self.count).for_each(|(h, g)| structure.to_raw_gradient(h, g));
         for (o, tile) in self.gradient.chunks_exact_mut(LANES).enumerate() {
             let width = rows_in(p, o);
-            for (row, g) in tile.iter_mut().zip(self.g.chunks_exact(p)).take(self.count) {
+            for (row, g) in tile.iter_mut().zip(self.desk.g.chunks_exact(p)).take(self.count) {
                 row.0[..width].copy_from_slice(&g[o * LANES..][..width]);
             }
         }
@@ -262,68 +296,100 @@ impl Rows {
         if shared.kl_weight != 0.0 {
             let p = shared.structure.potentials();
             let scale = shared.kl_weight / shared.batch.len() as f32;
-            for (h, g) in self.h.chunks_exact(p).zip(self.g.chunks_exact_mut(p)).take(self.count) {
+            for (h, g) in self.desk.h.chunks_exact(p).zip(self.desk.g.chunks_exact_mut(p)).take(self.count) {
                 shared.structure.kl_to_uniform(h, scale, g)?;
             }
         }
         Ok(())
     }
 
-    /// Calls `f` with the pieces that the estimator is given.
+    /// Calls `f` with the pieces of some rows together that the estimator is given. The first ones have the memory.
     fn pieces(
-        &mut self,
+        all: &mut [Rows],
         seam: Seam<'_>,
         mut f: impl FnMut(&mut estimator::Piece<'_, AnyStructure>, &mut Questions<'_>, &[f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        const OF: [u32; LANES] = {
-            let mut of = [0; LANES];
-            let mut i = 0;
-            while i < LANES {
-                of[i] = i as u32;
-                i += 1;
-            }
-            of
-        };
         let Shared { structure, plan, .. } = *seam.shared;
         let (p, u) = (structure.potentials(), structure.unary());
-        let Rows { chunk, count, h, g, noise, memory, scratch, table, followed, slopes, sums, outcome, .. } = self;
-        for first in (0..*count).step_by(plan.at_once) {
-            let rows = plan.at_once.min(*count - first);
+        let (chunk, count) = (all[0].chunk, all.iter().map(|rows| rows.count).sum::<usize>());
+        let mut desk = match all.len() {
+            1 => std::mem::take(&mut all[0].desk),
+            _ => Rows::gather(all, p, &plan),
+        };
+        let mut memory = std::mem::take(&mut all[0].memory);
+        let mut sums = std::mem::take(&mut all[0].sums);
+        let slopes = std::mem::take(&mut all[0].slopes);
+        let mut tallies = all[0].outcome.tallies;
+        let mut done = Ok(());
+        let mut first = 0;
+        while first < count && done.is_ok() {
+            let rows = plan.at_once.min(count - first);
             let mut piece = estimator::Piece {
                 structure,
-                potentials: &h[first * p..][..rows * p],
+                potentials: &desk.h[first * p..][..rows * p],
                 noise: Noises {
-                    values: noise.get(first * plan.noise..).unwrap_or(&[]),
+                    values: desk.noise.get(first * plan.noise..).unwrap_or(&[]),
                     width: plan.noise,
-                    stride: LANES,
+                    stride: desk.of.len(),
                 },
                 samples: plan.samples,
                 scale: seam.shared.scale(),
-                first: *chunk * LANES + first,
-                of: &OF[..rows],
-                gradient: &mut g[first * p..][..rows * p],
-                tallies: &mut outcome.tallies,
-                sums,
-                memory,
+                first: chunk * LANES + first,
+                of: &desk.of[..rows],
+                gradient: &mut desk.g[first * p..][..rows * p],
+                tallies: &mut tallies,
+                sums: &mut sums,
+                memory: &mut memory,
                 parallel: false,
             };
-            let images = &seam.shared.batch[*chunk * LANES + first..][..rows];
-            let reconstruction = &mut outcome.reconstruction;
-            let mut questions = Questions { seam, images, first, scratch, table, followed, reconstruction };
-            f(&mut piece, &mut questions, slopes.get(first * u..).unwrap_or(&[]))?;
+            let images = &seam.shared.batch[chunk * LANES + first..][..rows];
+            let mut questions = Questions { seam, images, first, rows: all };
+            done = f(&mut piece, &mut questions, slopes.get(first * u..).unwrap_or(&[]));
+            first += rows;
         }
-        Ok(())
+        all[0].outcome.tallies = tallies;
+        (all[0].memory, all[0].sums, all[0].slopes) = (memory, sums, slopes);
+        match all.len() {
+            1 => all[0].desk = desk,
+            _ => Rows::scatter(all, p, desk),
+        }
+        done
     }
 
-    /// The estimator's part of a step.
-    pub fn estimate(&mut self, seam: Seam<'_>, estimator: &dyn Estimator) {
-        if self.outcome.error.is_none() {
-            self.followed.states.fill(Lane::ZERO);
-            let done = self.pieces(seam, |piece, questions, _| estimator.estimate(piece, questions));
-            self.outcome.error = done.err();
+    /// The desks of all rows as one.
+    fn gather(all: &mut [Rows], p: usize, plan: &Plan) -> Desk {
+        let (stride, width) = (all.len() * LANES, plan.noise);
+        let mut wide = std::mem::take(&mut all[0].wide);
+        wide.widen(stride, p, plan);
+        for (r, Rows { desk, count, .. }) in all.iter().enumerate() {
+            let rows = r * LANES * p..(r * LANES + count) * p;
+            wide.h[rows.clone()].copy_from_slice(&desk.h[..count * p]);
+            wide.g[rows].copy_from_slice(&desk.g[..count * p]);
+            for m in 0..plan.samples {
+                let out = &mut wide.noise[(m * stride + r * LANES) * width..][..count * width];
+                out.copy_from_slice(&desk.noise[m * LANES * width..][..count * width]);
+            }
+        }
+        wide
+    }
+
+    /// Brings the gradient back.
+    fn scatter(all: &mut [Rows], p: usize, wide: Desk) {
+        for (r, Rows { desk, count, .. }) in all.iter_mut().enumerate() {
+            desk.g[..*count * p].copy_from_slice(&wide.g[r * LANES * p..][..*count * p]);
+        }
+        all[0].wide = wide;
+    }
+
+    /// The estimator's part of a step, for some rows together.
+    pub fn estimate(all: &mut [Rows], seam: Seam<'_>, estimator: &dyn Estimator) {
+        all.iter_mut().for_each(|rows| rows.followed.states.fill(Lane::ZERO));
+        if all.iter().all(|rows| rows.outcome.error.is_none()) {
+            let done = Rows::pieces(all, seam, |piece, questions, _| estimator.estimate(piece, questions));
+            all[0].outcome.error = done.err();
         }
         if !seam.shared.plan.slopes {
-            self.hand_over(seam.shared.structure);
+            all.iter_mut().for_each(|rows| rows.hand_over(seam.shared.structure));
         }
     }
 
@@ -331,7 +397,7 @@ impl Rows {
     pub fn resume(&mut self, seam: Seam<'_>, estimator: &dyn Estimator, chunks: usize) {
         let structure = seam.shared.structure;
         seam.isa.run(CodeSlopes { rows: self, codes: seam.decoder.codes, structure, plan: seam.shared.plan, chunks });
-        let done = self.pieces(seam, |piece, _, slopes| {
+        let done = Rows::pieces(std::slice::from_mut(self), seam, |piece, _, slopes| {
             estimator.resume(piece, estimator::Slopes { values: slopes, stride: LANES })
         });
         self.outcome.error = done.err();
@@ -354,29 +420,36 @@ struct Questions<'a> {
     seam: Seam<'a>,
     /// The images by their numbers in the data.
     images: &'a [u32],
-    /// The first of them in the sixteen.
+    /// The place of the first of them in the rows.
     first: usize,
-    scratch: &'a mut Scratch,
-    table: &'a mut Table,
-    followed: &'a mut Kept,
-    reconstruction: &'a mut f64,
+    /// Rows that are asked about together; the first ones have the working memory.
+    rows: &'a mut [Rows],
 }
+
+/// Rows that a question is cut into.
+pub const ASKED: usize = 64;
 
 impl Questions<'_> {
     /// The images of some places.
-    fn images(&self, of: &[u32]) -> [u32; LANES] {
-        let mut images = [0; LANES];
+    fn images(&self, of: &[u32]) -> [u32; ASKED] {
+        let mut images = [0; ASKED];
         images.iter_mut().zip(of).for_each(|(image, b)| *image = self.images[*b as usize]);
         images
     }
 
+    /// The piece of rows that an image belongs to, and its place there.
+    fn row(&self, place: usize) -> (usize, usize) {
+        ((self.first + place) / LANES, (self.first + place) % LANES)
+    }
+
     /// Losses of one image at all states of the table.
     fn table(&mut self, place: usize) -> &[f32] {
-        let chunks = self.table.losses.len() / LANES;
-        let row = self.first + place;
-        let losses = &mut self.table.losses[row * chunks..][..chunks];
-        if self.table.known >> row & 1 == 0 {
-            self.table.known |= 1 << row;
+        let (piece, row) = self.row(place);
+        let table = &mut self.rows[piece].table;
+        let chunks = table.losses.len() / LANES;
+        let losses = &mut table.losses[row * chunks..][..chunks];
+        if table.known >> row & 1 == 0 {
+            table.known |= 1 << row;
             let ones = self.seam.shared.bits.all_ones(self.images[place] as usize);
             self.seam.isa.run(TableLosses { output: self.seam.decoder.output, ones, losses });
         }
@@ -393,11 +466,11 @@ impl Oracle for Questions<'_> {
             rows.for_each(|((b, z), loss)| *loss = self.table(*b as usize)[*z as usize]);
             return Ok(());
         }
-        let rows = of.chunks(LANES).zip(assignments.chunks(LANES * n)).zip(losses.chunks_mut(LANES));
+        let rows = of.chunks(ASKED).zip(assignments.chunks(ASKED * n)).zip(losses.chunks_mut(ASKED));
         for ((of, assignments), losses) in rows {
             let of = &self.images(of)[..of.len()];
-            let (scratch, decoder) = (&mut *self.scratch, self.seam.decoder);
-            self.seam.isa.run(ask::Losses { scratch, structure, decoder, bits, of, assignments, losses });
+            let (scratch, decoder) = (&mut self.rows[0].scratch, self.seam.decoder);
+            self.seam.isa.run(turned::Losses { scratch, structure, decoder, bits, of, assignments, losses });
         }
         Ok(())
     }
@@ -416,7 +489,7 @@ impl Oracle for Questions<'_> {
         let rows = of.chunks(LANES).zip(assignments.chunks(LANES * n));
         for ((of, assignments), (own, losses)) in rows.zip(own.chunks_mut(LANES).zip(losses.chunks_mut(LANES * u))) {
             let of = &self.images(of)[..of.len()];
-            let (scratch, decoder) = (&mut *self.scratch, self.seam.decoder);
+            let (scratch, decoder) = (&mut self.rows[0].scratch, self.seam.decoder);
             self.seam.isa.run(ask::Around { scratch, structure, decoder, bits, of, assignments, own, losses });
         }
         Ok(())
@@ -444,11 +517,11 @@ impl Oracle for Questions<'_> {
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
         let Shared { structure, bits, .. } = *self.seam.shared;
         let u = structure.unary();
-        let rows = of.chunks(LANES).zip(codes.chunks(LANES * u));
-        for ((of, codes), (losses, slopes)) in rows.zip(losses.chunks_mut(LANES).zip(slopes.chunks_mut(LANES * u))) {
+        let rows = of.chunks(ASKED).zip(codes.chunks(ASKED * u));
+        for ((of, codes), (losses, slopes)) in rows.zip(losses.chunks_mut(ASKED).zip(slopes.chunks_mut(ASKED * u))) {
             let of = &self.images(of)[..of.len()];
-            let ask = ask::SlopesOf { of, codes, losses, slopes };
-            self.seam.isa.run(ask::Slopes { scratch: self.scratch, decoder: self.seam.decoder, bits, ask });
+            let (scratch, decoder) = (&mut self.rows[0].scratch, self.seam.decoder);
+            self.seam.isa.run(turned::Slopes { scratch, decoder, bits, of, codes, losses, slopes });
         }
         Ok(())
     }
@@ -460,40 +533,48 @@ impl Oracle for Questions<'_> {
             Followed::Assignments { assignments, weights, .. } if plan.states > 0 => {
                 for (place, (z, weight)) in assignments.iter().zip(weights).enumerate() {
                     let loss = self.table(place)[*z as usize];
-                    *self.reconstruction += (loss * weight) as f64;
-                    let row = self.first + place;
+                    let (piece, row) = self.row(place);
+                    let Rows { outcome, followed, .. } = &mut self.rows[piece];
+                    outcome.reconstruction += (loss * weight) as f64;
                     match plan.weighted() {
                         true => {
-                            let chunks = self.followed.states.len() / LANES;
-                            flat_mut(&mut self.followed.states[row * chunks..][..chunks])[*z as usize] += weight;
+                            let chunks = followed.states.len() / LANES;
+                            flat_mut(&mut followed.states[row * chunks..][..chunks])[*z as usize] += weight;
                         }
-                        false => (self.followed.chosen[row], self.followed.weights[row]) = (*z, *weight),
+                        false => (followed.chosen[row], followed.weights[row]) = (*z, *weight),
                     }
                 }
             }
-            Followed::Assignments { row, assignments, weights } => {
-                for (place, z) in assignments.chunks_exact(n).enumerate() {
-                    self.followed.ones.set(row * LANES + self.first + place, structure, z);
+            Followed::Assignments { row: number, assignments, weights } => {
+                for (place, (z, weight)) in assignments.chunks_exact(n).zip(weights).enumerate() {
+                    let (piece, row) = self.row(place);
+                    let followed = &mut self.rows[piece].followed;
+                    followed.ones.set(number * LANES + row, structure, z);
+                    followed.weights[number * LANES + row] = *weight;
                 }
-                self.followed.weights[row * LANES + self.first..][..weights.len()].copy_from_slice(weights);
             }
-            Followed::Codes { row, codes, weights } => {
-                for (place, code) in codes.chunks_exact(u).enumerate() {
+            Followed::Codes { row: number, codes, weights } => {
+                for (place, (code, weight)) in codes.chunks_exact(u).zip(weights).enumerate() {
+                    let (piece, row) = self.row(place);
+                    let followed = &mut self.rows[piece].followed;
                     for (group, code) in code.chunks(LANES).enumerate() {
-                        let tile = (row * lanes(u) + group) * LANES;
-                        self.followed.soft[tile + self.first + place].0[..code.len()].copy_from_slice(code);
+                        let tile = (number * lanes(u) + group) * LANES;
+                        followed.soft[tile + row].0[..code.len()].copy_from_slice(code);
                     }
+                    followed.weights[number * LANES + row] = *weight;
                 }
-                self.followed.weights[row * LANES + self.first..][..weights.len()].copy_from_slice(weights);
             }
             Followed::States(weights) => {
-                let chunks = self.followed.states.len() / LANES;
                 for (place, weights) in weights.chunks_exact(plan.states).enumerate() {
                     let losses = self.table(place);
                     let terms = weights.iter().zip(losses).map(|(w, l)| *w as f64 * *l as f64);
-                    *self.reconstruction += terms.sum::<f64>();
-                    let row = &mut self.followed.states[(self.first + place) * chunks..][..chunks];
-                    flat_mut(row).iter_mut().zip(weights).for_each(|(sum, w)| *sum += w);
+                    let reconstruction = terms.sum::<f64>();
+                    let (piece, row) = self.row(place);
+                    let Rows { outcome, followed, .. } = &mut self.rows[piece];
+                    outcome.reconstruction += reconstruction;
+                    let chunks = followed.states.len() / LANES;
+                    let states = flat_mut(&mut followed.states[row * chunks..][..chunks]);
+                    states.iter_mut().zip(weights).for_each(|(sum, w)| *sum += w);
                 }
             }
         }

@@ -101,6 +101,35 @@ unsafe impl<T: Send, U: Send, F: Fn(usize, &mut T, &mut [U]) + Sync> Work for Ea
     }
 }
 
+/// One piece for each of some parts of a slice.
+pub struct Parts<'a, T, F> {
+    items: Each<'a, T, F>,
+    parts: usize,
+}
+
+/// `work(i, part)` for `parts` parts of a slice that are as equal as they can be.
+pub fn parts<T: Send, F: Fn(usize, &mut [T]) + Sync>(items: &mut [T], parts: usize, work: F) -> Parts<'_, T, F> {
+    Parts { items: Each { items: items.as_mut_ptr(), len: items.len(), work, slice: PhantomData }, parts }
+}
+
+// SAFETY: as for `Each`; the parts do not overlap.
+unsafe impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Sync for Parts<'_, T, F> {}
+
+// SAFETY: a piece touches its own part.
+unsafe impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Work for Parts<'_, T, F> {
+    fn pieces(&self) -> usize {
+        self.parts
+    }
+
+    unsafe fn run(&self, piece: usize) {
+        assert!(piece < self.parts);
+        let part = share(self.items.len, piece, self.parts);
+        // SAFETY: in bounds, borrowed mutably for 'a, and nobody else runs this piece.
+        let items = unsafe { std::slice::from_raw_parts_mut(self.items.items.add(part.start), part.len()) };
+        (self.items.work)(piece, items);
+    }
+}
+
 type Job = [&'static dyn Work];
 
 struct Board {
@@ -140,6 +169,11 @@ const LOOK: u32 = 256;
 const PATIENCE: Duration = Duration::from_micros(30);
 
 impl Team {
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.shared.ranges.len()
+    }
+
     /// A team of `threads` >= 1 threads: the caller and its helpers.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Board {
@@ -326,19 +360,25 @@ mod tests {
         for threads in [1, 2, 3, 8] {
             let mut team = Team::new(threads);
             let (mut a, mut b, mut parts) = (vec![0u64; 37], vec![0u64; 5], vec![0; 14]);
+            let mut c = vec![0u64; 7];
             for round in 0..2000 {
                 let first = each(&mut a, |i, x| *x += i as u64);
                 let second = each_with(&mut b, &mut parts, 3, |i, x, part| {
                     *x += 100 + i as u64;
                     part.iter_mut().for_each(|p| *p += i);
                 });
-                team.run(&[&first, &second]);
+                let third = super::parts(&mut c, 3, |i, part| {
+                    assert_eq!(part.len(), [2, 2, 3][i]);
+                    part.iter_mut().for_each(|x| *x += 1 + i as u64);
+                });
+                team.run(&[&first, &second, &third]);
                 if round % 500 == 0 {
                     thread::sleep(Duration::from_millis(2)); // the helpers fall asleep
                 }
             }
             assert!(a.iter().enumerate().all(|(i, x)| *x == 2000 * i as u64), "{threads} threads");
             assert!(b.iter().enumerate().all(|(i, x)| *x == 2000 * (100 + i as u64)), "{threads} threads");
+            assert_eq!(c, [1, 1, 2, 2, 3, 3, 3].map(|x| 2000 * x), "{threads} threads");
             assert!(parts.iter().enumerate().all(|(i, x)| *x == 2000 * (i / 3)), "{threads} threads");
             team.run(&[]);
         }

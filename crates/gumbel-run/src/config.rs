@@ -5,9 +5,10 @@
 //! and as flags the keys are the same.
 
 use crate::keys::FREE;
+use crate::presets;
 use crate::{Error, KlSchedule, Registry, Result};
 use gumbel::engine::{Engine, ModelEntry, ModelOptions, Shape};
-use gumbel::estimator::{Estimator, EstimatorEntry, Moment};
+use gumbel::estimator::{Estimator, EstimatorEntry, KlTerm, Moment};
 use gumbel::likelihood::{Likelihood, LikelihoodEntry};
 use gumbel::registry::{Entry, Kind, Setting, Settings, Value, did_you_mean, one_of};
 use gumbel::structure::Latent;
@@ -159,6 +160,10 @@ impl ConfigFile {
         for (key, value, line) in &self.values {
             let at = |e: Error| self.error(*line, e);
             let setting = owned(registry, &keys, &all, key).map_err(at)?;
+            let name = chosen(&all, "estimator");
+            if value.text() == "auto" && registry.estimators.get(name)?.auto_settings().contains(&setting.name) {
+                continue;
+            }
             if !value.fits(&setting.kind) {
                 return Err(at(Error::setting(key, format!("{:?}", value.text()), setting.range())));
             }
@@ -246,7 +251,7 @@ impl Config {
     /// use gumbel_run::{Config, Registry};
     /// let registry = Registry::standard();
     /// let config = Config::new(&registry, &[("latent", "binary:15"), ("rao-blackwell", "true")])?;
-    /// assert_eq!(config.whole("epochs"), 20);
+    /// assert_eq!(config.whole("epochs"), 10);
     /// let error = Config::new(&registry, &[("estimator", "exact"), ("rao-blackwell", "true")]).unwrap_err();
     /// assert_eq!(error.to_string(), "rao-blackwell = true: expected estimator = direct, found estimator = exact");
     /// # Ok::<(), gumbel_run::Error>(())
@@ -274,10 +279,21 @@ impl Config {
     /// # Errors
     /// As [`new`](Config::new); those of the file are [`Error::ConfigFile`] with its name and the line.
     pub fn resolve(registry: &Registry, file: Option<&ConfigFile>, flags: &Given) -> Result<Self> {
-        let below = file.map_or(Ok(Given::new()), |f| f.given(registry))?;
-        let mut all = below.clone();
+        let mut all = file.map_or(Ok(Given::new()), |f| f.given(registry))?;
         all.extend(flags.clone());
+        let preset = presets::values(all.get("preset").map_or("none", String::as_str), &all)?;
+        for (key, value) in preset {
+            all.entry(key.into()).or_insert(value.into());
+        }
+        // The default latent is for those who can have coupled variables.
+        let independent =
+            chosen(&all, "estimator") != "direct" || all.get("rao-blackwell").is_some_and(|v| v == "true");
+        if independent && !all.contains_key("latent") {
+            all.insert("latent".into(), "categorical:10".into());
+        }
         let keys = applicable(registry, &all)?;
+        let estimator = registry.estimators.get(chosen(&all, "estimator"))?;
+        all.retain(|key, value| value != "auto" || !estimator.auto_settings().contains(&key.as_str()));
         let mut settings = Settings::defaults(&keys);
         for key in all.keys() {
             let setting = match owned(registry, &keys, &all, key) {
@@ -288,6 +304,11 @@ impl Config {
             settings.set(key, setting.parse(&all[key])?);
         }
         let latent = registry.latents.parse(settings.text("latent"))?;
+        for (key, value) in estimator.auto(&latent.structure, &|key| all.get(key).map(String::as_str)) {
+            if !all.contains_key(key) {
+                settings.set(key, owned(registry, &keys, &all, key)?.parse(&value)?);
+            }
+        }
         settings.set("latent", Value::Text(latent.text.clone()));
         let kl = settings.text("kl").parse()?;
         let binarization: Binarization = settings.text("binarization").parse()?;
@@ -317,15 +338,20 @@ impl Config {
             return Err(Error::setting("binarization", self.text("binarization"), expected));
         }
         let mut estimator = self.estimator()?;
-        if !structure.has_sums() && self.kl != KlSchedule::Off && !estimator.takes_kl(structure) {
-            let expected = format!(
-                "off: the KL of {} has no gradient, and {} does not take it into its own objective with these settings",
-                self.latent.text,
-                self.text("estimator")
-            );
+        let (name, term) = (self.text("estimator"), estimator.kl(structure));
+        if !structure.has_sums() && self.kl != KlSchedule::Off && !self.kl.is_inside(term) {
+            let (latent, also) = (&self.latent.text, if term == KlTerm::Either { " or on" } else { "" });
+            let reason = match term {
+                KlTerm::Either => "to be added".to_string(),
+                _ => format!("and {name} does not take it into its own objective"),
+            };
+            let expected = format!("off{also}: the KL of {latent} has no gradient {reason}");
             return Err(Error::setting("kl", self.kl, expected));
         }
-        if self.kl == KlSchedule::On {
+        if self.kl == KlSchedule::Added && term == KlTerm::Within {
+            return Err(Error::setting("kl", self.kl, format!("on: the KL is part of what {name} minimises")));
+        }
+        if self.kl == KlSchedule::On && self.kl.is_inside(term) {
             estimator.begin(&Moment { step: 0, kl_weight: 1.0 })?;
         }
         let shape = Shape::grey(1, 1);
@@ -483,14 +509,28 @@ impl Config {
         schedules.collect()
     }
 
-    /// Loads the images.
+    /// Loads the images; with those of the validation split among those for training, where they are to be.
     ///
     /// # Errors
     /// Those of the data set.
     pub fn load(&self, source: &Source, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Dataset> {
         let limit = |key| Some(self.count(key)).filter(|n| *n > 0);
-        let limits = Limits { train: limit("train-limit"), eval: limit("eval-limit") };
-        Ok(gumbel_data::load_first(self.dataset_entry(), source, limits, progress)?)
+        let all = self.trains_on_all();
+        let limits = match all {
+            // The first training images are those of the training split only where that has as many.
+            true => Limits { train: None, eval: None },
+            false => Limits { train: limit("train-limit"), eval: limit("eval-limit") },
+        };
+        let mut data = gumbel_data::load_first(self.dataset_entry(), source, limits, progress)?;
+        if all {
+            data.train = data.train.followed_by(&data.valid)?;
+        }
+        Ok(data)
+    }
+
+    /// Whether the validation images are trained on too.
+    pub fn trains_on_all(&self) -> bool {
+        self.text("train-on") == "all"
     }
 
     /// The folder in which the data lie, if it was named: a run remembers it.
@@ -663,7 +703,7 @@ mod tests {
             &[("latent", "pairwise:40")],
             &[("latent", "supermodular:40")],
             &[("latent", "supermodular:40"), ("epsilon", "3"), ("kl", "off")],
-            &[("latent", "supermodular:20"), ("epsilon", "3")],
+            &[("latent", "supermodular:20"), ("epsilon", "3"), ("kl", "added")],
         ] {
             config(good).unwrap();
         }
@@ -695,9 +735,13 @@ mod tests {
             &[("noise", "full"), ("joint", "exact"), ("latent", "pairwise:30")],
             &[("joint", "exact"), ("latent", "chain:30x4")],
             &[("joint", "search"), ("two-sided", "true"), ("latent", "pairwise:3")],
-            &[("joint", "search"), ("latent", "subset:4,2")],
-            &[("joint", "exact"), ("latent", "permutation:4")],
-            &[("joint", "search"), ("latent", "pairwise:40")],
+            &[("joint", "flips"), ("latent", "subset:4,2")],
+            &[("kl", "added"), ("latent", "permutation:4")],
+            &[("kl", "added"), ("latent", "pairwise:40")],
+            &[("kl", "added"), ("estimator", "marginal")],
+            &[("rounds", "0"), ("latent", "pairwise:4")],
+            &[("preset", "paperback")],
+            &[("joint", "flips"), ("rao-blackwell", "true"), ("latent", "binary:4")],
             &[("estimator", "exact"), ("latent", "permutation:4")],
             // (1 - epsilon kl) w < 0
             &[("latent", "supermodular:21"), ("epsilon", "1.5")],
@@ -708,6 +752,52 @@ mod tests {
         }
         let error = config(&[("latent", "supermodular:21"), ("epsilon", "1.5")]).unwrap_err().to_string();
         assert!(error.starts_with("epsilon = 1.5: expected at most 1"), "{error}");
+    }
+
+    #[test]
+    fn what_is_best_depends_on_the_latent_and_gives_way_to_what_is_chosen() {
+        let settings = |given: &[(&str, &str)]| {
+            let config = config(given).unwrap();
+            let text = |key: &str| config.settings().get(key).unwrap().to_string();
+            assert_eq!(read(&config.to_toml()).unwrap(), config, "{given:?}");
+            ["joint", "rounds", "rao-blackwell", "epsilon"].map(text).join(" ")
+        };
+        let (few, many) = (settings(&[("latent", "binary:15")]), settings(&[("latent", "binary:200")]));
+        assert!(few.starts_with("search 8 false") && many.starts_with("search 0 true"), "{few}, {many}");
+        let between = settings(&[("latent", "binary:40")]);
+        assert!(between.starts_with("off") && between.ends_with("true 0.01"), "{between}");
+        let asked = settings(&[("latent", "binary:40"), ("joint", "search")]);
+        assert!(asked.starts_with("search 8 false"), "{asked}");
+        let coupled = settings(&[("latent", "pairwise:15")]);
+        assert_eq!(coupled, "search 8 false 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "search 8 false 1");
+        assert_eq!(coupled, settings(&[("latent", "pairwise:15"), ("joint", "auto"), ("epsilon", "auto")]));
+        let chosen =
+            settings(&[("latent", "binary:200"), ("joint", "off"), ("epsilon", "0.7"), ("rao-blackwell", "false")]);
+        assert_eq!(chosen, "off 8 false 0.7");
+        let exact = settings(&[("latent", "binary:4"), ("noise", "full"), ("joint", "exact")]);
+        assert!(exact.starts_with("exact 8 false"), "{exact}");
+        let paper = settings(&[("latent", "pairwise:15"), ("preset", "paper")]);
+        assert_eq!(paper, "off 8 false 1");
+    }
+
+    #[test]
+    fn presets_are_those_of_the_paper_and_stand_below_what_is_given() {
+        let paper = config(&[("preset", "paper"), ("lr", "0.01")]).unwrap();
+        assert_eq!((paper.text("kl"), paper.whole("epochs"), paper.real("lr")), ("off", 300, 0.01));
+        assert_eq!((paper.text("train-on"), paper.latent().text.as_str()), ("train", "categorical:10"));
+        let structured = config(&[("preset", "paper"), ("latent", "pairwise:15")]).unwrap();
+        assert!(structured.trains_on_all() && structured.real("epsilon-min") == 0.1);
+        for (preset, estimator, kl) in [
+            ("paper-direct", "direct", "off"),
+            ("paper-gsm", "straight-through", "on"),
+            ("paper-unbiased", "exact", "on"),
+        ] {
+            let config = config(&[("preset", preset)]).unwrap();
+            assert_eq!((config.text("estimator"), config.text("kl")), (estimator, kl));
+        }
+        let rival = config(&[("preset", "paper"), ("estimator", "gumbel-softmax")]).unwrap();
+        assert_eq!((rival.text("kl"), rival.real("temperature-decay")), ("on", 1e-5));
     }
 
     /// Found by a hostile tester: a warm-up reached it in its third epoch, and the learning rate was blamed.
@@ -733,7 +823,7 @@ mod tests {
             &[("samples", "10000"), ("latent", "categorical:65536")],
             &[("samples", "1000"), ("joint", "exact"), ("noise", "full"), ("latent", "pairwise:15")],
             &[("batch-size", "65536"), ("estimator", "exact"), ("latent", "binary:15")],
-            &[("latent", "binary:32768")],
+            &[("latent", "binary:32768"), ("joint", "off")],
             &[("latent", "categorical:65536")],
         ] {
             let error = config(given).map(drop).expect_err(&format!("{given:?}"));
@@ -772,7 +862,8 @@ mod tests {
     #[test]
     fn runs_are_told_apart_by_the_settings_in_which_they_differ() {
         let exact = config(&[("estimator", "exact"), ("seed", "1")]).unwrap();
-        let names = Config::differences(&[config(&[("seed", "1"), ("epsilon", "2")]).unwrap(), exact.clone()]);
+        let direct = config(&[("seed", "1"), ("epsilon", "2"), ("latent", "categorical:10")]).unwrap();
+        let names = Config::differences(&[direct, exact.clone()]);
         assert!(names[0].starts_with("direct, epsilon 2, ") && names[1] == "exact", "{names:?}");
         let seeds = Config::differences(&[exact.clone(), exact.with("seed", "2").unwrap()]);
         assert_eq!(seeds, ["seed 1", "seed 2"]);

@@ -1,9 +1,12 @@
 //! What a stored model has learned: its potentials, its couplings, and how its second arg max moves.
 
-use crate::{Config, Result};
+use crate::{Config, KlSchedule, Result};
 use gumbel::engine::{Asked, Engine, Images};
-use gumbel::estimator::{Direct, DirectJoint, Estimator, Perturbation, enumerable, estimate};
+use gumbel::estimator::{
+    Direct, DirectJoint, Estimator, Flips, Memory, Perturbation, Search, enumerable, estimate, estimate_with,
+};
 use gumbel::noise::{Noise, Purpose};
+use gumbel::oracle::Oracle;
 use gumbel::structure::{AnyStructure, Code, Structure, Sums, perturbed_argmax};
 use serde::Serialize;
 
@@ -42,6 +45,20 @@ pub struct Inspection {
     /// Images behind the two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joint_images: Option<usize>,
+    /// For the same images: how near each way to the second arg max comes to the true one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arg_maxima: Vec<ArgMax>,
+}
+
+/// How near a way to the second arg max comes to that of the true loss.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ArgMax {
+    /// As in the setting `joint`.
+    pub joint: String,
+    /// Share of the images for which it is found.
+    pub found: f64,
+    /// Mean of the objective lost, in nats, over all images.
+    pub gap: f64,
 }
 
 /// A posterior mean that varies more than this over the images carries information.
@@ -53,7 +70,16 @@ const BATCH: usize = 100;
 /// Images whose arg maxima under the true loss are looked for.
 const JOINT: usize = 200;
 
-/// Looks at a model trained for `steps` steps on the first `limit` images (0: all).
+/// What to look at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look {
+    /// The first so many images; 0: all.
+    pub limit: usize,
+    /// epsilon of the arg maxima; that of the last training step of the model if there is none.
+    pub epsilon: Option<f64>,
+}
+
+/// Looks at a model trained for `steps` steps.
 ///
 /// # Errors
 /// Numbers that are not finite, images that cannot be read.
@@ -62,18 +88,21 @@ pub fn inspect(
     config: &Config,
     images: &dyn Images,
     steps: u64,
-    limit: usize,
+    Look { limit, epsilon }: Look,
 ) -> Result<Inspection> {
     let structure = &engine.structure().clone();
     let (p, u) = (structure.potentials(), structure.unary());
     let count = if limit == 0 { images.count() } else { limit.min(images.count()) };
     let scheduled = config.scheduled(steps.saturating_sub(1))?;
-    let epsilon = scheduled.iter().find(|(name, _)| name == "epsilon").map_or(1.0, |(_, e)| *e);
-    let direct = Direct::new(epsilon as f32)?;
+    let last = scheduled.iter().find(|(name, _)| name == "epsilon").map_or(1.0, |(_, e)| *e);
+    let epsilon = epsilon.unwrap_or(last);
+    let kl = config.kl().is_inside(config.estimator()?.kl(structure)) && config.kl() != KlSchedule::Off;
+    let direct = Direct::new(epsilon as f32)?.with_kl(kl as u8 as f32);
     let joint = (enumerable(structure).is_ok() && structure.variables() > 1)
         .then(|| DirectJoint::new(direct, Perturbation::Unary));
 
     let (mut sums, mut means, mut squares) = (vec![0.0; p], vec![0.0; u], vec![0.0; u]);
+    let mut arg_maxima = vec![];
     let (mut unmoved, mut missed, mut gap, mut looked) = (0.0, 0.0, [0.0, 0.0], 0);
     for (b, start) in (0..count).step_by(BATCH).enumerate() {
         let batch: Vec<u32> = (start as u32..count.min(start + BATCH) as u32).collect();
@@ -97,6 +126,14 @@ pub fn inspect(
             let nats = measured(joint, "separable_gap", &found.tallies);
             gap = [gap[0] + nats.sum, gap[1] + nats.count];
             looked += batch.len();
+            let sums = compare(structure, &direct, (&potentials, &gamma), &mut *oracle)?;
+            if arg_maxima.is_empty() {
+                arg_maxima = sums;
+            } else {
+                for (all, more) in arg_maxima.iter_mut().zip(sums) {
+                    (all.found, all.gap) = (all.found + more.found, all.gap + more.gap);
+                }
+            }
         }
     }
 
@@ -117,6 +154,9 @@ pub fn inspect(
         }
     }
     let shown = joint.is_some();
+    for all in &mut arg_maxima {
+        (all.found, all.gap) = (all.found / looked.max(1) as f64, all.gap / looked.max(1) as f64);
+    }
     Ok(Inspection {
         images: count,
         unary,
@@ -130,7 +170,50 @@ pub fn inspect(
         separable_miss_rate: shown.then(|| missed / looked.max(1) as f64),
         separable_gap: shown.then(|| gap[0] / gap[1].max(1.0)),
         joint_images: shown.then_some(looked),
+        arg_maxima,
     })
+}
+
+/// Each way to the second arg max beside the true one: sums over the images.
+fn compare(
+    structure: &AnyStructure,
+    direct: &Direct,
+    (potentials, gamma): (&[f32], &[f32]),
+    oracle: &mut dyn Oracle,
+) -> Result<Vec<ArgMax>> {
+    // What the rounding of a loss, a sum of many pixels in f32, may come to.
+    const ROUNDING: f64 = 1e-2;
+    let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+    let of: Vec<u32> = (0..(potentials.len() / p) as u32).collect();
+    let keep = direct.keep(-direct.epsilon());
+    let mut memory = Memory::default();
+    let mut values = |estimator: &dyn Estimator| -> Result<Vec<f64>> {
+        estimate_with(estimator, structure, potentials, gamma, oracle, &mut memory)?;
+        let z = &memory.moved[..of.len() * n];
+        let mut losses = vec![0.0; of.len()];
+        oracle.losses(&of, z, &mut losses)?;
+        let rows = potentials.chunks_exact(p).zip(gamma.chunks_exact(u)).zip(z.chunks_exact(n)).zip(losses);
+        let value = |(((h, gamma), z), loss): (((&[f32], &[f32]), &[u32]), f32)| {
+            let mut kept: Vec<f32> = h.iter().map(|h| if *h > f32::NEG_INFINITY { keep * h } else { *h }).collect();
+            kept.iter_mut().zip(gamma).for_each(|(kept, gamma)| *kept += gamma);
+            structure.score(&kept, z) - (direct.epsilon() * loss) as f64
+        };
+        Ok(rows.map(value).collect())
+    };
+    let best = values(&DirectJoint::new(*direct, Perturbation::Unary))?;
+    let mut ways: Vec<(&str, Box<dyn Estimator>)> = vec![("off", Box::new(*direct))];
+    if structure.has_moves() {
+        ways.push(("search", Box::new(Search::new(*direct))));
+    }
+    if structure.code() != Code::Indicators {
+        ways.push(("flips", Box::new(Flips::new(*direct))));
+    }
+    let compared = ways.into_iter().map(|(joint, estimator)| {
+        let gaps: Vec<f64> = values(&*estimator)?.iter().zip(&best).map(|(v, b)| (b - v).max(0.0)).collect();
+        let found = gaps.iter().filter(|gap| **gap <= ROUNDING).count() as f64;
+        Ok(ArgMax { joint: joint.into(), found, gap: gaps.iter().sum() })
+    });
+    compared.collect()
 }
 
 /// A tally by the name of its measure.

@@ -15,8 +15,15 @@ const fn setting(
 
 /// The keys of a run, in the order in which they are listed.
 pub const KEYS: &[Setting] = &[
+    setting("preset", Kind::Choice(&crate::presets::NAMES), "none", "NAME", crate::presets::HELP),
     setting("dataset", Kind::Text, "glyphs", "NAME", "data set; glyphs are generated"),
-    setting("latent", Kind::Text, "categorical:10", "NAME:SIZES", "latent variable"),
+    setting(
+        "latent",
+        Kind::Text,
+        "pairwise:15",
+        "NAME:SIZES",
+        "latent variable; by default of estimators that need independent variables, categorical:10",
+    ),
     setting("estimator", Kind::Text, "direct", "NAME", "how the gradient at the potentials is estimated"),
     setting("model", Kind::Text, "mlp", "NAME", "encoder and decoder"),
     setting("likelihood", Kind::Text, "bernoulli", "NAME", "what the decoder's outputs say about a pixel"),
@@ -25,8 +32,10 @@ pub const KEYS: &[Setting] = &[
         Kind::Text,
         "on",
         "WHEN",
-        "the KL term in training: on, off or warmup:EPOCHS; it is always part of the reported bound, and marginal has \
-         it in its objective whatever this says",
+        "the KL term in training: on, off, warmup:EPOCHS, or added. direct takes it into its perturbation, so that its \
+         steps are those of the whole bound; with added its exact gradient stands beside them, as it does for other \
+         estimators anyway. It is always part of the reported bound, and marginal has it in its objective whatever \
+         this says",
     ),
     setting("samples", Kind::Whole(1, 10_000), "1", "M", "Gumbel draws per example"),
     setting(
@@ -39,11 +48,11 @@ pub const KEYS: &[Setting] = &[
     setting(
         "eval-every",
         Kind::Whole(1, 1_000_000),
-        "1",
+        "2",
         "N",
         "epochs from one evaluation to the next; the last has one",
     ),
-    setting("epochs", Kind::Whole(1, 1_000_000), "20", "N", "passes over the training images"),
+    setting("epochs", Kind::Whole(1, 1_000_000), "10", "N", "passes over the training images"),
     setting("batch-size", Kind::Whole(1, 1 << 16), "100", "N", "examples per step"),
     setting(
         "lr",
@@ -53,13 +62,21 @@ pub const KEYS: &[Setting] = &[
         "learning rate of Adam",
     ),
     setting("binarization", Kind::Choice(&Binarization::NAMES), "round", "NAME", "how grey images become binary"),
+    setting(
+        "train-on",
+        Kind::Choice(&["train", "all"]),
+        "train",
+        "NAME",
+        "images that are trained on: those of the training split, or all, with the validation images; then the last \
+         epoch is the one that is reported",
+    ),
     setting("train-limit", Kind::Whole(0, u64::MAX), "0", "N", "only the first N training images; 0: all"),
     setting(
         "eval-limit",
         Kind::Whole(0, u64::MAX),
         "0",
         "N",
-        "evaluate on the first N images of each split; 0: all, of the training split 10000",
+        "evaluate on the first N images of each split; 0: all, of the training split 2000",
     ),
     setting("seed", Kind::Whole(0, u64::MAX), "0", "N", "seed of everything random"),
     setting(

@@ -43,6 +43,7 @@ pub mod metrics;
 pub mod model;
 pub mod picture;
 pub mod plot;
+mod presets;
 mod registry;
 pub mod show;
 pub mod store;

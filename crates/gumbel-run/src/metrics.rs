@@ -197,7 +197,10 @@ pub struct Summary {
     pub kl: String,
     /// Epochs trained.
     pub epochs: usize,
-    /// Epoch with the least validation bound.
+    /// Images that were trained on: "train", or "all" with those of the validation split.
+    #[serde(default = "train_split")]
+    pub train_on: String,
+    /// Epoch with the least validation bound; where the validation images were trained on, the last.
     pub best_epoch: usize,
     /// Validation at the best epoch.
     pub valid: Metrics,
@@ -227,6 +230,11 @@ pub struct Summary {
     pub version: String,
     /// Commit it was built from, or "unknown".
     pub commit: String,
+}
+
+/// Of summaries that were written before there was a choice.
+fn train_split() -> String {
+    "train".into()
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub struct Outcome {
 }
 
 /// Images of the training split that are evaluated where no limit is given.
-const TRAIN_EVALUATION: usize = 10_000;
+const TRAIN_EVALUATION: usize = 2_000;
 
 /// What a checkpoint knows of its run, beside the parameters.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -298,7 +298,8 @@ impl Run<'_> {
         if self.is_due(epoch) {
             let lines = self.evaluate(epoch as usize).map_err(|e| self.diverged(e))?;
             let best = self.state.metrics.iter().filter(|m| m.split == "valid").map(|m| m.bound);
-            if lines[1].bound < best.fold(f64::INFINITY, f64::min) {
+            // Validation images that were trained on choose nothing.
+            if self.config.trains_on_all() || lines[1].bound < best.fold(f64::INFINITY, f64::min) {
                 self.state.best_epoch = epoch as usize;
                 self.write_best(epoch as usize)?;
             }
@@ -382,6 +383,7 @@ impl Run<'_> {
             estimator: config.text("estimator").into(),
             kl: config.kl().to_string(),
             epochs: last,
+            train_on: config.text("train-on").into(),
             best_epoch: best,
             valid,
             test,

@@ -15,7 +15,7 @@ pub struct Trainer {
     pub estimator: Box<dyn Estimator>,
     config: Config,
     /// Whether the engine adds the gradient of the KL term.
-    adds_kl: bool,
+    inside: bool,
 }
 
 impl Trainer {
@@ -27,9 +27,8 @@ impl Trainer {
         let estimator = config.estimator()?;
         let structure = &config.latent().structure;
         let engine = config.engine(&*estimator, shape)?;
-        // Where the estimator takes it, or its sums are not tractable, there is no such gradient.
-        let adds_kl = structure.has_sums() && !estimator.takes_kl(structure);
-        Ok(Trainer { engine, estimator, config: config.clone(), adds_kl })
+        let inside = config.kl().is_inside(estimator.kl(structure));
+        Ok(Trainer { engine, estimator, config: config.clone(), inside })
     }
 
     /// Brings the images of a batch into the engine's form, outside of the time of a step.
@@ -45,10 +44,11 @@ impl Trainer {
     /// # Errors
     /// Numbers that are no longer finite, images that cannot be read, schedules that leave their range.
     pub fn step(&mut self, images: &dyn Images, batch: &[u32], step: u64, steps_per_epoch: u64) -> Result<StepReport> {
-        let kl_weight = self.config.kl().weight(step, steps_per_epoch);
+        let weight = self.config.kl().weight(step, steps_per_epoch);
+        let (kl_weight, added) = if self.inside { (weight, 0.0) } else { (0.0, weight) };
         self.estimator.begin(&Moment { step, kl_weight })?;
         let options = StepOptions {
-            kl_weight: if self.adds_kl { kl_weight } else { 0.0 },
+            kl_weight: added,
             noise: &Noise::new(self.config.seed(), Purpose::Noise, step),
             samples: self.config.count("samples"),
         };

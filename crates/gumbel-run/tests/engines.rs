@@ -4,7 +4,7 @@
 
 use gumbel::Error;
 use gumbel::engine::{Engine, Images, ModelOptions, Shape, StepOptions, StepReport};
-use gumbel::estimator::{Estimator, Moment, Piece, estimators};
+use gumbel::estimator::{Estimator, KlTerm, Moment, Piece, estimators};
 use gumbel::likelihood::Bernoulli;
 use gumbel::network::{Moments, Snapshot};
 use gumbel::noise::{Noise, Purpose};
@@ -210,6 +210,7 @@ fn all_estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)>
                 ("two-sided", Value::Switch(true)),
                 ("rao-blackwell", Value::Switch(true)),
                 ("joint", Value::Text("search".into())),
+                ("joint", Value::Text("flips".into())),
                 ("joint", Value::Text("exact".into())),
             ] {
                 let mut settings = defaults.clone();
@@ -217,6 +218,11 @@ fn all_estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)>
                 settings.set(name, value);
                 variants.push((text, settings));
             }
+            let mut slopes = defaults.clone();
+            slopes.set("joint", Value::Text("search".into()));
+            slopes.set("rao-blackwell", Value::Switch(true));
+            slopes.set("rounds", Value::Whole(0));
+            variants.push((" slopes".into(), slopes));
         }
         for (text, settings) in variants {
             let enumerates = !few && (["exact", "marginal"].contains(&entry.name()) || text == " joint exact");
@@ -243,10 +249,14 @@ fn step(
     estimator: &mut dyn Estimator,
     (kl_weight, noise, samples): (f32, &Noise, usize),
 ) -> StepReport {
-    let kl_weight =
-        if engine.structure().has_sums() || estimator.takes_kl(engine.structure()) { kl_weight } else { 0.0 };
-    estimator.begin(&Moment { step: 0, kl_weight }).unwrap();
-    engine.step(images, batch, estimator, &StepOptions { kl_weight, noise, samples }).unwrap()
+    // Inside of the estimator's objective, beside it, or nowhere.
+    let (inside, added) = match (estimator.kl(engine.structure()), engine.structure().has_sums()) {
+        (KlTerm::Apart, true) => (0.0, kl_weight),
+        (KlTerm::Apart, false) => (0.0, 0.0),
+        _ => (kl_weight, 0.0),
+    };
+    estimator.begin(&Moment { step: 0, kl_weight: inside }).unwrap();
+    engine.step(images, batch, estimator, &StepOptions { kl_weight: added, noise, samples }).unwrap()
 }
 
 /// The mean gradient stands in the first moments after one step.

@@ -8,7 +8,7 @@ mod dots;
 #[test]
 fn the_subset_latent_learns_to_draw_with_dots() {
     let folder = tempfile::tempdir().unwrap();
-    let small = [("train-limit", "500"), ("eval-limit", "50")];
+    let small = [("train-limit", "500"), ("eval-limit", "50"), ("eval-every", "1")];
     let summary = dots::run(folder.path(), &[&small[..], &[("epochs", "12")]].concat()).unwrap();
     let metrics = gumbel_run::stored::read_metrics(folder.path()).unwrap();
     let first = metrics.iter().find(|m| m.split == "test").unwrap().bound;

@@ -153,7 +153,7 @@ fn registry() -> Registry {
 
 /// A small run: 400 images, three epochs of four steps.
 fn config(given: &[(&str, &str)]) -> Config {
-    let small = [("hidden", "16"), ("train-limit", "400"), ("eval-limit", "100"), ("epochs", "3")];
+    let small = [("hidden", "16"), ("train-limit", "400"), ("eval-limit", "100"), ("epochs", "3"), ("eval-every", "1")];
     Config::new(&registry(), &[&small, given].concat()).unwrap()
 }
 

@@ -158,7 +158,7 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         let potentials = to_potentials(&self.structure, host::read(raw.clone()).to_vec());
         let p = self.structure.potentials();
         let mut gradient = vec![0.0; count * p];
-        if options.kl_weight != 0.0 && !estimator.takes_kl(&self.structure) {
+        if options.kl_weight != 0.0 {
             add_kl(&self.structure, &potentials, options.kl_weight / count as f32, &mut gradient)?;
         }
         // Nothing is random in some estimators: one pass stands for all samples.

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, activation};
 use common::{BATCH, Pictures, engine, engine_with, gumbel, images, noise, tensor, uniform, values};
 use gumbel::engine::{Engine, StepOptions};
 use gumbel::estimator::{
-    Direct, DirectJoint, Estimator, Exact, GumbelSoftmax, LocalExpectation, Marginal, Perturbation, Search, Sides,
+    Direct, DirectJoint, Estimator, Exact, Flips, GumbelSoftmax, LocalExpectation, Marginal, Perturbation, Sides,
     StraightThrough,
 };
 use gumbel::likelihood::Bernoulli;
@@ -554,7 +554,7 @@ fn the_search_starts_from_the_better_one_and_takes_best_steps_until_none_is_bett
                 s = next;
             }
         };
-        let search = Search::new(Direct::new(epsilon).unwrap());
+        let search = Flips::new(Direct::new(epsilon).unwrap());
         check_difference_of(&mut engine, &search, Sides::One, epsilon, &searched);
         moved += count.get();
         overshot += left.get();

@@ -75,7 +75,8 @@ pub trait Images: Sync {
 /// What a step needs to know beside images and estimator.
 #[derive(Debug, Clone, Copy)]
 pub struct StepOptions<'a> {
-    /// Weight of the KL term, 0 to 1; greater than 0 only where the latent has sums or the estimator takes it.
+    /// Weight of the KL term whose exact gradient is added, 0 to 1; greater than 0 only where the latent has sums and
+    /// the estimator does not take the term into its own objective.
     pub kl_weight: f32,
     /// The stream of Gumbel variables `[samples, batch, width]`.
     pub noise: &'a Noise,

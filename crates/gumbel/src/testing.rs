@@ -93,7 +93,7 @@
 
 use crate::Error;
 use crate::noise::{Noise, Purpose};
-use crate::structure::{Code, Structure};
+use crate::structure::{Code, Move, Structure};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use std::collections::HashSet;
@@ -150,6 +150,7 @@ const INSTANCES: u64 = 60;
 /// | `argmax` | the best of all states and its score, with ties and forbidden choices; bad input is an error |
 /// | `resolve` | as good as `argmax` after changes of unary potentials |
 /// | `block`, `pair` | statistics depend on the variables as they say |
+/// | `moves`, `make` | every change stays in Z, also after others, and gains what the scores say, one for each place |
 /// | `to_potentials`, `to_raw_gradient` | makes potentials that `argmax` takes; the chain rule |
 ///
 /// A structure that does not count its states is checked on those that it finds itself for random potentials: a better
@@ -181,6 +182,11 @@ pub fn check<S: Structure>(structure: &S) -> Result<Report, Fault> {
     report.done.extend(["argmax", "resolve"]);
     dependence(structure, &known)?;
     report.done.extend(["block", "pair"]);
+    changes(structure, &known)?;
+    match structure.has_moves() {
+        true => report.done.extend(["moves", "make"]),
+        false => report.left_out.push(("moves, make", "it lists none".to_string())),
+    }
     Ok(report)
 }
 
@@ -511,6 +517,109 @@ fn dependence<S: Structure>(structure: &S, known: &Known) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether an assignment is one. Where not all are known, the arg max is asked: of potentials that forbid all that it
+/// has not, and reward all that it has.
+fn belongs<S: Structure>(structure: &S, known: &HashSet<&Vec<u32>>, complete: bool, z: &Vec<u32>) -> bool {
+    if complete || known.contains(z) {
+        return known.contains(z);
+    }
+    if let Code::OneHot { values } = structure.code() {
+        return z.iter().all(|value| (*value as usize) < values);
+    }
+    let mut code = vec![0.0; structure.unary()];
+    structure.add_statistics(z, 1.0, &mut code);
+    let on = code.iter().filter(|c| **c != 0.0).count();
+    code.iter_mut().filter(|c| **c == 0.0).for_each(|h| *h = f32::NEG_INFINITY);
+    let found = structure.argmax(&code, &mut z.clone(), &mut structure.scratch());
+    found.is_ok_and(|found| found.value == on as f64)
+}
+
+/// What `moves` and `make` say of single changes.
+fn changes<S: Structure>(structure: &S, known: &Known) -> Result<(), Fault> {
+    /// Assignments looked at in each instance.
+    const FROM: usize = 5;
+    let all: HashSet<&Vec<u32>> = known.states.iter().collect();
+    let belongs = |z: &Vec<u32>| belongs(structure, &all, known.complete, z);
+    for case in 0..INSTANCES * (!known.states.is_empty()) as u64 {
+        let random = &mut Random::new(6, case);
+        let h = potentials(structure, Values::ALL[case as usize % 5], random);
+        for _ in 0..FROM {
+            let z = &known.states[random.below(known.states.len())];
+            let now = structure.score(&h, z);
+            if now == f64::NEG_INFINITY {
+                continue; // no search stands there
+            }
+            let mut list = vec![Move { gain: 0.0, place: u32::MAX, value: u32::MAX }];
+            let kept = list.clone();
+            structure.moves(&h, z, &mut list);
+            if !list.starts_with(&kept) {
+                return fault("moves", format!("{list:?}, where {kept:?} was"), "changes added to a list");
+            }
+            list.remove(0);
+            let at = format!("from {z:?} at {h:?}");
+            if !structure.has_moves() && !list.is_empty() {
+                return fault("has_moves", format!("no, but there is {list:?} {at}"), "whether changes are listed");
+            }
+            if list.len() > structure.unary() {
+                let found = format!("{} changes {at}", list.len());
+                return fault("moves", found, format!("at most {}: one for each unary potential", structure.unary()));
+            }
+            // The largest gain in every variable, for one-hot rows.
+            let mut found_there = vec![f64::NEG_INFINITY; z.len()];
+            let mut places = HashSet::new();
+            for change in &list {
+                if !places.insert(change.place) {
+                    return fault("moves", format!("{list:?} {at}"), format!("one change of place {}", change.place));
+                }
+                let mut other = z.clone();
+                if !structure.make(*change, &mut other) {
+                    return fault("make", format!("false for {change:?} {at}"), "true: nothing else has changed");
+                }
+                if other == *z || !belongs(&other) {
+                    return fault("make", format!("{other:?} of {change:?} {at}"), "another assignment");
+                }
+                let gain = structure.score(&h, &other) - now;
+                if !close(change.gain as f64, gain, &h) {
+                    return fault("moves", format!("{change:?} {at}"), format!("a gain of {gain}, by the scores"));
+                }
+                let changed = (0..z.len()).filter(|i| z[*i] != other[*i]);
+                changed.for_each(|i| found_there[i] = found_there[i].max(gain));
+            }
+            if let Code::OneHot { values } = structure.code() {
+                let mut other = z.clone();
+                for i in 0..z.len() {
+                    let others = (0..values as u32).filter(|value| *value != z[i]);
+                    let best = others.fold(f64::NEG_INFINITY, |best, value| {
+                        other[i] = value;
+                        best.max(structure.score(&h, &other) - now)
+                    });
+                    other[i] = z[i];
+                    if !close(found_there[i], best, &h) {
+                        let found = format!("{} for variable {i} {at}", found_there[i]);
+                        return fault("moves", found, format!("the largest gain of its values, {best}"));
+                    }
+                }
+            }
+            // Many changes, in any order: those that would lead out of Z are refused.
+            (1..list.len()).for_each(|i| list.swap(i, random.below(i + 1)));
+            let mut made = z.clone();
+            for change in &list {
+                let before = made.clone();
+                let answer = structure.make(*change, &mut made);
+                if !answer && made != before {
+                    let found = format!("false for {change:?}, and {made:?} of {before:?}");
+                    return fault("make", found, "nothing where the answer is false");
+                }
+                if !belongs(&made) {
+                    let found = format!("{made:?} of {change:?} in {before:?}, after others {at}");
+                    return fault("make", found, "an assignment, or false");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `to_potentials` and its chain rule.
 fn raw_numbers<S: Structure>(structure: &S) -> Result<(), Fault> {
     let p = structure.potentials();
@@ -619,7 +728,7 @@ mod tests {
         fn all_done<S: Structure>(structure: S) {
             let report = check(&structure).unwrap_or_else(|e| panic!("{e}"));
             assert!(report.left_out.is_empty(), "{report}");
-            assert_eq!(report.done.len(), 15, "{report}");
+            assert_eq!(report.done.len(), 17, "{report}");
         }
         all_done(Categorical::new(1).unwrap());
         all_done(Categorical::new(5).unwrap());
@@ -665,6 +774,12 @@ mod tests {
         Potentials,
         RawGradient,
         Code,
+        Gain,
+        Missing,
+        Twice,
+        Refuses,
+        Leaves,
+        Careless,
     }
 
     /// A structure with a mistake.
@@ -790,6 +905,33 @@ mod tests {
             self.0.resolve(h, z, s)
         }
 
+        fn has_moves(&self) -> bool {
+            self.0.has_moves()
+        }
+
+        fn moves(&self, h: &[f32], z: &[u32], moves: &mut Vec<Move>) {
+            let first = moves.len();
+            self.0.moves(h, z, moves);
+            match self.1 {
+                Mistake::Gain => moves[first..].iter_mut().for_each(|m| m.gain *= 1.5),
+                Mistake::Missing => drop(moves.pop().filter(|_| moves.len() > first)),
+                Mistake::Twice => moves.extend_from_within(first..),
+                _ => {}
+            }
+        }
+
+        fn make(&self, change: Move, z: &mut [u32]) -> bool {
+            let made = self.1 != Mistake::Refuses && self.0.make(change, z);
+            match self.1 {
+                // One element more, or one less.
+                Mistake::Leaves => z[change.place as usize] ^= 1,
+                // As if nothing else had changed.
+                Mistake::Careless if !made => z[change.place as usize] = change.value,
+                _ => {}
+            }
+            made || self.1 == Mistake::Careless
+        }
+
         fn add_statistics(&self, z: &[u32], scale: f32, out: &mut [f32]) {
             let scale = if self.1 == Mistake::Scale { 1.0 } else { scale };
             if self.1 == Mistake::Overwrite {
@@ -892,6 +1034,64 @@ mod tests {
         caught(pairwise(), Mistake::Pair, "pair");
         caught(subset(), Mistake::Potentials, "to_potentials");
         caught(Supermodular::new(3).unwrap(), Mistake::RawGradient, "to_raw_gradient");
+        caught(pairwise(), Mistake::Gain, "moves");
+        caught(subset(), Mistake::Gain, "moves");
+        caught(pairwise(), Mistake::Missing, "moves");
+        caught(Categorical::new(5).unwrap(), Mistake::Twice, "moves");
+        caught(subset(), Mistake::Twice, "moves");
+        caught(permutation(), Mistake::Refuses, "make");
+        caught(subset(), Mistake::Leaves, "make");
+        caught(Arborescence::new(4, 0).unwrap(), Mistake::Careless, "make");
+    }
+
+    /// Where states are not counted, the arg max says what is one.
+    #[test]
+    fn moves_out_of_a_space_that_is_not_counted_are_caught() {
+        struct Leaving(Subset);
+        impl Structure for Leaving {
+            type Scratch = <Subset as Structure>::Scratch;
+
+            fn potentials(&self) -> usize {
+                self.0.potentials()
+            }
+
+            fn unary(&self) -> usize {
+                self.0.unary()
+            }
+
+            fn variables(&self) -> usize {
+                self.0.variables()
+            }
+
+            fn code(&self) -> Code {
+                Code::Indicators
+            }
+
+            fn scratch(&self) -> Self::Scratch {
+                self.0.scratch()
+            }
+
+            fn argmax(&self, h: &[f32], z: &mut [u32], scratch: &mut Self::Scratch) -> Result<Maximum, Error> {
+                self.0.argmax(h, z, scratch)
+            }
+
+            fn add_statistics(&self, z: &[u32], scale: f32, out: &mut [f32]) {
+                self.0.add_statistics(z, scale, out);
+            }
+
+            fn has_moves(&self) -> bool {
+                true
+            }
+
+            fn moves(&self, h: &[f32], z: &[u32], moves: &mut Vec<Move>) {
+                let off = (0..h.len()).filter(|i| z[*i] == 0);
+                moves.extend(off.map(|i| Move { gain: h[i], place: i as u32, value: 1 }));
+            }
+        }
+        let fault = check(&Leaving(Subset::new(6, 3).unwrap())).unwrap_err();
+        assert_eq!(fault.method, "make", "{fault}");
+        let report = check(&Wrong(SpanningTree::complete(4).unwrap(), Mistake::Uncounted)).unwrap();
+        assert!(report.done.contains(&"moves"), "{report}");
     }
 
     #[test]

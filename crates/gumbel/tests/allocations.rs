@@ -83,8 +83,15 @@ impl Oracle for Hashed {
         Ok(())
     }
 
-    fn slopes(&mut self, _: &[u32], _: &[f32], _: &mut [f32], _: &mut [f32]) -> Result<(), Error> {
-        unreachable!("nobody asks for slopes but at what is followed")
+    fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
+        let u = codes.len() / of.len();
+        let rows = of.iter().zip(codes.chunks_exact(u)).zip(losses).zip(slopes.chunks_exact_mut(u));
+        for (((b, code), loss), slopes) in rows {
+            let bits = |at: u32| [*b, at].into_iter().chain(code.iter().map(|c| c.to_bits()));
+            *loss = Hashed::of(bits(u as u32));
+            (0u32..).zip(slopes).for_each(|(at, slope)| *slope = Hashed::of(bits(at)));
+        }
+        Ok(())
     }
 
     fn follow(&mut self, _: Followed<'_>) -> Result<(), Error> {
@@ -162,8 +169,11 @@ fn a_step_of_any_estimator_allocates_nothing() {
                 ],
                 _ => &[&[]],
             };
-            let search = [("joint", Value::Text("search".into()))];
-            let searches: &[&[(&str, Value)]] = if entry.name() == "direct" { &[&search] } else { &[] };
+            let (joint, rao) =
+                (|name: &str| ("joint", Value::Text(name.into())), ("rao-blackwell", Value::Switch(true)));
+            let (search, flips, expectation) = ([joint("search")], [joint("flips")], [joint("search"), rao]);
+            let all: [&[(&str, Value)]; 3] = [&search, &flips, &expectation];
+            let searches = if entry.name() == "direct" { &all[..] } else { &[] };
             for variant in variants.iter().chain(searches) {
                 let mut settings = defaults.clone();
                 variant.iter().for_each(|(name, value)| settings.set(name, value.clone()));

@@ -112,7 +112,8 @@ pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
     let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
-    let found = inspect::inspect(&mut *engine, &config, &images, card.step, command.limit)?;
+    let look = inspect::Look { limit: command.limit, epsilon: command.epsilon };
+    let found = inspect::inspect(&mut *engine, &config, &images, card.step, look)?;
     if let Some(out) = &command.out {
         let Some(couplings) = &found.couplings else {
             return Err(Failure::Usage(format!(
@@ -159,6 +160,14 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
             "\nseparable z(eps)       not that of the true loss for {:.1}% of {images} images, {gap:.2} nats worse \
              there",
             100.0 * rate
+        );
+    }
+    for way in &found.arg_maxima {
+        text += &format!(
+            "\n{:<23}z(eps) of the true loss for {:.1}%, {:.3} nats worse on average",
+            format!("joint = {}", way.joint),
+            100.0 * way.found,
+            way.gap
         );
     }
     for (i, row) in found.couplings.iter().flatten().enumerate() {

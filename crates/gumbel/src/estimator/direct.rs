@@ -12,11 +12,20 @@
 //! potentials, and is found from where the solver stood at z*. The gradient stands at all
 //! potentials, those of pairs too.
 //!
-//! **KL by perturbation**: where the Gibbs distribution has no tractable sums, so has its KL no gradient. If every
+//! **The KL inside.** Direct optimisation of the whole bound: the loss of a state is `loss(z) + kl (ln q(z) - ln
+//! p(z))`, and as p is uniform, its second arg max is that of
+//!
+//! ```text
+//! z(eps)  = argmax_z { (1 - eps kl) h(z) + gamma(z) - eps loss(z) }
+//! ```
+//!
+//! with the same noise. As eps falls this is the gradient of the bound; at eps = 1 and kl = 1 the second arg max is a
+//! sample of the posterior, and the step is that of [`Marginal`](super::Marginal): between, a path from the reverse to
+//! the forward divergence. (The gradient of the KL *added* to a step at eps near 1 counts the pull towards the
+//! posterior twice.) It needs no sums: where the Gibbs distribution has none, this is how the KL comes in. If every
 //! value of every variable has noise, the entropy of the perturbed arg max is at most `E[sum of gamma over the unary
 //! statistics of z*]`, with gamma of mean zero (equal for independent variables), and the derivative of this is that of
-//! `-E[<h, s(z*)>]` with h held fast. So [`with_kl`](Direct::with_kl) adds `weight <h, s(z)>` to the loss: `z(eps) =
-//! argmax (1 - eps weight) h + gamma - eps loss`. The term that is minimised is a lower bound of the KL.
+//! `-E[<h, s(z*)>]` with h held fast: the term that is minimised is then a lower bound of the KL.
 //!
 //! - Cost in decoder evaluations: z* and its neighbours, without gradient; one backward pass, for the decoder.
 //! - Bias: of order eps; with both sides, `(s(z(-eps)) - s(z(eps))) / (2 eps)`, of order eps². For one K-way variable
@@ -31,7 +40,10 @@
 use super::measure::{Measure, ZERO_GRADIENT_RATE};
 use super::piece::Row;
 use super::registry::{EPSILON, EstimatorEntry, PAPER};
-use super::{DirectJoint, Estimator, Moment, Perturbation, Piece, Search, difference, enumerable, independent};
+use super::{
+    Chosen, DirectJoint, Estimator, Flips, KlTerm, Moment, Perturbation, Piece, Search, difference, enumerable,
+    independent,
+};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::oracle::{Oracle, Questions};
@@ -58,11 +70,38 @@ const RAO_BLACKWELL: Setting = Setting {
 /// Of direct: the loss of the second arg max.
 const JOINT: Setting = Setting {
     name: "joint",
-    kind: Kind::Choice(&["off", "exact", "search"]),
+    kind: Kind::Choice(&["off", "search", "flips", "exact"]),
     default: "off",
     value: "NAME",
-    help: "loss of the second arg max: off, the separable approximation around the sample; exact, the true one of \
-           every state (up to 32768); search, a local search with true losses",
+    help: "how the second arg max is found: off, with the separable approximation of the loss around the sample; \
+           search, from the sample by changes that slopes propose and the true loss accepts; flips, by the best single \
+           change again and again; exact, with the loss of every state (up to 32768)",
+};
+/// Of direct: how long the search may go on.
+const ROUNDS: Setting = Setting {
+    name: "rounds",
+    kind: Kind::Whole(0, 1000),
+    default: "8",
+    value: "N",
+    help: "with joint = search: most proposals that are accepted; 0, with rao-blackwell, needs the slopes at the \
+           sample alone",
+};
+/// Of direct: what a search begins with.
+const FIRST: Setting = Setting {
+    name: "first",
+    kind: Kind::Choice(&["slopes", "changes"]),
+    default: "slopes",
+    value: "NAME",
+    help: "with joint = search: what the first proposals are made from: slopes at the sample, two decoder passes for \
+           any latent; changes, the losses of all its single changes",
+};
+/// Of direct: how far a proposal shrinks.
+const HALVINGS: Setting = Setting {
+    name: "halvings",
+    kind: Kind::Whole(0, 64),
+    default: "64",
+    value: "N",
+    help: "with joint = search: most times that a refused proposal is tried again with half of its changes",
 };
 /// Of direct: what is perturbed.
 const NOISE: Setting = Setting {
@@ -73,17 +112,72 @@ const NOISE: Setting = Setting {
     help: "what is perturbed: unary potentials, or full, every state, with joint = exact",
 };
 
+const OWN: [Setting; 7] = [TWO_SIDED, RAO_BLACKWELL, JOINT, FIRST, ROUNDS, HALVINGS, NOISE];
+
 /// Direct optimisation in the registry.
 pub(super) fn entry() -> EstimatorEntry {
-    EstimatorEntry::new("direct", "direct optimisation through arg max, the paper's", build)
-        .with_settings(EPSILON.settings.iter().copied().chain([TWO_SIDED, RAO_BLACKWELL, JOINT, NOISE]))
+    EstimatorEntry::new("direct", "direct optimisation through arg max", build)
+        .with_settings(EPSILON.settings.into_iter().chain(OWN))
         .with_schedules(&[EPSILON])
-        .with_costs("z* and its one-coordinate changes (joint: all states; search: again at every move)", "1")
+        .with_costs(
+            "z* and its one-coordinate changes; search: 2, 1 for each proposal, 2 for each accepted; exact: all states",
+            "1",
+        )
         .with_quality(
             "of order epsilon (two-sided: epsilon²), of the separable approximation's loss",
             "grows like 1 / epsilon; Rao-Blackwellised smaller, zero for one variable",
         )
         .with_paper_samples(PAPER)
+        .with_auto(&["epsilon", "epsilon-min", "joint", "first", "rounds", "rao-blackwell"], auto)
+}
+
+/// Single changes of a latent up to which all of them are asked about.
+const FEW: usize = 64;
+/// Those of independent variables up to which a search does better than the conditional expectation.
+const FEWEST: usize = 24;
+
+/// What is best for a latent, as experiments/ablation.sh found; docs/direct.md has the tables.
+///
+/// For one variable the expectation of the step at epsilon 1, towards the posterior; for several the search, from all
+/// single changes where these are few; for many independent ones the conditional expectation at a small epsilon, from
+/// the losses of single changes or, where these are many, from slopes.
+fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, String)> {
+    let is = |name: &str, value: &str| chosen(name) == Some(value);
+    let changes = structure.code().changes(structure.unary());
+    let few = changes <= FEW;
+    let special = is("two-sided", "true") || is("noise", "full") || is("joint", "flips") || is("joint", "exact");
+    let (independent, single) = (structure.block(0).is_some(), structure.variables() == 1);
+    let rao = match chosen("rao-blackwell") {
+        Some(value) => value == "true",
+        None => independent && !special && (changes > FEWEST || single) && !(is("joint", "search") && few),
+    };
+    let joint = match chosen("joint") {
+        Some(joint) => joint,
+        None if special || rao && (few || single) => "off",
+        None if rao || structure.has_moves() => "search",
+        None => "off",
+    };
+    let first = if few && !rao { "changes" } else { "slopes" };
+    let rounds = if rao && joint == "search" { "0" } else { "8" };
+    let (epsilon, least) = match () {
+        // A value that is nearly unused is alive only at a large epsilon.
+        () if single => ("1", "1"),
+        () if rao && joint == "search" => ("0.003", "0.003"),
+        () if rao => ("0.01", "0.01"),
+        // With the KL inside, a large one leaves nothing of the potentials.
+        () if joint == "search" && !is("kl", "off") => ("0.3", "0.3"),
+        () => ("1", "0.1"),
+    };
+    let least = if chosen("epsilon").is_none() { least } else { "0.1" };
+    let all = [
+        ("epsilon", epsilon),
+        ("epsilon-min", least),
+        ("joint", joint),
+        ("first", first),
+        ("rounds", rounds),
+        ("rao-blackwell", if rao { "true" } else { "false" }),
+    ];
+    all.map(|(name, value)| (name, value.to_string())).into()
 }
 
 fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estimator>, Error> {
@@ -95,7 +189,6 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
     let direct = Direct {
         sides: if two { Sides::Two } else { Sides::One },
         schedule: Some(schedule),
-        kl_inside: !structure.has_sums(),
         signed: !structure.takes_any_sign(),
         ..Direct::new(schedule.at(0))?
     };
@@ -105,20 +198,30 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
     if full || joint == "exact" {
         enumerable(structure)?;
     }
+    let rounds = settings.whole("rounds") as u32;
     match joint {
-        "off" | "search" if full => refused("noise", "unary, or full with joint = exact"),
-        "off" if rao => Ok(Box::new(direct.rao_blackwell())),
-        "off" => Ok(Box::new(direct)),
-        _ if rao => refused("joint", "off with rao-blackwell = true"),
-        "search" if two => refused("joint", "off or exact with two-sided = true"),
-        "search" if structure.code() == Code::Indicators => refused(
-            "joint",
-            "off or exact: the search changes one variable at a time, which leaves this latent's states",
-        ),
-        "search" => Ok(Box::new(Search::new(direct))),
-        _ => {
+        "exact" if rao => refused("joint", "off or search with rao-blackwell = true"),
+        "exact" => {
             let perturbation = if full { Perturbation::Full } else { Perturbation::Unary };
             Ok(Box::new(DirectJoint::new(direct, perturbation)))
+        }
+        _ if full => refused("noise", "unary, or full with joint = exact"),
+        "off" if rao => Ok(Box::new(direct.rao_blackwell())),
+        "off" => Ok(Box::new(direct)),
+        _ if two => refused("joint", "off or exact with two-sided = true"),
+        "flips" if rao => refused("joint", "off or search with rao-blackwell = true"),
+        "flips" if structure.code() == Code::Indicators => refused(
+            "joint",
+            "off, search or exact: flips change one variable at a time, which leaves this latent's states",
+        ),
+        "flips" => Ok(Box::new(Flips::new(direct))),
+        _ if !structure.has_moves() => refused("joint", "off or exact: this latent lists no moves for a search"),
+        _ if rao && settings.text("first") == "changes" => refused("first", "slopes with rao-blackwell = true"),
+        _ if rounds == 0 && !rao => refused("rounds", "at least 1, or rao-blackwell = true"),
+        _ => {
+            let search = Search::new(direct).rounds(rounds).halvings(settings.whole("halvings") as u32);
+            let search = if settings.text("first") == "changes" { search.from_changes() } else { search };
+            Ok(Box::new(if rao { search.rao_blackwell() } else { search }))
         }
     }
 }
@@ -158,8 +261,6 @@ pub struct Direct {
     kl: f32,
     /// Where epsilon comes from in training.
     schedule: Option<Annealing>,
-    /// Whether the weight of the KL term follows training.
-    kl_inside: bool,
     /// Whether the potentials may not be scaled by a negative number.
     signed: bool,
 }
@@ -173,12 +274,18 @@ impl Direct {
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(Error::range("epsilon", epsilon, "a finite number greater than 0"));
         }
-        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, kl_inside: false, signed: false })
+        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, signed: false })
     }
 
     /// epsilon, in units of 1 / nat.
     pub fn epsilon(&self) -> f32 {
         self.epsilon
+    }
+
+    /// What the potentials are multiplied by in the arg max whose loss is shifted by `shift` times itself: `1 + shift
+    /// kl`, as the loss has `kl` times the potentials in it.
+    pub fn keep(&self, shift: f32) -> f32 {
+        1.0 + shift * self.kl
     }
 
     /// Whether it is one-sided or two-sided.
@@ -191,7 +298,7 @@ impl Direct {
         Direct { sides, ..self }
     }
 
-    /// Takes `weight` times the KL by perturbation into the loss, `weight` >= 0 (see the head of this file).
+    /// Takes `weight` times the KL into the loss, `weight` >= 0 (see the head of this file).
     pub fn with_kl(self, weight: f32) -> Self {
         Direct { kl: weight, ..self }
     }
@@ -223,7 +330,9 @@ impl Direct {
         // A constant added to all losses changes nothing; without it large losses keep their digits.
         let least = losses.iter().copied().fold(f32::INFINITY, f32::min);
         let moved = |shift: f32, q: &mut [f32]| {
-            q.iter_mut().zip(potentials).zip(losses).for_each(|((q, h), l)| *q = h + shift * (l - least));
+            let keep = self.keep(shift);
+            let all = q.iter_mut().zip(potentials).zip(losses);
+            all.for_each(|((q, h), l)| *q = scaled(*h, keep) + shift * (l - least));
             softmax_in_place(q);
         };
         let (back, ahead) = self.shifts();
@@ -243,7 +352,7 @@ impl Direct {
         if let Some(schedule) = &self.schedule {
             self.epsilon = schedule.at(moment.step);
         }
-        if self.kl_inside {
+        if self.schedule.is_some() {
             self.kl = moment.kl_weight;
         }
         if self.signed && self.epsilon * self.kl > 1.0 {
@@ -258,11 +367,6 @@ impl Direct {
         Ok(())
     }
 
-    /// The same without a KL in the perturbation, now and in training.
-    pub(super) fn without_kl(self) -> Self {
-        Direct { kl: 0.0, kl_inside: false, ..self }
-    }
-
     /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether
     /// both arg maxima coincide.
     pub(super) fn example<S: Structure>(&self, structure: &S, row: &mut Row<'_, S>, scale: f32) -> Result<bool, Error> {
@@ -274,8 +378,8 @@ impl Direct {
         let mut solve = |shift: f32, assignment: &mut [u32]| -> Result<(), Error> {
             perturbed.copy_from_slice(row.potentials);
             if self.kl != 0.0 {
-                let keep = 1.0 + shift * self.kl;
-                perturbed.iter_mut().for_each(|h| *h *= keep);
+                let keep = self.keep(shift);
+                perturbed.iter_mut().for_each(|h| *h = scaled(*h, keep));
                 known = false; // the potentials of pairs have changed too
             }
             add(&mut perturbed[..u], row.noise, 1.0);
@@ -308,13 +412,19 @@ impl Direct {
     }
 }
 
+/// `keep` times a potential; what is forbidden stays forbidden.
+#[inline(always)]
+pub(super) fn scaled(potential: f32, keep: f32) -> f32 {
+    if potential == f32::NEG_INFINITY { potential } else { keep * potential }
+}
+
 impl<S: Structure> Estimator<S> for Direct {
     fn questions(&self, _: &S) -> Questions {
         Questions::AROUND
     }
 
-    fn takes_kl(&self, _: &S) -> bool {
-        self.kl_inside
+    fn kl(&self, _: &S) -> KlTerm {
+        KlTerm::Either
     }
 
     fn measures(&self) -> &'static [Measure] {
@@ -359,6 +469,10 @@ pub struct DirectExpectation(Direct);
 impl<S: Structure> Estimator<S> for DirectExpectation {
     fn questions(&self, _: &S) -> Questions {
         Questions::AROUND
+    }
+
+    fn kl(&self, _: &S) -> KlTerm {
+        KlTerm::Either
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {

@@ -20,9 +20,10 @@
 //!
 //! Reference: the paper, Theorem 1, which is about full noise.
 
+use super::direct::scaled;
 use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
 use super::piece::{Row, Workspace, room};
-use super::{Direct, Estimator, Moment, Piece, enumerable};
+use super::{Direct, Estimator, KlTerm, Moment, Piece, Sides, enumerable};
 use crate::Error;
 use crate::math::argmax;
 use crate::oracle::{Oracle, Questions};
@@ -61,16 +62,16 @@ pub struct DirectJoint {
 }
 
 impl DirectJoint {
-    /// With the epsilon and the sides of `direct`, without its KL.
+    /// With the epsilon, the sides and the KL of `direct`.
     pub fn new(direct: Direct, perturbation: Perturbation) -> Self {
         DirectJoint { direct, perturbation }
     }
 
-    /// Writes the perturbed scores of all states to the workspace.
+    /// Writes the perturbed scores of all states to the workspace, those of the potentials `keep` times.
     fn scores<S: Structure>(
         &self,
         structure: &S,
-        potentials: &[f32],
+        (potentials, keep): (&[f32], f32),
         noise: &[f32],
         work: &mut Workspace<S>,
     ) -> Result<usize, Error> {
@@ -78,15 +79,15 @@ impl DirectJoint {
         let states = enumerable(structure)?;
         let Workspace { first, second, .. } = work;
         let scores = &mut first[..states];
+        let kept = &mut second[..potentials.len()];
+        kept.iter_mut().zip(potentials).for_each(|(kept, h)| *kept = scaled(*h, keep));
         match self.perturbation {
             Perturbation::Unary => {
-                let perturbed = &mut second[..potentials.len()];
-                perturbed.copy_from_slice(potentials);
-                add(perturbed, noise, 1.0);
-                structure.scores(perturbed, scores);
+                add(kept, noise, 1.0);
+                structure.scores(kept, scores);
             }
             Perturbation::Full => {
-                structure.scores(potentials, scores);
+                structure.scores(kept, scores);
                 add(scores, noise, 1.0);
             }
         }
@@ -98,19 +99,20 @@ impl DirectJoint {
         check_numbers("loss", row.losses)?;
         row.work.warm = false;
         let (back, ahead) = self.direct.shifts();
-        let states = self.scores(structure, row.potentials, row.noise, row.work)?;
-        let Workspace { first, towards, away, .. } = &mut *row.work;
-        let scores = &mut first[..states];
-        add(scores, row.losses, ahead);
-        best(structure, scores, towards)?;
-        let from = match back {
-            0.0 => &*row.assignment,
-            _ => {
-                add(scores, row.losses, back - ahead);
-                best(structure, scores, away)?;
-                &away[..]
-            }
+        let find = |shift: f32, work: &mut Workspace<S>| -> Result<(), Error> {
+            let states = self.scores(structure, (row.potentials, self.direct.keep(shift)), row.noise, work)?;
+            let Workspace { first, towards, .. } = work;
+            add(&mut first[..states], row.losses, shift);
+            best(structure, &first[..states], towards)
         };
+        let work = &mut *row.work;
+        if back != 0.0 {
+            find(back, work)?;
+            work.away.copy_from_slice(&work.towards);
+        }
+        find(ahead, work)?;
+        let Workspace { towards, away, .. } = work;
+        let from = if back == 0.0 { &*row.assignment } else { &away[..] };
         row.moved.copy_from_slice(towards);
         if *towards == from {
             return Ok(true);
@@ -128,7 +130,7 @@ impl DirectJoint {
         }
         let (structure, states) = (piece.structure, enumerable(piece.structure)?);
         let drawn = piece.each(sample, [states, 0], |row| {
-            self.scores(structure, row.potentials, row.noise, row.work)?;
+            self.scores(structure, (row.potentials, 1.0), row.noise, row.work)?;
             best(structure, &row.work.first[..states], row.assignment)?;
             Ok(None)
         });
@@ -144,7 +146,8 @@ impl DirectJoint {
     ) -> Result<(), Error> {
         let (structure, count) = (piece.structure, piece.count());
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
-        let separable = Direct::new(self.direct.epsilon())?;
+        let separable = self.direct.sides(Sides::One);
+        let keep = self.direct.keep(-self.direct.epsilon());
         let mut better = std::mem::take(&mut piece.memory.compact);
         room(&mut better, count * n).copy_from_slice(&piece.memory.moved[..count * n]);
         // The solvers have stood elsewhere since z*: they find it again.
@@ -171,7 +174,8 @@ impl DirectJoint {
             let mut losses = vec![0.0; count];
             oracle.losses(piece.of, &z[..count * n], &mut losses)?;
             for (b, (value, z)) in value.iter_mut().zip(z.chunks_exact(n)).enumerate() {
-                perturbed.copy_from_slice(&piece.potentials[b * p..][..p]);
+                let potentials = &piece.potentials[b * p..];
+                perturbed.iter_mut().zip(potentials).for_each(|(kept, h)| *kept = scaled(*h, keep));
                 add(&mut perturbed, piece.noise.of(sample, b), 1.0);
                 *value = structure.score(&perturbed, z) - self.direct.epsilon() as f64 * losses[b] as f64;
             }
@@ -217,6 +221,10 @@ impl<S: Structure> Estimator<S> for DirectJoint {
             Perturbation::Unary => Questions::STATES.and(Questions::AROUND).and(Questions::LOSSES),
             Perturbation::Full => Questions::STATES,
         }
+    }
+
+    fn kl(&self, _: &S) -> KlTerm {
+        KlTerm::Either
     }
 
     fn noise(&self, structure: &S) -> Result<usize, Error> {

@@ -13,7 +13,7 @@
 
 use super::exact::over_states;
 use super::registry::EstimatorEntry;
-use super::{Estimator, Follows, Piece, difference, enumerable};
+use super::{Estimator, Follows, KlTerm, Piece, difference, enumerable};
 use crate::Error;
 use crate::math::softmax_in_place;
 use crate::oracle::{Oracle, Questions};
@@ -58,8 +58,8 @@ impl<S: Structure> Estimator<S> for Marginal {
     }
 
     /// Its objective, -ln p(x), holds the prior: a second pull towards it would move q away from the posterior.
-    fn takes_kl(&self, _: &S) -> bool {
-        true
+    fn kl(&self, _: &S) -> KlTerm {
+        KlTerm::Within
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {

@@ -24,9 +24,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts values.
+    /// Counts values. They are rounded to multiples of 2^-30: so sums up to 2^22 have no rounding of their own, and do
+    /// not depend on how a batch is cut into pieces.
     pub fn add(&mut self, sum: f64, count: f64) {
-        self.sum += sum;
+        const GRAIN: f64 = (1u64 << 30) as f64;
+        self.sum += (sum * GRAIN).round() / GRAIN;
         self.count += count;
     }
 

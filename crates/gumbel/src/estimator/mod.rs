@@ -19,6 +19,7 @@
 
 mod direct;
 mod exact;
+mod flips;
 mod gumbel_softmax;
 mod joint;
 mod local_expectation;
@@ -37,13 +38,14 @@ use crate::structure::{AnyStructure, Structure};
 
 pub use direct::{Direct, DirectExpectation, Sides};
 pub use exact::Exact;
+pub use flips::Flips;
 pub use gumbel_softmax::GumbelSoftmax;
 pub use joint::{DirectJoint, Perturbation};
 pub use local_expectation::LocalExpectation;
 pub use marginal::Marginal;
 pub use measure::{MEASURES, Measure, Tally};
 pub use piece::{Estimated, Memory, Noises, Piece, Recorder, Workspace, estimate, estimate_with, reads_table};
-pub use registry::{EstimatorEntry, Schedule, estimators, table};
+pub use registry::{Chosen, EstimatorEntry, Schedule, estimators, table};
 pub use search::Search;
 pub use straight_through::StraightThrough;
 
@@ -61,12 +63,23 @@ pub enum Follows {
     States,
 }
 
+/// Where the KL term is in what an estimator estimates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KlTerm {
+    /// Not in it: whoever trains adds the exact gradient of the KL.
+    Apart,
+    /// In it with the weight that [`Moment`] says; with a weight of 0 the exact gradient may be added instead.
+    Either,
+    /// In it, whatever is said.
+    Within,
+}
+
 /// When a step happens.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Moment {
     /// The training step, from 0.
     pub step: u64,
-    /// Weight of the KL term, 0 to 1; it matters to estimators that [take it](Estimator::takes_kl).
+    /// Weight of the KL term that the estimator is to take into its own objective, 0 to 1; see [`Estimator::kl`].
     pub kl_weight: f32,
 }
 
@@ -103,9 +116,9 @@ pub trait Estimator<S: Structure = AnyStructure>: Send + Sync {
         true
     }
 
-    /// Whether it takes the KL term into its own objective; otherwise the engine adds the exact gradient of the KL.
-    fn takes_kl(&self, _structure: &S) -> bool {
-        false
+    /// Where the KL term is in what it estimates.
+    fn kl(&self, _structure: &S) -> KlTerm {
+        KlTerm::Apart
     }
 
     /// What it measures: names, help, in the order of [`Piece::tallies`].

@@ -75,6 +75,7 @@ pub struct Memory<S: Structure> {
     pub(super) near: Vec<f32>,
     pub(super) answers: Vec<f32>,
     pub(super) gains: Vec<f64>,
+    pub(super) climbs: Vec<super::search::Climb>,
     solvers: Vec<Workspace<S>>,
 }
 
@@ -92,6 +93,7 @@ impl<S: Structure> Default for Memory<S> {
             near: vec![],
             answers: vec![],
             gains: vec![],
+            climbs: vec![],
             solvers: vec![],
         }
     }

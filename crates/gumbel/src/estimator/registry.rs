@@ -23,6 +23,11 @@ pub fn estimators() -> Entries<EstimatorEntry> {
     )
 }
 
+/// Values that somebody has chosen, by the names of their settings; see [`EstimatorEntry::with_auto`].
+pub type Chosen<'a> = dyn Fn(&str) -> Option<&'a str> + 'a;
+
+type Auto = dyn Fn(&AnyStructure, &Chosen<'_>) -> Vec<(&'static str, String)> + Send + Sync;
+
 type Build = dyn Fn(&Settings, &AnyStructure) -> Result<Box<dyn Estimator>, Error> + Send + Sync;
 
 /// An estimator in the registry.
@@ -37,6 +42,7 @@ pub struct EstimatorEntry {
     bias: &'static str,
     variance: &'static str,
     paper_samples: Option<usize>,
+    auto: (&'static [&'static str], Arc<Auto>),
     build: Arc<Build>,
 }
 
@@ -65,6 +71,7 @@ impl EstimatorEntry {
             bias,
             variance,
             paper_samples: None,
+            auto: (&[], Arc::new(|_, _| vec![])),
             build,
         }
     }
@@ -92,6 +99,26 @@ impl EstimatorEntry {
     /// Samples of z behind the authors' `paper_loss`; `None`: the exact expectation.
     pub fn with_paper_samples(self, paper_samples: Option<usize>) -> Self {
         EstimatorEntry { paper_samples, ..self }
+    }
+
+    /// Those of its settings whose defaults depend on the latent variable and on what else was chosen, and what they
+    /// then are. What a value says that somebody has chosen stays.
+    pub fn with_auto(
+        self,
+        settings: &'static [&'static str],
+        values: impl Fn(&AnyStructure, &Chosen<'_>) -> Vec<(&'static str, String)> + Send + Sync + 'static,
+    ) -> Self {
+        EstimatorEntry { auto: (settings, Arc::new(values)), ..self }
+    }
+
+    /// The settings whose defaults depend on the latent variable: `auto` in help, and as a value.
+    pub fn auto_settings(&self) -> &'static [&'static str] {
+        self.auto.0
+    }
+
+    /// The defaults of these for a latent variable, given what was chosen.
+    pub fn auto(&self, structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, String)> {
+        (self.auto.1)(structure, chosen)
     }
 
     /// Constructs the estimator for a latent variable.

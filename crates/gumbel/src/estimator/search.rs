@@ -1,28 +1,48 @@
-//! Direct optimisation whose second arg max is improved by a local search with true losses.
+//! Direct optimisation whose second arg max is found by a local search that slopes guide.
 //!
 //! ```text
-//! z(eps) ~ argmax_z { h(z) + gamma(z) - eps loss(z) }
+//! z(eps) ~ argmax_z { (1 - eps kl) h(z) + gamma(z) - eps loss(z) }
 //! ```
 //!
-//! The search starts from the better of the separable z(eps) (see [`Direct`]) and z*, and takes the best of all
-//! one-coordinate changes, again and again until none is better. For variables with values, one-sided.
+//! The search starts from z*. One question about the slopes of the loss in the code gives the first-order change of the
+//! objective for every [single change](Structure::moves) at once. All changes that gain are proposed together, best
+//! first; if the true objective is no better, the best half of them, or fewer where the loss curves more, down to one;
+//! the first proposal that is better is accepted, and the search goes on from there. The true objective rises with
+//! every acceptance, so that z(eps) is never worse than z*.
 //!
-//! - Cost: the one-coordinate changes of z*, of z(eps), and of every state on the way, without gradient; one backward
-//!   pass.
-//! - Bias: of order eps, without most of the error of the separable approximation: the state that it ends in cannot be
-//!   improved by a change of one variable, which is not to say that it is the arg max. Variance: of order 1 / eps.
+//! **The conditional expectation** ([`rao_blackwell`](Search::rao_blackwell)), for independent variables: in place of
+//! the sampled difference its expectation over each variable's own noise, with the slopes where the search ended for
+//! the losses of single changes. A slope sees a convex loss from one side and finds every change too cheap. So it is
+//! taken about half way between the variable's distribution `q_i` and its present value `D_i`:
 //!
-//! Reference: the paper, Section 4.1, for the approximation; best-improvement local search, Besag, "On the statistical
-//! analysis of dirty pictures", JRSS B 1986.
+//! ```text
+//! T_p = (p - softmax(ln p - eps slopes)) / eps
+//! estimate = 2 T_p - T_q / 2,  p = (q_i + D_i) / 2
+//! ```
+//!
+//! which as eps falls is ReinMax, exact for losses that are quadratic in each variable. Without rounds it needs the
+//! slopes at z* and nothing else: two passes for any number of variables.
+//!
+//! - Cost in decoder passes, without gradient: two for z* and each acceptance, one for each proposal. One backward
+//!   pass, for the decoder.
+//! - Bias: of order eps, and of the state that the search ends in, where no proposal is better, which is not to say
+//!   that it is the arg max. Variance: of order 1 / eps; of the expectation: of order 1.
+//!
+//! References: best-improvement local search, Besag, "On the statistical analysis of dirty pictures", JRSS B 1986;
+//! gains of all changes from one gradient, Grathwohl, Swersky, Hashemi, Duvenaud, Maddison, "Oops I took a gradient",
+//! ICML 2021; the trapezoid, Liu, Dong, Liu, Gao, Yu, Chen, Zhang, "Bridging discrete and backpropagation", NeurIPS
+//! 2023.
 
+use super::direct::scaled;
 use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
 use super::piece::{Memory, room};
-use super::{Direct, Estimator, Moment, Piece, Sides};
+use super::{Direct, Estimator, KlTerm, Moment, Piece, Sides, difference, independent};
 use crate::Error;
+use crate::math::softmax_in_place;
 use crate::oracle::{Oracle, Questions};
-use crate::structure::{Code, Structure, add};
+use crate::structure::{Move, Structure, add, check_numbers};
 
-/// Direct optimisation with a local search for z(eps).
+/// Direct optimisation with a local search for z(eps), guided by slopes.
 ///
 /// ```
 /// use gumbel::estimator::{Direct, Search, estimate};
@@ -30,97 +50,235 @@ use crate::structure::{Code, Structure, add};
 /// use gumbel::structure::Categorical;
 /// let latent = Categorical::binary(2)?;
 /// // Either change helps, both together do not: the separable approximation takes both.
-/// let loss = |_: usize, code: &[f32]| if code[1] == code[3] { 0.0 } else { 5.0 };
+/// let loss = |_: usize, code: &[f32]| 5.0 * (code[1] + code[3] - 1.0).powi(2);
 /// let search = Search::new(Direct::new(1.0)?);
 /// let found = estimate(&search, &latent, &[0.1, 0.0, 0.0, 0.2], &[0.0; 4], &mut Closure::new(&latent, loss))?;
-/// assert_eq!(found.gradient, [1.0, -1.0, 0.0, 0.0]); // from (0, 1) to (1, 1)
+/// assert_eq!(found.gradient, [0.0; 4]); // z* = (0, 1) is the best already
 /// # Ok::<(), gumbel::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Search(Direct);
+pub struct Search {
+    direct: Direct,
+    rounds: u32,
+    halvings: u32,
+    expectation: bool,
+    changes: bool,
+}
 
 impl Search {
-    /// With the epsilon of `direct`, one-sided and without a KL: the search compares true losses alone.
+    /// Rounds where nothing else is said.
+    pub const ROUNDS: u32 = 8;
+
+    /// With the epsilon and the KL of `direct`, one-sided.
     pub fn new(direct: Direct) -> Self {
-        Search(direct.sides(Sides::One).without_kl())
+        Search {
+            direct: direct.sides(Sides::One),
+            rounds: Self::ROUNDS,
+            halvings: u32::MAX,
+            expectation: false,
+            changes: false,
+        }
     }
 
-    /// `h + gamma - eps loss` of an assignment.
-    fn value<S: Structure>(&self, structure: &S, perturbed: &[f32], z: &[u32], loss: f32) -> f64 {
-        structure.score(perturbed, z) - (self.0.epsilon() * loss) as f64
+    /// At most so many acceptances.
+    pub fn rounds(self, rounds: u32) -> Self {
+        Search { rounds, ..self }
     }
 
-    /// Takes the best step from z, given its loss and those of its one-coordinate changes; the gain in nats, `None` if
-    /// no step is better.
-    fn improve<S: Structure>(
+    /// At most so many smaller proposals after one that was refused.
+    pub fn halvings(self, halvings: u32) -> Self {
+        Search { halvings, ..self }
+    }
+
+    /// The first proposals are made from the losses of all single changes of z* in place of slopes: `n (K - 1) + 1`
+    /// passes in place of two, for few variables. Then a z* that no change improves stays.
+    pub fn from_changes(self) -> Self {
+        Search { changes: true, ..self }
+    }
+
+    /// The conditional expectation of the difference in place of a sample; for independent variables.
+    pub fn rao_blackwell(self) -> Self {
+        Search { expectation: true, ..self }
+    }
+
+    /// `(1 - eps kl) h + gamma - eps loss` of an assignment.
+    fn value<S: Structure>(&self, structure: &S, potentials: &[f32], z: &[u32], loss: f32) -> f64 {
+        structure.score(potentials, z) - (self.direct.epsilon() * loss) as f64
+    }
+
+    /// Proposes the first `climb.take` of its moves.
+    fn propose<S: Structure>(structure: &S, climb: &mut Climb) {
+        climb.next.copy_from_slice(&climb.z);
+        for change in &climb.moves[..climb.take] {
+            structure.make(*change, &mut climb.next);
+        }
+    }
+
+    /// Lists the moves from where a climb stands, given the slopes there.
+    fn list<S: Structure>(&self, structure: &S, climb: &mut Climb) {
+        climb.linear.copy_from_slice(&climb.potentials);
+        add(&mut climb.linear[..climb.slopes.len()], &climb.slopes, -self.direct.epsilon());
+        climb.moves.clear();
+        structure.moves(&climb.linear, &climb.z, &mut climb.moves);
+        climb.moves.sort_unstable_by(|a, b| b.gain.total_cmp(&a.gain).then(a.place.cmp(&b.place)));
+        climb.take = climb.moves.iter().filter(|m| m.gain > 0.0).count();
+        climb.refused = 0;
+    }
+
+    /// Where a climb stands: its loss, and the slopes there, or the losses of the changes around it, which stand for
+    /// them.
+    fn stand<S: Structure>(&self, structure: &S, climb: &mut Climb, loss: f32, slopes: &[f32]) -> Result<(), Error> {
+        check_numbers("loss", &[loss])?;
+        check_numbers("slope", slopes)?;
+        if climb.rounds == 0 {
+            climb.value = self.value(structure, &climb.potentials, &climb.z, loss);
+        }
+        climb.slopes.copy_from_slice(slopes);
+        climb.asks = Asks::Nothing;
+        if climb.rounds < self.rounds {
+            self.list(structure, climb);
+            climb.asks = if climb.take > 0 { Asks::Loss } else { Asks::Nothing };
+        }
+        Ok(())
+    }
+
+    /// Accepts a proposal that is better, or makes it smaller.
+    fn judge<S: Structure>(&self, structure: &S, climb: &mut Climb, loss: f32) -> bool {
+        let gained = self.value(structure, &climb.potentials, &climb.next, loss) - climb.value;
+        if gained > ROUNDING {
+            climb.z.copy_from_slice(&climb.next);
+            climb.value += gained;
+            climb.gain += gained;
+            climb.rounds += 1;
+            climb.asks = Asks::Slopes;
+            return true;
+        }
+        climb.refused += 1;
+        // Of a share t of these changes the gain is about t first - t^2 (first - gained): best at this share, and above
+        // zero up to twice as much.
+        let first: f64 = climb.moves[..climb.take].iter().map(|m| m.gain as f64).sum();
+        let share = if gained.is_finite() { 0.75 * first / (first - gained) } else { 1.0 };
+        let (mut take, mut sum) = (0, 0.0);
+        while take < climb.take / 2 && sum < share * first {
+            sum += climb.moves[take].gain as f64;
+            take += 1;
+        }
+        climb.take = if climb.refused > self.halvings { 0 } else { take };
+        false
+    }
+
+    /// Adds the conditional expectation of the estimate.
+    fn expectation<S: Structure>(
         &self,
         structure: &S,
-        perturbed: &[f32],
-        own: f32,
-        losses: &[f32],
-        z: &mut [u32],
-    ) -> Option<f64> {
-        let Code::OneHot { values } = structure.code() else { return None };
-        let now = self.value(structure, perturbed, z, own);
-        let mut best = (now + ROUNDING, None);
-        for i in 0..z.len() {
-            let present = z[i];
-            for k in (0..values as u32).filter(|k| *k != present) {
-                z[i] = k;
-                let value = self.value(structure, perturbed, z, losses[i * values + k as usize]);
-                if value > best.0 {
-                    best = (value, Some((i, k)));
-                }
+        (climb, potentials): (&Climb, &[f32]),
+        scale: f32,
+        gradient: &mut [f32],
+        [first, second, third]: [&mut [f32]; 3],
+    ) -> Result<(), Error> {
+        let eps = self.direct.epsilon();
+        let keep = self.direct.keep(-eps);
+        for (i, present) in climb.z.iter().enumerate() {
+            let block = structure.block(i).ok_or(Error::Coupled { estimator: "direct with rao-blackwell" })?;
+            let (h, slopes, gradient) =
+                (&potentials[block.clone()], &climb.slopes[block.clone()], &mut gradient[block.clone()]);
+            let (q, tilted) = (&mut first[..h.len()], &mut second[..h.len()]);
+            // The part of the KL.
+            let softmax = |keep: f32, out: &mut [f32]| {
+                out.iter_mut().zip(h).for_each(|(out, h)| *out = scaled(*h, keep));
+                softmax_in_place(out);
+            };
+            softmax(1.0, q);
+            if keep != 1.0 {
+                softmax(keep, tilted);
+                difference(q, tilted);
+                add(gradient, q, scale / eps);
+                q.copy_from_slice(tilted);
             }
-            z[i] = present;
+            let mut tilt = |p: &mut [f32], weight: f32| {
+                // A constant added to the slopes of a variable changes nothing.
+                let possible = p.iter().zip(slopes).filter(|(p, _)| **p > 0.0).map(|(_, s)| *s);
+                let least = possible.fold(f32::INFINITY, f32::min);
+                let of = |p: f32, s: f32| if p > 0.0 { p * (-eps * (s - least)).exp() } else { 0.0 };
+                let total: f32 = p.iter().zip(slopes).map(|(p, s)| of(*p, *s)).sum();
+                tilted.iter_mut().zip(&*p).zip(slopes).for_each(|((out, p), s)| *out = of(*p, *s) / total);
+                difference(p, tilted);
+                add(gradient, p, weight * scale / eps);
+            };
+            let between = &mut third[..h.len()];
+            between.iter_mut().zip(&*q).for_each(|(b, q)| *b = q / 2.0);
+            between[*present as usize] += 0.5;
+            tilt(between, 2.0);
+            tilt(q, -0.5);
         }
-        let (value, Some((i, k))) = best else { return None };
-        z[i] = k;
-        Some(value - now)
+        Ok(())
     }
 }
 
-/// Asks about the one-coordinate changes of the assignments of some examples, and puts the answers where those of these
-/// examples stand.
-fn ask_again<S: Structure>(
-    structure: &S,
-    of: &[u32],
-    moved: &[u32],
-    (compact, near, answers): (&mut Vec<u32>, &mut [f32], &mut Vec<f32>),
-    losses: &mut [f32],
-    oracle: &mut dyn Oracle,
-) -> Result<(), Error> {
-    let (n, u) = (structure.variables(), structure.unary());
-    if of.is_empty() {
-        return Ok(());
-    }
-    let compact = room(compact, of.len() * n);
-    for (z, b) in compact.chunks_exact_mut(n).zip(of) {
-        z.copy_from_slice(&moved[*b as usize * n..][..n]);
-    }
-    let answers = room(answers, of.len() * (u + 1));
-    let (own, around) = answers.split_at_mut(of.len());
-    oracle.around(of, compact, own, around)?;
-    for ((b, own), around) in of.iter().zip(own).zip(around.chunks_exact(u)) {
-        near[*b as usize] = *own;
-        losses[*b as usize * u..][..u].copy_from_slice(around);
-    }
-    Ok(())
+/// What a climb asks about next.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Asks {
+    #[default]
+    Slopes,
+    Changes,
+    Loss,
+    Nothing,
 }
 
-const MEASURED: [Measure; 3] = [
+/// One example's search.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Climb {
+    /// `(1 - eps kl) h + gamma` `[P]`, and the same less eps times the slopes.
+    potentials: Vec<f32>,
+    linear: Vec<f32>,
+    /// Where it stands, and what it proposes.
+    z: Vec<u32>,
+    next: Vec<u32>,
+    /// The objective there.
+    value: f64,
+    /// Slopes there `[U]`.
+    slopes: Vec<f32>,
+    /// Changes that gain, best first; how many of them it proposes, and how often that was refused.
+    moves: Vec<Move>,
+    take: usize,
+    refused: u32,
+    rounds: u32,
+    gain: f64,
+    asks: Asks,
+}
+
+impl Climb {
+    /// Begins at z*.
+    fn begin(&mut self, [potentials, noise]: [&[f32]; 2], star: &[u32], keep: f32, asks: Asks) {
+        let (p, u, n) = (potentials.len(), noise.len(), star.len());
+        room(&mut self.potentials, p).iter_mut().zip(potentials).for_each(|(out, h)| *out = scaled(*h, keep));
+        add(&mut self.potentials[..u], noise, 1.0);
+        room(&mut self.linear, p);
+        room(&mut self.slopes, u);
+        room(&mut self.z, n).copy_from_slice(star);
+        room(&mut self.next, n);
+        // No place has two moves.
+        self.moves.clear();
+        self.moves.reserve(u.max(n));
+        (self.value, self.gain, self.rounds, self.asks) = (0.0, 0.0, 0, asks);
+    }
+}
+
+const MEASURED: [Measure; 4] = [
     ZERO_GRADIENT_RATE,
-    Measure {
-        name: "search_move_rate",
-        help: "share of draws whose separable z(eps) the search improved",
-        always: false,
-    },
-    Measure { name: "search_gain", help: "mean of h + gamma - eps loss gained there, in nats", always: false },
+    Measure { name: "search_rows", help: "decoder passes of a search, slopes being two", always: false },
+    Measure { name: "search_acceptance", help: "share of proposals that were better", always: false },
+    Measure { name: "search_gain", help: "mean of the objective of z(eps) less that of z*, in nats", always: false },
 ];
 
 impl<S: Structure> Estimator<S> for Search {
     fn questions(&self, _: &S) -> Questions {
-        Questions::AROUND
+        let asked = Questions::SLOPES.and(Questions::LOSSES);
+        if self.changes { asked.and(Questions::AROUND) } else { asked }
+    }
+
+    fn kl(&self, _: &S) -> KlTerm {
+        KlTerm::Either
     }
 
     fn measures(&self) -> &'static [Measure] {
@@ -128,87 +286,133 @@ impl<S: Structure> Estimator<S> for Search {
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
-        self.0.set(moment)
+        self.direct.set(moment)
     }
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
-        let (structure, count, scale) = (piece.structure, piece.count(), piece.scale);
-        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
-        let step = scale / self.0.epsilon();
-        // Room for all examples at once: how many of them move is not known beforehand.
-        room(&mut piece.memory.compact, count * n);
-        room(&mut piece.memory.answers, count * (u + 1));
+        if self.expectation {
+            independent(piece.structure, "direct with rao-blackwell")?;
+        }
         for sample in 0..piece.samples {
             piece.draw(sample)?;
-            piece.ask_around(oracle)?;
             piece.follow_sample(sample, oracle)?;
-            piece.each(sample, [u, 0], |row| {
-                self.0.example(structure, row, scale)?;
-                structure.add_statistics(row.moved, step, row.gradient);
-                Ok(None)
-            })?;
+            self.climb(piece, sample, oracle)?;
+            self.add(piece)?;
+        }
+        Ok(())
+    }
+}
 
-            let (potentials, noise) = (piece.potentials, piece.noise);
-            let Memory { assignments, moved, own, losses, weights, active, compact, near, answers, gains, .. } =
-                &mut *piece.memory;
-            // The place of the weights, which have been handed over, takes the perturbed potentials.
-            let perturbed = room(weights, count * p);
-            for (b, row) in perturbed.chunks_exact_mut(p).enumerate() {
-                row.copy_from_slice(&potentials[b * p..][..p]);
-                add(&mut row[..u], noise.of(sample, b), 1.0);
-            }
-            let near = room(near, count);
-            near.copy_from_slice(&own[..count]);
-            let gains = room(gains, count);
-            gains.fill(0.0);
-            // Room for all, so that no later step needs more.
-            room(compact, count * n);
-            room(answers, count * (u + 1));
-            active.reserve(count);
-            // Where the separable z(eps) is not z*, the search starts from the better of both.
-            active.clear();
-            active.extend(piece.of.iter().copied().filter(|b| {
-                let rows = *b as usize * n..(*b as usize + 1) * n;
-                moved[rows.clone()] != assignments[rows]
-            }));
-            // The losses around z* are kept aside: whoever goes back there needs them again.
-            let all = room(losses, 2 * count * u);
-            let (losses, around_star) = all.split_at_mut(count * u);
-            around_star.copy_from_slice(losses);
-            ask_again(structure, active, moved, (compact, near, answers), losses, oracle)?;
-            for b in active.iter().map(|b| *b as usize) {
-                let (z, star, h) = (&mut moved[b * n..][..n], &assignments[b * n..][..n], &perturbed[b * p..][..p]);
-                let gain = self.value(structure, h, star, own[b]) - self.value(structure, h, z, near[b]);
-                if gain > ROUNDING {
-                    z.copy_from_slice(star);
-                    (gains[b], near[b]) = (gain, own[b]);
-                    losses[b * u..][..u].copy_from_slice(&around_star[b * u..][..u]);
+impl Search {
+    /// Searches from z* of the last draw, for all examples together.
+    fn climb<S: Structure>(
+        &self,
+        piece: &mut Piece<'_, S>,
+        sample: usize,
+        oracle: &mut dyn Oracle,
+    ) -> Result<(), Error> {
+        let (structure, count, first) = (piece.structure, piece.count(), piece.first);
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let keep = self.direct.keep(-self.direct.epsilon());
+        let begin = if self.changes { Asks::Changes } else { Asks::Slopes };
+        let Memory { assignments, losses, active, compact, codes, answers, climbs, .. } = &mut *piece.memory;
+        climbs.resize_with(count.max(climbs.len()), Climb::default);
+        for (b, climb) in climbs[..count].iter_mut().enumerate() {
+            let potentials = &piece.potentials[b * p..][..p];
+            check_numbers("potential", potentials).map_err(|e| e.in_example(first + b))?;
+            let noise = piece.noise.of(sample, b);
+            climb.begin([potentials, noise], &assignments[b * n..][..n], keep, begin);
+        }
+        // Room for all, so that no later step needs more.
+        let (slopes, codes) = (room(losses, count * u), room(codes, count * u));
+        let (answers, compact) = (room(answers, count), room(compact, count * n));
+        let (mut rows, mut accepted, mut proposed) = (0, 0, 0);
+        loop {
+            let asking = |climbs: &[Climb], what: Asks, active: &mut Vec<u32>| {
+                active.clear();
+                active.extend(piece.of.iter().copied().filter(|b| climbs[*b as usize].asks == what));
+                active.len()
+            };
+            let asked = asking(climbs, Asks::Changes, active);
+            if asked > 0 {
+                for (z, b) in compact.chunks_exact_mut(n).zip(&*active) {
+                    z.copy_from_slice(&climbs[*b as usize].z);
+                }
+                let (own, around) = (&mut answers[..asked], &mut slopes[..asked * u]);
+                oracle.around(active, &compact[..asked * n], own, around)?;
+                for ((b, loss), around) in active.iter().zip(own).zip(around.chunks_exact(u)) {
+                    self.stand(structure, &mut climbs[*b as usize], *loss, around)
+                        .map_err(|e| e.in_example(first + *b as usize))?;
                 }
             }
-            active.clear();
-            active.extend_from_slice(piece.of);
-            while !active.is_empty() {
-                active.retain(|b| {
-                    let b = *b as usize;
-                    let (z, h) = (&mut moved[b * n..][..n], &perturbed[b * p..][..p]);
-                    let better = self.improve(structure, h, near[b], &losses[b * u..][..u], z);
-                    gains[b] += better.unwrap_or(0.0);
-                    better.is_some()
-                });
-                if !active.is_empty() {
-                    ask_again(structure, active, moved, (compact, near, answers), losses, oracle)?;
+            rows += asked * (1 + structure.code().changes(u));
+            let asked = asking(climbs, Asks::Slopes, active);
+            if asked > 0 {
+                for (code, b) in codes.chunks_exact_mut(u).zip(&*active) {
+                    structure.encode(&climbs[*b as usize].z, code);
+                }
+                let (own, slopes) = (&mut answers[..asked], &mut slopes[..asked * u]);
+                oracle.slopes(active, &codes[..asked * u], own, slopes)?;
+                for ((b, loss), slopes) in active.iter().zip(own).zip(slopes.chunks_exact(u)) {
+                    self.stand(structure, &mut climbs[*b as usize], *loss, slopes)
+                        .map_err(|e| e.in_example(first + *b as usize))?;
                 }
             }
-            for b in 0..count {
-                let z = &moved[b * n..][..n];
-                structure.add_statistics(z, -step, &mut piece.gradient[b * p..][..p]);
-                piece.tallies[0].add((z == &assignments[b * n..][..n]) as u8 as f64, 1.0);
-                let improved = gains[b] > ROUNDING;
-                piece.tallies[1].add(improved as u8 as f64, 1.0);
-                if improved {
-                    piece.tallies[2].add(gains[b], 1.0);
+            rows += 2 * asked;
+            let asked = asking(climbs, Asks::Loss, active);
+            if asked == 0 {
+                break;
+            }
+            for (z, b) in compact.chunks_exact_mut(n).zip(&*active) {
+                let climb = &mut climbs[*b as usize];
+                Search::propose(structure, climb);
+                z.copy_from_slice(&climb.next);
+            }
+            oracle.losses(active, &compact[..asked * n], &mut answers[..asked])?;
+            for (b, loss) in active.iter().zip(&*answers) {
+                let climb = &mut climbs[*b as usize];
+                check_numbers("loss", &[*loss]).map_err(|e| e.in_example(first + *b as usize))?;
+                if self.judge(structure, climb, *loss) {
+                    accepted += 1;
+                    // The last acceptance needs no slopes, but for an expectation there.
+                    if climb.rounds == self.rounds && !self.expectation {
+                        climb.asks = Asks::Nothing;
+                    }
+                } else if climb.take == 0 {
+                    climb.asks = Asks::Nothing;
                 }
             }
+            (rows, proposed) = (rows + asked, proposed + asked);
+        }
+        piece.tallies[1].add(rows as f64, count as f64);
+        piece.tallies[2].add(accepted as f64, proposed as f64);
+        Ok(())
+    }
+
+    /// Adds the estimates, given where the searches ended.
+    fn add<S: Structure>(&self, piece: &mut Piece<'_, S>) -> Result<(), Error> {
+        let (structure, count, first) = (piece.structure, piece.count(), piece.first);
+        let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+        let Memory { assignments, climbs, moved, codes, .. } = &mut *piece.memory;
+        let work = room(codes, 3 * u);
+        let moved = room(moved, count * n);
+        let step = piece.scale / self.direct.epsilon();
+        for (b, climb) in climbs[..count].iter().enumerate() {
+            let star = &assignments[b * n..][..n];
+            let gradient = &mut piece.gradient[b * p..][..p];
+            moved[b * n..][..n].copy_from_slice(&climb.z);
+            if self.expectation {
+                let potentials = &piece.potentials[b * p..][..p];
+                let (x, rest) = work.split_at_mut(u);
+                let (y, z) = rest.split_at_mut(u);
+                self.expectation(structure, (climb, potentials), piece.scale, gradient, [x, y, z])
+                    .map_err(|e| e.in_example(first + b))?;
+            } else if star != climb.z {
+                structure.add_statistics(star, step, gradient);
+                structure.add_statistics(&climb.z, -step, gradient);
+            }
+            piece.tallies[0].add((star == climb.z) as u8 as f64, 1.0);
+            piece.tallies[3].add(climb.gain, 1.0);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A structure chosen at run time.
 
 use super::erased::{Erased, Solved, Summed};
-use super::{Categorical, Code, Maximum, Structure, Sums};
+use super::{Categorical, Code, Maximum, Move, Structure, Sums};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::any::Any;
@@ -191,6 +191,18 @@ impl Structure for AnyStructure {
     #[inline(always)]
     fn resolve(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut AnyScratch) -> Result<Maximum, Error> {
         solving!(self, scratch, s, m => s.resolve(potentials, assignment, m))
+    }
+
+    fn has_moves(&self) -> bool {
+        plain!(self, s => s.has_moves())
+    }
+
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        plain!(self, s => s.moves(potentials, assignment, moves))
+    }
+
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        plain!(self, s => s.make(change, assignment))
     }
 
     #[inline(always)]

@@ -23,8 +23,9 @@
 
 use super::latent::LatentEntry;
 use super::matrix_tree::{self, Arc};
+use super::moves;
 use super::precise::{Real, with_rounding_of_sums};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 
@@ -260,6 +261,16 @@ impl Arborescence {
     }
 }
 
+impl Arborescence {
+    /// Whether a node hangs below another one, or is the same.
+    fn descends(&self, assignment: &[u32], mut node: usize, from: usize) -> bool {
+        while node != from && node != self.root {
+            node = assignment[node] as usize;
+        }
+        node == from
+    }
+}
+
 impl Structure for Arborescence {
     type Scratch = ArborescenceScratch;
 
@@ -331,6 +342,37 @@ impl Structure for Arborescence {
     ) -> Result<Maximum, Error> {
         self.solve(potentials, assignment, s)?;
         Ok(Maximum::proved(self.score(potentials, assignment)))
+    }
+
+    fn has_moves(&self) -> bool {
+        true
+    }
+
+    /// Another parent: for each node the best that is none of its descendants. O(n^2) and the walks to the root.
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        let n = self.nodes;
+        for child in (0..n).filter(|c| *c != self.root) {
+            let now = assignment[child] as usize;
+            let score = |parent: usize| potentials[parent * n + child] as f64;
+            // A walk to the root for those only that would be the best.
+            let mut best = (f64::NEG_INFINITY, None);
+            for parent in (0..n).filter(|p| *p != now && *p != child) {
+                if score(parent) > best.0 && !self.descends(assignment, parent, child) {
+                    best = (score(parent), Some(parent));
+                }
+            }
+            let (best, parent) = best;
+            moves::best(moves, child, parent.map(|p| (p, best - score(now))).into_iter());
+        }
+    }
+
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        let (child, parent) = (change.place as usize, change.value as usize);
+        let possible = !self.descends(assignment, parent, child);
+        if possible {
+            assignment[child] = parent as u32;
+        }
+        possible
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

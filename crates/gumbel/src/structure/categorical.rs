@@ -11,8 +11,9 @@
 //! Enumeration order: mixed radix with the last variable fastest, `index = ((z_1 K + z_2) K + ...) K + z_n`.
 
 use super::latent::LatentEntry;
+use super::moves;
 use super::precise::{self, Real};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, add, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math;
 use rand_chacha::rand_core::Rng;
@@ -167,6 +168,14 @@ impl Structure for Categorical {
             value += block[best] as f64;
         }
         Ok(Maximum::proved(value))
+    }
+
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        for (i, (block, z)) in potentials.chunks_exact(self.values).zip(assignment).enumerate() {
+            let present = block[*z as usize] as f64;
+            let others = block.iter().enumerate().filter(|(k, _)| *k != *z as usize);
+            moves::best(moves, i, others.map(|(k, h)| (k, *h as f64 - present)));
+        }
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

@@ -13,7 +13,7 @@
 //! Reference: Rabiner, "A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition", 1989.
 
 use super::latent::{self, LatentEntry};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, Tree};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, Tree};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::ops::Range;
@@ -105,6 +105,10 @@ impl Structure for Chain {
         scratch: &mut Self::Scratch,
     ) -> Result<Maximum, Error> {
         self.tree.argmax(potentials, assignment, scratch)
+    }
+
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        self.tree.moves(potentials, assignment, moves);
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

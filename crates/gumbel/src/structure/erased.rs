@@ -3,7 +3,7 @@
 //! The trait [`Structure`](super::Structure) is not imported here: its methods have the names of those of [`Plain`].
 
 use super::any::AnyScratch;
-use super::{Code, Maximum, Sums};
+use super::{Code, Maximum, Move, Sums};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::fmt;
@@ -39,6 +39,9 @@ pub trait Plain {
     fn scratch(&self) -> AnyScratch;
     fn argmax(&self, h: &[f32], z: &mut [u32], scratch: &mut AnyScratch) -> Result<Maximum, Error>;
     fn resolve(&self, h: &[f32], z: &mut [u32], scratch: &mut AnyScratch) -> Result<Maximum, Error>;
+    fn has_moves(&self) -> bool;
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>);
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool;
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]);
     fn add_weighted_statistics(&self, weights: &[f32], out: &mut [f32], z: &mut [u32], scratch: &mut AnyScratch);
     fn scores(&self, potentials: &[f32], scores: &mut [f32]);
@@ -99,6 +102,15 @@ impl<S: super::Structure> Plain for S {
     }
     fn resolve(&self, h: &[f32], z: &mut [u32], scratch: &mut AnyScratch) -> Result<Maximum, Error> {
         super::Structure::resolve(self, h, z, memory::<S>(scratch))
+    }
+    fn has_moves(&self) -> bool {
+        super::Structure::has_moves(self)
+    }
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        super::Structure::moves(self, potentials, assignment, moves)
+    }
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        super::Structure::make(self, change, assignment)
     }
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         super::Structure::add_statistics(self, assignment, scale, out)

@@ -24,6 +24,7 @@ mod code;
 mod erased;
 mod latent;
 mod matrix_tree;
+mod moves;
 mod pairwise;
 mod permutation;
 mod precise;
@@ -44,6 +45,7 @@ pub use categorical::Categorical;
 pub use chain::Chain;
 pub use code::{Change, Code, neighbour_losses};
 pub use latent::{Built, Latent, LatentEntry, MAX_POTENTIALS, Sizes, latents};
+pub use moves::Move;
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
 pub use precise::{Precise, PreciseSums};
@@ -66,6 +68,7 @@ pub use tree::Tree;
 /// | [`states`], [`state`] | estimators that go through all states | not counted |
 /// | [`ln_states`] | a KL term | from `states`; NaN where they are not counted |
 /// | [`scores`], [`add_weighted_statistics`] | estimators that go through all states | state by state |
+/// | [`has_moves`], [`moves`], [`make`] | a local search | one-hot rows: from `score`, slowly; else none |
 /// | [`block`] | estimators for independent variables | `None`: coupled |
 /// | [`pair`] | pictures of couplings | `None`: no such potential |
 /// | [`to_potentials`], [`to_raw_gradient`] | encoders | any number is a potential |
@@ -85,6 +88,9 @@ pub use tree::Tree;
 /// [`ln_states`]: Structure::ln_states
 /// [`scores`]: Structure::scores
 /// [`add_weighted_statistics`]: Structure::add_weighted_statistics
+/// [`has_moves`]: Structure::has_moves
+/// [`moves`]: Structure::moves
+/// [`make`]: Structure::make
 /// [`block`]: Structure::block
 /// [`pair`]: Structure::pair
 /// [`to_potentials`]: Structure::to_potentials
@@ -193,6 +199,26 @@ pub trait Structure: Sync {
         scratch: &mut Self::Scratch,
     ) -> Result<Maximum, Error> {
         self.argmax(potentials, assignment, scratch)
+    }
+
+    /// Whether [`moves`](Structure::moves) lists single changes: what a local search needs.
+    fn has_moves(&self) -> bool {
+        self.code() != Code::Indicators
+    }
+
+    /// Adds single changes of an assignment that stay in Z to a list, with what the score gains by each: the best at
+    /// every place, whether it gains or loses. At most U of them.
+    ///
+    /// A change is whatever keeps the assignment in Z: another value of a variable, an element for another, two rows
+    /// that swap their columns, an edge for another one, another parent.
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        moves::by_score(self, potentials, assignment, moves);
+    }
+
+    /// Makes a change. After others it may lead out of Z: then nothing happens, and the answer is `false`.
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        assignment[change.place as usize] = change.value;
+        true
     }
 
     /// Adds `scale * s(assignment)` to `out` (P values).

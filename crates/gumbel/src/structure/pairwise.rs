@@ -33,8 +33,9 @@ mod search;
 mod sums;
 
 use super::latent::{self, LatentEntry};
+use super::moves;
 use super::precise::{Real, with_slack};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use search::{Buffers, Component};
@@ -213,6 +214,19 @@ impl Structure for Pairwise {
         scratch: &mut PairwiseScratch,
     ) -> Result<Maximum, Error> {
         scratch.run(self, potentials, assignment, true, true)
+    }
+
+    /// O(n^2).
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        let n = self.variables;
+        let (unary, pairs) = potentials.split_at(2 * n);
+        for (i, z) in assignment.iter().enumerate() {
+            let beside = assignment.iter().enumerate().filter(|(j, z)| **z == 1 && *j != i);
+            let weights = beside.map(|(j, _)| pairs[pair_index(n, i.min(j), i.max(j))] as f64);
+            let gain = unary[2 * i + 1] as f64 - unary[2 * i] as f64 + weights.sum::<f64>();
+            let other = 1 - *z as usize;
+            moves::best(moves, i, [(other, if other == 1 { gain } else { -gain })].into_iter());
+        }
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

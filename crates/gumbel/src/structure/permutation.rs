@@ -22,8 +22,9 @@
 //! problems", Computing 38, 1987.
 
 use super::latent::LatentEntry;
+use super::moves;
 use super::precise::{Real, with_rounding_of_sums};
-use super::{Code, Maximum, Precise, Structure, check_numbers};
+use super::{Code, Maximum, Move, Precise, Structure, check_numbers};
 use crate::Error;
 
 /// Permutations of `n` elements.
@@ -504,6 +505,25 @@ impl Structure for Permutation {
         }
         self.complete(assignment, s)?;
         Ok(Maximum::proved(self.score(potentials, assignment)))
+    }
+
+    fn has_moves(&self) -> bool {
+        true
+    }
+
+    /// Two rows swap their columns: for each row the best of those behind it. O(n^2).
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        let n = self.size;
+        let at = |row: usize, of: usize| potentials[row * n + assignment[of] as usize] as f64;
+        for i in 0..n.saturating_sub(1) {
+            let now = |j: usize| at(i, i) + at(j, j);
+            moves::best(moves, i, (i + 1..n).map(|j| (j, at(i, j) + at(j, i) - now(j))));
+        }
+    }
+
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        assignment.swap(change.place as usize, change.value as usize);
+        true
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

@@ -22,10 +22,12 @@
 use super::arborescence::largest;
 use super::latent::{self, LatentEntry};
 use super::matrix_tree::{self, Arc};
+use super::moves;
 use super::precise::{self, Real};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
+use std::cell::RefCell;
 
 /// The spanning trees of a connected graph.
 ///
@@ -48,6 +50,67 @@ pub struct SpanningTree {
     ln_states: f64,
     /// All pairs in lexicographic order.
     complete: bool,
+}
+
+/// The way from a node to the root of a tree.
+#[derive(Debug, Clone, Copy)]
+struct Up {
+    parent: usize,
+    edge: usize,
+    depth: usize,
+}
+
+/// Working memory of a walk: a search asks often, and must not ask for memory every time.
+#[derive(Default)]
+struct Walk {
+    up: Vec<Up>,
+    open: Vec<usize>,
+    /// Edges of the tree node by node, and where those of a node begin.
+    edges: Vec<(usize, usize)>,
+    starts: Vec<usize>,
+}
+
+thread_local! {
+    static WALK: RefCell<Walk> = RefCell::default();
+}
+
+impl SpanningTree {
+    /// Calls `f` with the tree as it hangs from node 0.
+    fn with_ways_up<T>(&self, assignment: &[u32], f: impl FnOnce(&[Up]) -> T) -> T {
+        WALK.with_borrow_mut(|walk| {
+            let Walk { up, open, edges, starts } = walk;
+            let taken = || self.edges.iter().enumerate().filter(|(e, _)| assignment[*e] != 0);
+            starts.clear();
+            starts.resize(self.nodes + 2, 0);
+            for (_, (i, j)) in taken() {
+                starts[*i + 2] += 1;
+                starts[*j + 2] += 1;
+            }
+            (2..self.nodes + 2).for_each(|v| starts[v] += starts[v - 1]);
+            edges.clear();
+            edges.resize(2 * taken().count(), (0, 0));
+            for (e, (i, j)) in taken() {
+                for (node, other) in [(*i, *j), (*j, *i)] {
+                    edges[starts[node + 1]] = (other, e);
+                    starts[node + 1] += 1;
+                }
+            }
+            up.clear();
+            up.resize(self.nodes, Up { parent: 0, edge: 0, depth: 0 });
+            open.clear();
+            open.push(0);
+            while let Some(node) = open.pop() {
+                for (other, edge) in &edges[starts[node]..starts[node + 1]] {
+                    // Whoever has been reached is the root, or has a depth.
+                    if *other != 0 && up[*other].depth == 0 {
+                        up[*other] = Up { parent: node, edge: *edge, depth: up[node].depth + 1 };
+                        open.push(*other);
+                    }
+                }
+            }
+            f(up)
+        })
+    }
 }
 
 /// Working memory of [`SpanningTree`].
@@ -329,6 +392,55 @@ impl Structure for SpanningTree {
             return Err(self.not_joined());
         }
         Ok(Maximum::proved(self.score(potentials, assignment)))
+    }
+
+    fn has_moves(&self) -> bool {
+        true
+    }
+
+    /// An edge for another: each that is not in the tree takes the place of the worst on the path between its ends.
+    /// O(E n).
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        self.with_ways_up(assignment, |up| {
+            for (e, (i, j)) in self.edges.iter().enumerate().filter(|(e, _)| assignment[*e] == 0) {
+                let (mut a, mut b) = (*i, *j);
+                let mut worst = (f64::INFINITY, e);
+                while a != b {
+                    // The deeper end goes up.
+                    let end = if up[a].depth >= up[b].depth { &mut a } else { &mut b };
+                    let Up { parent, edge, .. } = up[*end];
+                    let potential = potentials[edge] as f64;
+                    if potential < worst.0 {
+                        worst = (potential, edge);
+                    }
+                    *end = parent;
+                }
+                moves::best(moves, e, [(worst.1, potentials[e] as f64 - worst.0)].into_iter());
+            }
+        })
+    }
+
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        let (into, out) = (change.place as usize, change.value as usize);
+        if assignment[out] == 0 || assignment[into] == 1 {
+            return false;
+        }
+        // The path between the ends of the new edge must lead over the old one.
+        let closes = self.with_ways_up(assignment, |up| {
+            let (mut a, mut b) = self.edges[into];
+            while a != b {
+                let end = if up[a].depth >= up[b].depth { &mut a } else { &mut b };
+                if up[*end].edge == out {
+                    return true;
+                }
+                *end = up[*end].parent;
+            }
+            false
+        });
+        if closes {
+            (assignment[out], assignment[into]) = (0, 1);
+        }
+        closes
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

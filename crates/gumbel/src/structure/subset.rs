@@ -33,7 +33,7 @@
 
 use super::latent::LatentEntry;
 use super::precise::{self, Real};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use crate::noise::uniform_f64;
 use rand_chacha::rand_core::Rng;
@@ -298,6 +298,40 @@ impl Structure for Subset {
             return Err(self.forbidden(potentials.iter().filter(|v| **v > f32::NEG_INFINITY).count()));
         }
         Ok(Maximum::proved(value))
+    }
+
+    fn has_moves(&self) -> bool {
+        true
+    }
+
+    /// An element for another: the worst that is chosen for the best that is not, the second worst for the second best,
+    /// and so on. O(n log n).
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        let start = moves.len();
+        for side in [1, 0] {
+            let first = moves.len();
+            for (i, (h, _)) in potentials.iter().zip(assignment).enumerate().filter(|(_, (_, z))| **z == side) {
+                let gain = if side == 1 { -h } else { *h };
+                moves.push(Move { gain, place: i as u32, value: 0 });
+            }
+            moves[first..].sort_unstable_by(|a, b| b.gain.total_cmp(&a.gain).then(a.place.cmp(&b.place)));
+        }
+        let pairs = self.chosen.min(self.elements - self.chosen);
+        for i in start..start + pairs {
+            let other = moves[i + self.chosen];
+            moves[i].gain += other.gain;
+            moves[i].value = other.place;
+        }
+        moves.truncate(start + pairs);
+    }
+
+    fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
+        let (out, into) = (change.place as usize, change.value as usize);
+        let possible = assignment[out] == 1 && assignment[into] == 0;
+        if possible {
+            (assignment[out], assignment[into]) = (0, 1);
+        }
+        possible
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

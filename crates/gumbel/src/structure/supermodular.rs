@@ -34,7 +34,7 @@ mod flow;
 use super::latent::{self, LatentEntry};
 use super::pairwise::{Pairwise, pair_index};
 use super::precise::{Real, with_rounding_of_sums};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use closure::{Closure, Fate};
 use flow::Flow;
@@ -397,6 +397,10 @@ impl Structure for Supermodular {
         scratch.flow.restart(&scratch.closure, pairs);
         scratch.update(pairs, assignment);
         Ok(Maximum::proved(unary_score(unary, assignment) + scratch.coupled))
+    }
+
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        self.model.moves(potentials, assignment, moves);
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

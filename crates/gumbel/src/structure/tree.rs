@@ -29,8 +29,9 @@
 //! "First- and Second-Order Expectation Semirings", EMNLP 2009.
 
 use super::latent::{self, LatentEntry};
+use super::moves;
 use super::precise::{Real, with_rounding_of_sums};
-use super::{Code, Maximum, Precise, PreciseSums, Structure, Sums, add, check_numbers};
+use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math::exp_nonpositive;
 use crate::noise::uniform_f64;
@@ -55,6 +56,8 @@ pub struct Tree {
     variables: usize,
     values: usize,
     edges: Vec<(usize, usize)>,
+    /// The edges of each variable.
+    incident: Vec<Vec<usize>>,
     /// One per edge: children before their parents.
     steps: Vec<Step>,
     /// One variable of each component.
@@ -89,7 +92,12 @@ impl Tree {
             return Err(Error::range("values", values, expected));
         }
         check_edges(variables, edges)?;
-        let mut tree = Tree { variables, values, edges: edges.to_vec(), steps: vec![], roots: vec![] };
+        let mut incident = vec![vec![]; variables];
+        for (e, (i, j)) in edges.iter().enumerate() {
+            incident[*i].push(e);
+            incident[*j].push(e);
+        }
+        let mut tree = Tree { variables, values, edges: edges.to_vec(), incident, steps: vec![], roots: vec![] };
         tree.hang();
         Ok(tree)
     }
@@ -416,6 +424,25 @@ impl Structure for Tree {
 
     fn argmax(&self, potentials: &[f32], assignment: &mut [u32], scratch: &mut Vec<f64>) -> Result<Maximum, Error> {
         Ok(Maximum::proved(self.solve(potentials, assignment, scratch)?))
+    }
+
+    /// O(K) for each variable and end of an edge.
+    fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
+        let k = self.values;
+        for (i, z) in assignment.iter().enumerate() {
+            let score = |value: usize| {
+                let edges = self.incident[i].iter().map(|&e| {
+                    let (a, b) = self.edges[e];
+                    let row = if a == i { value } else { assignment[a] as usize };
+                    let column = if b == i { value } else { assignment[b] as usize };
+                    potentials[self.table(e) + row * k + column] as f64
+                });
+                potentials[i * k + value] as f64 + edges.sum::<f64>()
+            };
+            let now = score(*z as usize);
+            let others = (0..k).filter(|value| *value != *z as usize);
+            moves::best(moves, i, others.map(|value| (value, score(value) - now)));
+        }
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

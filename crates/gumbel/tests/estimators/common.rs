@@ -41,6 +41,8 @@ pub struct Table {
     unary: usize,
     own: Vec<f32>,
     around: Vec<f32>,
+    /// Slopes of the states by their codes, if there are any.
+    slopes: HashMap<Vec<u8>, (f32, Vec<f32>)>,
     /// How many assignments were to be followed.
     pub followed: usize,
 }
@@ -57,7 +59,19 @@ impl Table {
             oracle.around(&[0], &z, &mut own[s..=s], &mut around[s * u..][..u]).unwrap();
             indices.insert(z.clone(), s);
         }
-        Table { indices, variables: n, unary: u, own, around, followed: 0 }
+        Table { indices, variables: n, unary: u, own, around, slopes: HashMap::new(), followed: 0 }
+    }
+
+    /// The same with slopes at all states, of a function of relaxed codes.
+    pub fn with_slopes<S: Structure>(structure: &S, loss: impl Fn(&[f32]) -> f32) -> Self {
+        let mut table = Table::of(structure, &loss);
+        let mut oracle = Closure::new(structure, |_, code| loss(code));
+        for z in table.indices.keys() {
+            let (code, mut own, mut slopes) = (code(structure, z), [0.0], vec![0.0; table.unary]);
+            oracle.slopes(&[0], &code, &mut own, &mut slopes).unwrap();
+            table.slopes.insert(bits(&code), (own[0], slopes));
+        }
+        table
     }
 
     /// Independent variables with the losses of their states.
@@ -93,8 +107,14 @@ impl Oracle for Table {
         Ok(())
     }
 
-    fn slopes(&mut self, _: &[u32], _: &[f32], _: &mut [f32], _: &mut [f32]) -> Result<(), Error> {
-        unreachable!("a table has no slopes")
+    fn slopes(&mut self, _: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
+        let rows = codes.chunks_exact(self.unary).zip(losses).zip(slopes.chunks_exact_mut(self.unary));
+        for ((code, loss), slopes) in rows {
+            let (own, at) = self.slopes.get(&bits(code)).expect("slopes of a hard code, of a table that has them");
+            *loss = *own;
+            slopes.copy_from_slice(at);
+        }
+        Ok(())
     }
 
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error> {
@@ -104,6 +124,21 @@ impl Oracle for Table {
         }
         Ok(())
     }
+}
+
+/// A hard code; of a relaxed one this is no code that a table knows.
+fn bits(code: &[f32]) -> Vec<u8> {
+    code.iter()
+        .map(|c| {
+            if *c == 0.0 {
+                0
+            } else if *c == 1.0 {
+                1
+            } else {
+                2
+            }
+        })
+        .collect()
 }
 
 /// Statistics of independent estimates.
@@ -297,11 +332,19 @@ impl Loss {
 
 /// Marginals of the distribution proportional to `exp(h(z) + shift loss(z))`, by enumeration in f64.
 pub fn marginals<S: Structure>(structure: &S, h: &[f32], table: &[f32], shift: f64) -> Vec<f64> {
+    marginals_of(structure, (h, 1.0), table, shift)
+}
+
+/// The same of `exp(keep h(z) + shift loss(z))`.
+pub fn marginals_of<S: Structure>(structure: &S, (h, keep): (&[f32], f64), table: &[f32], shift: f64) -> Vec<f64> {
     let mut z = vec![0; structure.variables()];
     let scores: Vec<f64> = (0..table.len())
         .map(|s| {
             structure.state(s, &mut z);
-            structure.score(h, &z) + shift * table[s] as f64
+            let score = structure.score(h, &z);
+            // What is forbidden stays so, whatever is kept.
+            let kept = if score == f64::NEG_INFINITY { score } else { keep * score };
+            kept + shift * table[s] as f64
         })
         .collect();
     let mut out = vec![0.0; h.len()];

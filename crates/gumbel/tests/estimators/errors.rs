@@ -3,8 +3,8 @@
 use crate::common::*;
 use gumbel::Error;
 use gumbel::estimator::{
-    Direct, DirectJoint, Estimator, Exact, GumbelSoftmax, LocalExpectation, Memory, Perturbation, StraightThrough,
-    estimate,
+    Direct, DirectJoint, Estimator, Exact, Flips, GumbelSoftmax, LocalExpectation, Memory, Perturbation, Search,
+    StraightThrough, estimate,
 };
 use gumbel::oracle::{Closure, Oracle};
 use gumbel::structure::{AnyStructure, Categorical, Pairwise};
@@ -93,7 +93,8 @@ fn an_empty_batch_has_an_empty_estimate() {
     let structure = Categorical::new(2).unwrap();
     let direct = Direct::new(1.0).unwrap();
     let relaxed = GumbelSoftmax::new(1.0).unwrap();
-    for estimator in [&direct as &dyn Estimator<Categorical>, &Exact, &LocalExpectation, &relaxed] {
+    let (search, flips) = (Search::new(direct), Flips::new(direct));
+    for estimator in [&direct as &dyn Estimator<Categorical>, &Exact, &LocalExpectation, &relaxed, &search, &flips] {
         let oracle = &mut Closure::new(&structure, |_, _| -> f32 { unreachable!("there is no example") });
         let found = estimate(estimator, &structure, &[], &[], oracle).unwrap();
         assert!(found.gradient.is_empty() && found.tallies[0].count == 0.0);
@@ -110,6 +111,9 @@ fn estimators_of_independent_variables_refuse_coupled_ones() {
     let local = refused(&LocalExpectation).unwrap_err();
     assert!(matches!(&local, Error::Example { source, .. } if matches!(**source, Error::Coupled { .. })), "{local}");
     assert!(refused(&Direct::new(1.0).unwrap().rao_blackwell()).is_err());
+    let search = Search::new(Direct::new(1.0).unwrap());
+    assert!(matches!(refused(&search.rao_blackwell()), Err(Error::Coupled { .. })));
+    refused(&search).unwrap();
     assert!(matches!(refused(&GumbelSoftmax::new(1.0).unwrap()), Err(Error::Coupled { .. })));
     assert!(matches!(refused(&StraightThrough::new(1.0).unwrap()), Err(Error::Coupled { .. })));
     refused(&Direct::new(1.0).unwrap()).unwrap();

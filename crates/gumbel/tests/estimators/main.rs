@@ -7,6 +7,8 @@ mod common;
 
 mod closed_forms;
 mod errors;
+mod flips;
+mod kl;
 mod learned;
 mod own_structure;
 mod registry;

@@ -1,10 +1,13 @@
 //! Every estimator of the registry, in every combination of its switches and choices, is tested by name.
 
 use crate::common::*;
-use gumbel::estimator::{Estimator, EstimatorEntry, Memory, Tally, estimate, estimators};
+use gumbel::Error;
+use gumbel::estimator::{Estimator, EstimatorEntry, KlTerm, Memory, Moment, Tally, estimate, estimators};
 use gumbel::oracle::{Closure, Kept};
 use gumbel::registry::{Entry, Kind, Setting, Settings, Value};
-use gumbel::structure::{AnyStructure, Categorical, Pairwise, Structure, Sums};
+use gumbel::structure::{
+    AnyStructure, Arborescence, Categorical, Code, Pairwise, SpanningTree, Structure, Subset, Sums, latents,
+};
 
 /// epsilon and the temperature of all of them.
 const START: f64 = 0.5;
@@ -53,8 +56,11 @@ enum Mean {
 }
 
 /// An estimator that is not known here has no test: write one, and name it.
-fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32]) -> Mean {
-    let at = |shift: f64| softmax64(h.iter().zip(losses).map(move |(h, l)| *h as f64 + shift * *l as f64));
+fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32], kl: f64) -> Mean {
+    // The KL is inside with its weight: potentials are scaled where losses are added.
+    let at = |shift: f64| {
+        softmax64(h.iter().zip(losses).map(move |(h, l)| (1.0 + shift * kl) * *h as f64 + shift * *l as f64))
+    };
     let unbiased = || {
         let q = at(0.0);
         let mean: f64 = q.iter().zip(losses).map(|(q, l)| q * *l as f64).sum();
@@ -62,15 +68,14 @@ fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32]) -> Mean {
     };
     match name {
         "direct" => {
-            let sided = match settings.switch("two-sided") {
-                true => closed_form(h, losses, START, -START, 2.0 * START),
-                false => closed_form(h, losses, 0.0, -START, START),
-            };
-            // For one variable the separable loss is the true one, a search finds nothing, and noise on the unary
-            // potentials is noise on every state.
-            match (settings.text("joint"), settings.text("noise")) {
-                ("off", "unary") if settings.switch("rao-blackwell") => Mean::Always(sided),
-                ("off" | "search", "unary") | ("exact", "unary" | "full") => Mean::Of(sided),
+            let back = if settings.switch("two-sided") { START } else { 0.0 };
+            let sided = at(back).iter().zip(at(-START)).map(|(a, b)| (a - b) / (back + START)).collect();
+            // For one variable the separable loss is the true one, of which a search finds the arg max where it is
+            // linear, and noise on the unary potentials is noise on every state.
+            match (settings.text("joint"), settings.text("noise"), settings.switch("rao-blackwell")) {
+                ("off", "unary", true) => Mean::Always(sided),
+                ("off" | "search" | "flips", "unary", false) | ("exact", "unary" | "full", false) => Mean::Of(sided),
+                ("search", "unary", true) => Mean::Of(at_the_end(h, losses, kl, &at(-START))),
                 other => panic!("direct with joint and noise {other:?} has no test of its definition"),
             }
         }
@@ -84,17 +89,58 @@ fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32]) -> Mean {
     }
 }
 
+/// The mean of the search's conditional expectation of one variable with a linear loss: `2 T_p - T_q / 2` with p half
+/// way from q to where the search ends, which is distributed like `ends`. See estimator/search.rs.
+fn at_the_end(h: &[f32], slopes: &[f32], kl: f64, ends: &[f64]) -> Vec<f64> {
+    let kept = |keep: f64| softmax64(h.iter().map(move |h| keep * *h as f64));
+    let (first, q) = (kept(1.0), kept(1.0 - START * kl));
+    let t = |p: &[f64]| -> Vec<f64> {
+        let moved = softmax64(p.iter().zip(slopes).map(|(p, s)| p.ln() - START * *s as f64));
+        p.iter().zip(moved).map(|(p, m)| (p - m) / START).collect()
+    };
+    let whole = t(&q);
+    let mut mean: Vec<f64> = (0..h.len()).map(|i| (first[i] - q[i]) / START - whole[i] / 2.0).collect();
+    for (end, weight) in ends.iter().enumerate() {
+        let p: Vec<f64> = q.iter().enumerate().map(|(i, q)| (q + (i == end) as u8 as f64) / 2.0).collect();
+        mean.iter_mut().zip(t(&p)).for_each(|(m, t)| *m += weight * 2.0 * t);
+    }
+    mean
+}
+
 #[test]
 fn every_registered_estimator_has_the_mean_that_it_is_known_for() {
+    let built = have_their_means(0.0);
+    // Every entry was built, and direct in all its forms.
+    assert_eq!(built.len(), estimators().names().len(), "{built:?}");
+    assert_eq!(built["direct"], FORMS);
+}
+
+/// The weight comes with the moment, as in training.
+#[test]
+fn every_registered_form_of_direct_has_its_mean_with_the_kl_inside() {
+    let built = have_their_means(0.6);
+    assert_eq!((built.len(), built["direct"]), (1, FORMS), "{built:?}");
+}
+
+/// Forms of direct for one variable: 2 sides x (off, Rao-Blackwell, exact, full), flips, the search, each with both
+/// values of `first`, which only the search looks at; and the search with Rao-Blackwell, from slopes.
+const FORMS: usize = 2 * (2 * 4 + 1 + 1) + 1;
+
+/// How many forms of each estimator were tested; with a weight, those that take the KL.
+fn have_their_means(kl_weight: f32) -> std::collections::BTreeMap<String, usize> {
     let k = 4;
     let structure: AnyStructure = Categorical::new(k).unwrap().into();
     let (h, losses) = (random(k, 1.0, 150), random(k, 2.0, 151));
-    let oracle = &mut Table::of(&structure, |code| losses[code.iter().position(|c| *c == 1.0).unwrap()]);
+    let oracle = &mut Table::with_slopes(&structure, |code| code.iter().zip(&losses).map(|(c, l)| c * l).sum::<f32>());
     let mut built = std::collections::BTreeMap::<String, usize>::new();
-    for (name, settings, estimator) in all(&structure) {
+    for (name, settings, mut estimator) in all(&structure) {
+        if kl_weight != 0.0 && estimator.kl(&structure) != KlTerm::Either {
+            continue;
+        }
+        estimator.begin(&Moment { step: 0, kl_weight }).unwrap();
         *built.entry(name.clone()).or_default() += 1;
-        let what = format!("{name}, {settings:?}");
-        match known(&name, &settings, &h, &losses) {
+        let what = format!("{name}, {settings:?}, kl = {kl_weight}");
+        match known(&name, &settings, &h, &losses, kl_weight as f64) {
             Mean::Of(expected) => {
                 let found = mean_of(&*estimator, &structure, &h, oracle, 1, 200_000, 152);
                 assert!(found.error.iter().any(|e| *e > 0.0), "{what}: nothing is random");
@@ -114,17 +160,18 @@ fn every_registered_estimator_has_the_mean_that_it_is_known_for() {
             Mean::Elsewhere(tests) => assert!(tests.contains(&name.replace('-', "_")), "{what}"),
         }
     }
-    // Every entry was built, and direct in all its forms: 2 sides x (off, Rao-Blackwell, exact, full), and the search.
-    assert_eq!(built.keys().map(String::as_str).collect::<Vec<_>>().len(), estimators().names().len(), "{built:?}");
-    assert_eq!(built["direct"], 9);
+    built
 }
 
 /// Some structures and potentials for a batch, with a loss for every example.
 fn batches() -> Vec<(AnyStructure, Vec<f32>, Vec<Loss>)> {
-    let structures: [AnyStructure; 3] = [
+    let structures: [AnyStructure; 6] = [
         Categorical::product(3, 4).unwrap().into(),
         Categorical::new(6).unwrap().into(),
         Pairwise::new(4).unwrap().into(),
+        Subset::new(5, 2).unwrap().into(),
+        SpanningTree::complete(4).unwrap().into(),
+        Arborescence::new(4, 0).unwrap().into(),
     ];
     let batch = |s: AnyStructure| {
         let h = (0..BATCH).flat_map(|b| potentials(&s, 160 + b as u64)).collect();
@@ -240,5 +287,155 @@ fn latents_are_refused_by_those_that_cannot_have_them() {
         assert_eq!(entry.build(&settings, &pairs).is_err(), needs_independence, "{}", entry.name());
         let enumerates = ["exact", "marginal"].contains(&entry.name());
         assert_eq!(entry.build(&settings, &large).is_err(), enumerates, "{}", entry.name());
+    }
+}
+
+/// A small one of every latent of the registry.
+fn every_latent() -> Vec<(String, AnyStructure)> {
+    let sized = |name: &str| match name {
+        "categorical" => "categorical:3x4",
+        "binary" => "binary:6",
+        "pairwise" => "pairwise:5",
+        "supermodular" => "supermodular:5",
+        "chain" => "chain:4x3",
+        "tree" => "tree:5x2",
+        "subset" => "subset:6,3",
+        "permutation" => "permutation:4",
+        "spanning-tree" => "spanning-tree:4",
+        "arborescence" => "arborescence:4",
+        other => panic!("{other} is registered, but no small one is tried with the search"),
+    };
+    let registry = latents();
+    let all = registry.names().into_iter().map(|name| (name.to_string(), registry.parse(sized(name)).unwrap()));
+    all.map(|(name, latent)| (name, latent.structure)).collect()
+}
+
+/// Direct with some of its settings.
+fn direct(structure: &AnyStructure, chosen: &[(&str, &str)]) -> Result<Box<dyn Estimator>, Error> {
+    let entries = estimators();
+    let entry = entries.get("direct")?;
+    let mut settings = Settings::defaults(entry.settings());
+    for (name, value) in chosen {
+        let setting = entry.settings().iter().find(|s| s.name == *name).unwrap();
+        settings = settings.with(setting, value)?;
+    }
+    entry.build(&settings, structure)
+}
+
+/// Swaps, exchanges and other parents too. The search itself is tested in search.rs; here, that the registry lets every
+/// latent have it, and refuses what cannot be with a word about it.
+#[test]
+fn search_serves_every_latent_and_flips_those_of_one_hot_rows() {
+    for (name, structure) in every_latent() {
+        let h: Vec<f32> = (0..BATCH).flat_map(|b| potentials(&structure, 180 + b as u64)).collect();
+        let losses: Vec<Loss> = (0..BATCH).map(|b| Loss::new(&structure, 0.5, 4000 + 2 * b as u64)).collect();
+        let search = direct(&structure, &[("joint", "search")]).unwrap();
+        let noise = noise(&*search, &structure, 1);
+        let mut oracle = Closure::new(&structure, |b, code| losses[b].of(code));
+        let found = estimate(&*search, &structure, &h, &noise, &mut oracle).unwrap();
+        let names: Vec<_> = search.measures().iter().map(|m| m.name).collect();
+        assert_eq!(names, ["zero_gradient_rate", "search_rows", "search_acceptance", "search_gain"]);
+        let [zeros, rows, acceptance, gain, ..] = found.tallies.map(|t| t.mean());
+        assert!(zeros > 0.0 && zeros < 1.0 && gain > 0.01, "{name}: {zeros} {gain}");
+        assert!(rows > 2.0 && acceptance > 0.0 && acceptance <= 1.0, "{name}: {rows} {acceptance}");
+        assert!(found.gradient.iter().any(|g| *g != 0.0) && found.gradient.iter().all(|g| g.is_finite()), "{name}");
+
+        let refused = |chosen: &[(&str, &str)], word: &str| match direct(&structure, chosen) {
+            Ok(_) => panic!("{name} with {chosen:?} is not refused"),
+            Err(e) => assert!(e.to_string().contains(word), "{name}, {chosen:?}: {e}"),
+        };
+        let one_hot = structure.code() != Code::Indicators;
+        match one_hot {
+            true => drop(direct(&structure, &[("joint", "flips")]).unwrap()),
+            false => refused(&[("joint", "flips")], "off, search or exact"),
+        }
+        for joint in ["off", "search"] {
+            let rao = [("joint", joint), ("rao-blackwell", "true")];
+            match structure.block(0).is_some() {
+                true => drop(direct(&structure, &rao).unwrap()),
+                false => refused(&rao, "independent"),
+            }
+        }
+        refused(&[("joint", "search"), ("two-sided", "true")], "off or exact with two-sided");
+        refused(&[("joint", "search"), ("noise", "full")], "joint = exact");
+        refused(&[("joint", "search"), ("rounds", "0")], "at least 1");
+        if structure.block(0).is_some() {
+            refused(&[("joint", "flips"), ("rao-blackwell", "true")], "off or search with rao-blackwell");
+            refused(&[("joint", "exact"), ("rao-blackwell", "true")], "off or search with rao-blackwell");
+            let rao = [("joint", "search"), ("first", "changes"), ("rao-blackwell", "true")];
+            refused(&rao, "slopes with rao-blackwell");
+            direct(&structure, &[("joint", "search"), ("rounds", "0"), ("rao-blackwell", "true")]).unwrap();
+        }
+    }
+}
+
+/// The settings that `rounds` and `halvings` are come to the search.
+#[test]
+fn rounds_and_halvings_of_the_registry_are_those_of_the_search() {
+    let structure: AnyStructure = Categorical::binary(8).unwrap().into();
+    let h: Vec<f32> = (0..BATCH).flat_map(|b| potentials(&structure, 190 + b as u64)).collect();
+    let losses: Vec<Loss> = (0..BATCH).map(|b| Loss::new(&structure, 2.0, 5000 + 2 * b as u64)).collect();
+    let rows = |chosen: &[(&str, &str)]| {
+        let search = direct(&structure, &[&[("joint", "search")], chosen].concat()).unwrap();
+        let noise = noise(&*search, &structure, 1);
+        let mut oracle = Closure::new(&structure, |b, code| losses[b].of(code));
+        let [_, rows, acceptance, ..] = estimate(&*search, &structure, &h, &noise, &mut oracle).unwrap().tallies;
+        (rows.mean(), acceptance.sum)
+    };
+    let all = rows(&[]);
+    let (one_round, no_halving) = (rows(&[("rounds", "1")]), rows(&[("halvings", "0")]));
+    assert!(one_round.0 < all.0 && no_halving.0 < all.0, "{one_round:?} {no_halving:?} {all:?}");
+    // One acceptance for each example at most; slopes once, and no more than a first proposal after an acceptance.
+    assert!(one_round.1 <= BATCH as f64 && all.1 > BATCH as f64, "{one_round:?} {all:?}");
+    assert!(rows(&[("rounds", "1"), ("halvings", "0")]).0 <= 3.0);
+    // Nine passes for the losses of all changes of eight variables, in place of two.
+    let by_changes = rows(&[("rounds", "1"), ("halvings", "0"), ("first", "changes")]).0;
+    assert!((9.0..=10.0).contains(&by_changes), "{by_changes}");
+}
+
+/// The defaults that depend on the latent are values of their settings, and can be built with all that may be chosen.
+#[test]
+fn what_auto_says_can_be_built_for_every_latent() {
+    for entry in estimators().iter() {
+        for (name, structure) in every_latent() {
+            let independent = structure.block(0).is_some();
+            let chosen: &[(&str, &str)] = &[
+                ("epsilon", "0.3"),
+                ("two-sided", "true"),
+                ("rao-blackwell", "false"),
+                ("joint", "off"),
+                ("joint", "search"),
+                ("joint", "exact"),
+                ("joint", "flips"),
+                ("rao-blackwell", "true"),
+            ];
+            let one_hot = structure.code() != Code::Indicators;
+            let possible = chosen.iter().map(Some).filter(|c| match c {
+                Some(("rao-blackwell", "true")) => independent,
+                Some(("joint", "flips")) => one_hot,
+                _ => true,
+            });
+            for chosen in possible.chain([None]) {
+                let says = |of: &str| chosen.filter(|(name, _)| *name == of).map(|(_, value)| *value);
+                let auto = entry.auto(&structure, &says);
+                let names: Vec<_> = auto.iter().map(|(name, _)| *name).collect();
+                assert_eq!(names, entry.auto_settings());
+                let mut settings = Settings::defaults(entry.settings());
+                let own = |name: &str| entry.settings().iter().find(|s| s.name == name).cloned();
+                let mut set = |name: &str, value: &str| {
+                    if let Some(setting) = own(name) {
+                        settings.set(name, setting.parse(value).unwrap());
+                    }
+                };
+                auto.iter().for_each(|(name, value)| set(name, value));
+                chosen.iter().for_each(|(name, value)| set(name, value));
+                let refuses = ["gumbel-softmax", "straight-through", "local-expectation"].contains(&entry.name());
+                match entry.build(&settings, &structure) {
+                    Ok(_) => {}
+                    Err(_) if refuses && !independent => {}
+                    Err(e) => panic!("{} of {name}, with {chosen:?}: {e}", entry.name()),
+                }
+            }
+        }
     }
 }

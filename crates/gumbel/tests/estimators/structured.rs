@@ -3,10 +3,12 @@
 use crate::common::*;
 use gumbel::Error;
 use gumbel::estimator::{
-    Direct, DirectJoint, Estimator, Marginal, Memory, Perturbation, Piece, Sides, estimate, estimate_with,
+    Direct, DirectJoint, Estimator, Marginal, Memory, Perturbation, Piece, Search, Sides, estimate, estimate_with,
+    estimators,
 };
 use gumbel::noise::EULER_GAMMA;
 use gumbel::oracle::{Closure, Kept, Oracle, Questions};
+use gumbel::registry::{Entry, Settings};
 use gumbel::structure::{AnyStructure, Code, Maximum, Structure, perturbed_argmax};
 use std::ops::Range;
 
@@ -108,15 +110,23 @@ impl Structure for Cold {
 }
 
 /// Every draw of direct with unary noise follows its definition, from a solver that starts at z* or from scratch; with
-/// the joint loss likewise. For linear losses both are the same.
+/// the joint loss likewise. For linear losses both are the same. With the KL inside, the second arg max, and that to
+/// the other side, are of scaled scores; z* is not.
 #[test]
 fn with_unary_noise_every_draw_is_the_definition() {
     const BATCH: usize = 150;
     let epsilon = 0.7;
     for (i, structure) in structured().iter().enumerate() {
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
-        for (sides, curvature) in [(Sides::One, 0.5), (Sides::Two, 0.5), (Sides::One, 0.0)] {
-            let direct = Direct::new(epsilon).unwrap().sides(sides);
+        let cases = [
+            (Sides::One, 0.5, 0.0),
+            (Sides::Two, 0.5, 0.0),
+            (Sides::One, 0.0, 0.0),
+            (Sides::One, 0.5, 0.9),
+            (Sides::Two, 0.5, 0.9),
+        ];
+        for (sides, curvature, kl) in cases {
+            let direct = Direct::new(epsilon).unwrap().sides(sides).with_kl(kl);
             let loss = Loss::new(structure, curvature, 800 + i as u64);
             let h: Vec<f32> = (0..BATCH).flat_map(|b| potentials(structure, (1000 * i + b) as u64)).collect();
             let noise = gumbel(BATCH * u, 3, i as u64);
@@ -144,14 +154,15 @@ fn with_unary_noise_every_draw_is_the_definition() {
                 let row = |x: &[f32], width: usize| x[b * width..(b + 1) * width].to_vec();
                 let (star, h, gamma) = (&z[b * n..(b + 1) * n], row(&h, p), row(&noise, u));
                 let losses = neighbours(structure, &loss, star);
-                let perturbed = |z: &[u32]| {
-                    let code = code(structure, z);
-                    structure.score(&h, z) + code.iter().zip(&gamma).map(|(c, g)| (c * g) as f64).sum::<f64>()
+                let perturbed = |shift: f32, z: &[u32]| {
+                    let (code, keep) = (code(structure, z), (1.0 + shift * kl) as f64);
+                    keep * structure.score(&h, z) + code.iter().zip(&gamma).map(|(c, g)| (c * g) as f64).sum::<f64>()
                 };
                 let separable =
                     |z: &[u32]| code(structure, z).iter().zip(&losses).map(|(c, l)| (c * l) as f64).sum::<f64>();
-                assert!(perturbed(star) > enumerated_argmax(structure, perturbed).1 - 1e-5);
-                let at = |shift: f32| enumerated_argmax(structure, |z| perturbed(z) + shift as f64 * separable(z)).0;
+                assert!(perturbed(0.0, star) > enumerated_argmax(structure, |z| perturbed(0.0, z)).1 - 1e-5);
+                let objective = |shift: f32, z: &[u32]| perturbed(shift, z) + shift as f64 * separable(z);
+                let at = |shift: f32| enumerated_argmax(structure, |z| objective(shift, z)).0;
                 let span = if sides == Sides::One { epsilon } else { 2.0 * epsilon };
                 let from = if sides == Sides::One { star.to_vec() } else { at(epsilon) };
                 let to = at(-epsilon);
@@ -165,7 +176,7 @@ fn with_unary_noise_every_draw_is_the_definition() {
                 );
                 assert_eq!(moved[b * n..(b + 1) * n], to, "{structure:?} {b}");
 
-                let full = |z: &[u32]| perturbed(z) - (epsilon * loss.at(structure, z)) as f64;
+                let full = |z: &[u32]| perturbed(-epsilon, z) - (epsilon * loss.at(structure, z)) as f64;
                 let best = enumerated_argmax(structure, full).1;
                 assert!(full(&joint[b * n..(b + 1) * n]) > best - 1e-4);
                 differ += (joint[b * n..(b + 1) * n] != to) as usize;
@@ -176,6 +187,37 @@ fn with_unary_noise_every_draw_is_the_definition() {
                 _ => assert!(differ > 0, "{structure:?}: the approximation is never wrong"),
             }
         }
+    }
+}
+
+/// Who says nothing of moves has those of one-hot rows by its scores; where there are none, the registry refuses.
+#[test]
+fn without_moves_of_its_own_a_structure_is_searched_by_its_scores_or_refused() {
+    const BATCH: usize = 50;
+    let entries = estimators();
+    let entry = entries.get("direct").unwrap();
+    let joint = entry.settings().iter().find(|s| s.name == "joint").unwrap();
+    let settings = Settings::defaults(entry.settings()).with(joint, "search").unwrap();
+    for (i, structure) in structured().iter().enumerate() {
+        let cold = Cold(structure.clone());
+        let one_hot = structure.code() != Code::Indicators;
+        assert_eq!((structure.has_moves(), cold.has_moves()), (true, one_hot), "{structure:?}");
+        match entry.build(&settings, &AnyStructure::without_sums(cold.clone(), "cold structures", "they forget")) {
+            Ok(_) => assert!(one_hot, "{structure:?} is not refused"),
+            Err(e) => assert!(!one_hot && e.to_string().contains("lists no moves"), "{structure:?}: {e}"),
+        }
+        if !one_hot {
+            continue;
+        }
+        let h: Vec<f32> = (0..BATCH).flat_map(|b| potentials(structure, (1000 * i + b) as u64)).collect();
+        let noise = gumbel(BATCH * structure.unary(), 8, i as u64);
+        let loss = Loss::new(structure, 0.5, 860 + 2 * i as u64);
+        let search = Search::new(Direct::new(1.5).unwrap().with_kl(0.5));
+        let own = estimate(&search, structure, &h, &noise, &mut Closure::new(structure, |_, code| loss.of(code)));
+        let by_score = estimate(&search, &cold, &h, &noise, &mut Closure::new(&cold, |_, code| loss.of(code)));
+        let (own, by_score) = (own.unwrap(), by_score.unwrap());
+        assert!(own.gradient.iter().any(|g| *g != 0.0));
+        assert_eq!(own.gradient, by_score.gradient, "{structure:?}");
     }
 }
 
@@ -237,7 +279,9 @@ fn the_joint_loss_measures_what_the_separable_one_misses() {
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let loss = Loss::new(structure, 0.5, 800 + i as u64);
         let h: Vec<f32> = (0..BATCH).flat_map(|b| potentials(structure, (1000 * i + b) as u64)).collect();
-        let (noise, direct) = (gumbel(BATCH * u, 4, i as u64), Direct::new(epsilon).unwrap());
+        // With the KL inside for every second structure.
+        let kl = (i % 2) as f32;
+        let (noise, direct) = (gumbel(BATCH * u, 4, i as u64), Direct::new(epsilon).unwrap().with_kl(kl));
         let moved = |estimator: &dyn Estimator| {
             let (oracle, mut memory) = (&mut Table::of(structure, |code| loss.of(code)), Memory::default());
             let found = estimate_with(estimator, structure, &h, &noise, oracle, &mut memory).unwrap();
@@ -247,7 +291,7 @@ fn the_joint_loss_measures_what_the_separable_one_misses() {
         let (separable, _) = moved(&direct);
         let (mut missed, mut gap) = (0.0, 0.0);
         for b in 0..BATCH {
-            let mut perturbed = h[b * p..][..p].to_vec();
+            let mut perturbed: Vec<f32> = h[b * p..][..p].iter().map(|h| (1.0 - epsilon * kl) * h).collect();
             perturbed.iter_mut().zip(&noise[b * u..][..u]).for_each(|(h, g)| *h += g);
             let value = |z: &[u32]| structure.score(&perturbed, z) - (epsilon * loss.at(structure, z)) as f64;
             let lost = value(&joint[b * n..][..n]) - value(&separable[b * n..][..n]);

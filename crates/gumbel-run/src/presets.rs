@@ -1,0 +1,74 @@
+//! Settings under one name: those of the paper.
+
+use crate::config::Given;
+use crate::{Error, Result};
+use gumbel::registry::one_of;
+
+/// All names.
+pub const NAMES: [&str; 5] = ["none", "paper", "paper-direct", "paper-gsm", "paper-unbiased"];
+
+/// The line of help.
+pub const HELP: &str = "settings under one name, below all that are given: paper, as the authors of the paper run the \
+                        chosen estimator; paper-direct, paper-gsm and paper-unbiased choose it too";
+
+/// What the authors set for all of them (paper, Section 5; their code).
+const COMMON: [(&str, &str); 7] = [
+    ("latent", "categorical:10"),
+    ("epochs", "300"),
+    ("batch-size", "100"),
+    ("lr", "0.001"),
+    ("hidden", "300"),
+    ("binarization", "round"),
+    ("samples", "1"),
+];
+/// Direct optimisation: the KL is part of what is reported, not of what is minimised.
+const DIRECT: [(&str, &str); 8] = [
+    ("kl", "off"),
+    ("epsilon", "1"),
+    ("epsilon-min", "0.1"),
+    ("epsilon-decay", "0.00001"),
+    ("epsilon-every", "1000"),
+    ("joint", "off"),
+    ("rao-blackwell", "false"),
+    ("two-sided", "false"),
+];
+const RELAXED: [(&str, &str); 5] = [
+    ("kl", "on"),
+    ("temperature", "1"),
+    ("temperature-min", "0.1"),
+    ("temperature-decay", "0.00001"),
+    ("temperature-every", "1000"),
+];
+const UNBIASED: [(&str, &str); 1] = [("kl", "on")];
+
+/// The values of a preset, of which those stand back that are given.
+///
+/// # Errors
+/// An unknown name.
+pub fn values(name: &str, given: &Given) -> Result<Vec<(&'static str, &'static str)>> {
+    let estimator = match name {
+        "none" => return Ok(vec![]),
+        "paper" => given.get("estimator").map_or("direct", String::as_str),
+        "paper-direct" => "direct",
+        "paper-gsm" => "straight-through",
+        "paper-unbiased" => "exact",
+        _ => return Err(Error::setting("preset", name, one_of(name, &NAMES))),
+    };
+    let mut all = COMMON.to_vec();
+    match estimator {
+        "direct" => all.extend(DIRECT),
+        "gumbel-softmax" | "straight-through" => all.extend(RELAXED),
+        _ => all.extend(UNBIASED),
+    }
+    match name {
+        "paper-gsm" => all.push(("estimator", "straight-through")),
+        "paper-unbiased" => all.push(("estimator", "exact")),
+        _ => {}
+    }
+    // Their structured scripts train on all images and report the last epoch.
+    let latent = given.get("latent").map_or("", String::as_str);
+    if !latent.is_empty() && !latent.starts_with("categorical:") {
+        all.push(("train-on", "all"));
+    }
+    Ok(all)
+}

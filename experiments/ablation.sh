@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# What direct optimisation should do for which latent: epsilon x KL x second arg max, one seed, ten epochs. Every cell
+# leaves a line in experiments/ablation.jsonl; cells that have one are skipped, so that the script goes on where it
+# stopped. Two cells run side by side, each with one thread. Usage: GUMBEL_DATA=DIR experiments/ablation.sh [FOLDER];
+# the runs themselves go to a folder, runs/ablation by default. Then: experiments/ablation.py prints the table.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export out=${1:-runs/ablation}
+export results=${RESULTS:-experiments/ablation.jsonl} gumbel=${GUMBEL:-target/release/gumbel}
+mkdir -p "$out"
+touch "$results"
+
+# A line for each cell: data set, latent, epochs, seed, and then the names of epsilon, KL and arg max.
+cells() {
+    local data=$1 latent=$2 epsilons=$3 kls=$4 argmaxes=$5
+    for argmax in $argmaxes; do
+        for kl in $kls; do
+            for epsilon in $epsilons; do
+                echo "$data $latent ${epochs:-10} ${seed:-0} $epsilon $kl $argmax"
+            done
+        done
+    done
+}
+
+run() {
+    read -r data latent epochs seed epsilon kl argmax <<< "$1"
+    local name="$data-${latent/:/}-e$epochs-s$seed-eps_$epsilon-kl_$kl-$argmax"
+    grep -q "\"cell\": \"$name\"" "$results" && return
+    local args=()
+    case $epsilon in
+        annealed) args+=(--epsilon 1 --epsilon-min 0.1 --epsilon-decay 0.0005 --epsilon-every 100) ;; # 0.1 at step 4,605
+        step) args+=(--epsilon 1 --epsilon-min 0.1 --epsilon-decay 0.01 --epsilon-every 500) ;; # 1 for an epoch, then 0.1
+        *) args+=(--epsilon "$epsilon" --epsilon-min "$epsilon") ;;
+    esac
+    case $argmax in
+        off) args+=(--joint off --rao-blackwell=false) ;;
+        search) args+=(--joint search --first slopes --rounds 8 --rao-blackwell=false) ;;
+        changes) args+=(--joint search --first changes --rounds 8 --rao-blackwell=false) ;;
+        rao) args+=(--joint off --rao-blackwell=true) ;; # the conditional expectation, with the loss of every change
+        slopes) args+=(--joint search --first slopes --rounds 0 --rao-blackwell=true) ;; # the same from slopes
+    esac
+    case $kl in
+        inside) args+=(--kl on) ;;
+        *) args+=(--kl "$kl") ;;
+    esac
+    if ! "$gumbel" train --quiet --dataset "$data" --latent "$latent" --epochs "$epochs" --seed "$seed" --threads 1 \
+        --eval-every "$epochs" "${args[@]}" --out "$out/$name"; then
+        echo "failed: $name" >&2
+        return
+    fi
+    python3 experiments/ablation.py --line "$out/$name" "$name" >> "$results"
+    rm -rf "${out:?}/$name"
+}
+export -f run
+
+all() {
+    local five="1 0.3 0.1 annealed step"
+    # What matters most comes first.
+    cells fashion-mnist pairwise:15 "1 0.3 0.1" "off inside" "changes search"
+    cells fashion-mnist binary:15 "0.1 0.03 0.01" "off inside" rao
+    cells fashion-mnist binary:15 "1 0.3 0.1" "off inside" "changes search"
+    for data in fashion-mnist mnist; do
+        for latent in categorical:10 categorical:50; do
+            cells $data $latent "$five" "off inside added" off
+            cells $data $latent "1 0.1 0.01" "off inside" rao
+        done
+    done
+    cells fashion-mnist binary:15 "0.01" inside slopes
+    cells fashion-mnist binary:200 "0.01 0.003" inside slopes
+    cells fashion-mnist binary:40 "0.01" inside "rao slopes"
+    cells fashion-mnist pairwise:40 "1 0.3 0.1" "off inside" search
+    cells fashion-mnist pairwise:40 "1 0.3" "off inside" changes
+    for latent in binary:15 pairwise:15; do
+        cells fashion-mnist $latent "1 0.3 0.1" "off inside" off
+        cells fashion-mnist $latent "annealed step" "off inside" "search off"
+        cells mnist $latent "$five" "off inside" search
+    done
+    cells mnist binary:15 "0.1 0.01" "off inside" "rao slopes"
+    cells fashion-mnist binary:40 "$five" "off inside" search
+    cells fashion-mnist binary:200 "$five" "off inside" search
+    cells fashion-mnist pairwise:40 "annealed step" "off inside" search
+    for latent in binary:15 pairwise:15; do
+        cells fashion-mnist $latent "$five" added "search off"
+        cells mnist $latent "$five" "off inside added" off
+        cells mnist $latent "$five" added search
+    done
+    for latent in binary:40 pairwise:40; do
+        cells fashion-mnist $latent "$five" "off inside added" off
+        cells fashion-mnist $latent "$five" added search
+    done
+    cells fashion-mnist binary:200 "0.01" inside rao
+    cells fashion-mnist binary:200 "$five" "off inside added" off
+    cells fashion-mnist binary:200 "$five" added search
+}
+all | xargs -P "${JOBS:-2}" -d '\n' -I{} bash -c 'run "{}"'
