@@ -9,14 +9,14 @@ source experiments/train.sh
 # The authors' code at 25 epochs.
 for seed in 0 1 2; do
     k10="--dataset mnist --latent categorical:10 --epochs 25 --seed $seed"
-    train mnist-k10-direct-s$seed $k10 --estimator direct --kl off
+    train mnist-k10-direct-s$seed $k10 --preset paper-direct
     train mnist-k10-exact-s$seed $k10 --estimator exact --kl on
     train mnist-k10-straight-through-s$seed $k10 --estimator straight-through --kl on --eval-samples 100
 done
 # Finite epsilon against the exact gradient, at K = 50.
 for dataset in mnist fashion-mnist; do
     k50="--dataset $dataset --latent categorical:50 --epochs 60"
-    train $dataset-k50-direct $k50 --estimator direct --kl off
+    train $dataset-k50-direct $k50 --preset paper-direct
     train $dataset-k50-marginal $k50 --estimator marginal
     train $dataset-k50-exact-warmup $k50 --estimator exact --kl warmup:20
 done

@@ -12,8 +12,8 @@ for latent in binary:10 pairwise:10; do
         --epochs 10 --eval-every 10 --threads 1 &
 done
 wait
-echo "| model | epsilon | separable: found, nats lost | search by slopes | flips |"
-echo "|---|---|---|---|---|"
+echo "| model | epsilon | separable: found, nats lost | search by slopes | search from changes | flips |"
+echo "|---|---|---|---|---|---|"
 for latent in binary10 pairwise10; do
     for epsilon in 1 0.3 0.1; do
         "$gumbel" inspect "$out/$latent" --epsilon $epsilon --limit 200 --json |

@@ -12,6 +12,6 @@ train() { # name, flags...
     if [ -f "$run/checkpoint/latest.safetensors" ]; then
         "$gumbel" train --resume --out "$run"
     else
-        "$gumbel" train --overwrite --out "$run" "$@"
+        "$gumbel" train --overwrite --eval-every 1 --out "$run" "$@"
     fi
 }

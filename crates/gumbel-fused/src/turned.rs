@@ -67,7 +67,8 @@ impl TurnedBlock {
     fn copy(&mut self, block: &Block, groups: usize) {
         let mut out = [Lane::ZERO; LANES];
         for p in 0..lanes(block.pixels()) {
-            let (part, lane) = (p / PART, p % PART);
+            let part = p / PART;
+            let lane = p - part * PART;
             for g in 0..groups {
                 transpose(block.tile(p, g, groups), &mut out);
                 let units = self.weights[part][g * LANES..].iter_mut().zip(out);
@@ -203,10 +204,9 @@ fn weighted_sum<W: Vector, const N: usize>(
     }
     rest.iter().for_each(|entry| add(&mut sums[0], entry));
     for distance in [4, 2, 1] {
-        for i in 0..distance {
-            for n in 0..N {
-                sums[i][n] = w.add(sums[i][n], sums[i + distance][n]);
-            }
+        let (sums, others) = sums.split_at_mut(distance);
+        for (sum, other) in sums.iter_mut().zip(others).flat_map(|(s, o)| s.iter_mut().zip(o)) {
+            *sum = w.add(*sum, *other);
         }
     }
     sums[0]

@@ -763,14 +763,14 @@ mod tests {
             ["joint", "rounds", "rao-blackwell", "epsilon"].map(text).join(" ")
         };
         let (few, many) = (settings(&[("latent", "binary:15")]), settings(&[("latent", "binary:200")]));
-        assert!(few.starts_with("search 8 false") && many.starts_with("search 0 true"), "{few}, {many}");
+        assert!(few.starts_with("search 1 false") && many.starts_with("search 0 true"), "{few}, {many}");
         let between = settings(&[("latent", "binary:40")]);
         assert!(between.starts_with("off") && between.ends_with("true 0.01"), "{between}");
         let asked = settings(&[("latent", "binary:40"), ("joint", "search")]);
-        assert!(asked.starts_with("search 8 false"), "{asked}");
+        assert!(asked.starts_with("search 1 false"), "{asked}");
         let coupled = settings(&[("latent", "pairwise:15")]);
-        assert_eq!(coupled, "search 8 false 0.3");
-        assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "search 8 false 1");
+        assert_eq!(coupled, "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "search 1 false 1");
         assert_eq!(coupled, settings(&[("latent", "pairwise:15"), ("joint", "auto"), ("epsilon", "auto")]));
         let chosen =
             settings(&[("latent", "binary:200"), ("joint", "off"), ("epsilon", "0.7"), ("rao-blackwell", "false")]);

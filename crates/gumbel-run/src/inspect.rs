@@ -53,7 +53,7 @@ pub struct Inspection {
 /// How near a way to the second arg max comes to that of the true loss.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ArgMax {
-    /// As in the setting `joint`.
+    /// As in the settings `joint` and `first`.
     pub joint: String,
     /// Share of the images for which it is found.
     pub found: f64,
@@ -192,18 +192,21 @@ fn compare(
         let z = &memory.moved[..of.len() * n];
         let mut losses = vec![0.0; of.len()];
         oracle.losses(&of, z, &mut losses)?;
-        let rows = potentials.chunks_exact(p).zip(gamma.chunks_exact(u)).zip(z.chunks_exact(n)).zip(losses);
-        let value = |(((h, gamma), z), loss): (((&[f32], &[f32]), &[u32]), f32)| {
-            let mut kept: Vec<f32> = h.iter().map(|h| if *h > f32::NEG_INFINITY { keep * h } else { *h }).collect();
-            kept.iter_mut().zip(gamma).for_each(|(kept, gamma)| *kept += gamma);
-            structure.score(&kept, z) - (direct.epsilon() * loss) as f64
-        };
-        Ok(rows.map(value).collect())
+        let mut kept = vec![0.0; p];
+        let values = losses.iter().enumerate().map(|(b, loss)| {
+            for (kept, h) in kept.iter_mut().zip(&potentials[b * p..]) {
+                *kept = if *h > f32::NEG_INFINITY { keep * h } else { *h };
+            }
+            kept.iter_mut().zip(&gamma[b * u..][..u]).for_each(|(kept, gamma)| *kept += gamma);
+            structure.score(&kept, &z[b * n..][..n]) - (direct.epsilon() * loss) as f64
+        });
+        Ok(values.collect())
     };
     let best = values(&DirectJoint::new(*direct, Perturbation::Unary))?;
     let mut ways: Vec<(&str, Box<dyn Estimator>)> = vec![("off", Box::new(*direct))];
     if structure.has_moves() {
         ways.push(("search", Box::new(Search::new(*direct))));
+        ways.push(("search, first changes", Box::new(Search::new(*direct).from_changes())));
     }
     if structure.code() != Code::Indicators {
         ways.push(("flips", Box::new(Flips::new(*direct))));

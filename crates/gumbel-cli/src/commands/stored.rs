@@ -165,7 +165,7 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
     for way in &found.arg_maxima {
         text += &format!(
             "\n{:<23}z(eps) of the true loss for {:.1}%, {:.3} nats worse on average",
-            format!("joint = {}", way.joint),
+            way.joint,
             100.0 * way.found,
             way.gap
         );

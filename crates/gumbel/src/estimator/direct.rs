@@ -158,7 +158,12 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         None => "off",
     };
     let first = if few && !rao { "changes" } else { "slopes" };
-    let rounds = if rao && joint == "search" { "0" } else { "8" };
+    let rounds = match (joint, rao, first) {
+        ("search", true, _) => "0",
+        // The first round has most of the gain, and costs little more than the separable approximation.
+        ("search", _, "changes") => "1",
+        _ => "8",
+    };
     let (epsilon, least) = match () {
         // A value that is nearly unused is alive only at a large epsilon.
         () if single => ("1", "1"),

@@ -577,10 +577,10 @@ fn the_conditional_expectation_is_its_formula_at_the_end_of_the_search() {
                 let (mut own, mut slopes) = ([0.0], vec![0.0; n * k]);
                 let oracle = &mut Closure::new(&structure, |_, code| loss.of(code));
                 oracle.slopes(&[0], &code(&structure, &moved), &mut own, &mut slopes).unwrap();
-                for v in 0..n {
+                for (v, moved) in moved.iter().enumerate() {
                     let block = v * k..(v + 1) * k;
                     let (h, slopes) = (&h[block.clone()], &slopes[block.clone()]);
-                    let expected = formula(h, slopes, moved[v] as usize, epsilon as f64, kl as f64);
+                    let expected = formula(h, slopes, *moved as usize, epsilon as f64, kl as f64);
                     for (f, e) in gradient[block].iter().zip(&expected) {
                         let close = (*f as f64 - e).abs() < 1e-5 + 2e-6 / epsilon as f64;
                         assert!(close, "n = {n}, K = {k}, eps = {epsilon}, kl = {kl}: {gradient:?} {expected:?}");
