@@ -385,26 +385,6 @@ impl Block {
         sum
     }
 
-    /// Adds this block's part of the gradient at the units `[units]`, rows in the lanes, from the derivatives at its
-    /// logits `[64 pixels]`.
-    #[inline(always)]
-    pub fn units_gradient<W: Vector>(&self, w: W, derivative: &[Lane], width: usize, gradient: &mut [Lane]) {
-        let groups = lanes(width);
-        for g in 0..groups {
-            by_rows!(W, rows_in(width, g), |first, R| {
-                let mut acc: [W::V; R] = std::array::from_fn(|q| w.load(&gradient[g * LANES + first + q]));
-                for p in 0..lanes(self.pixels) {
-                    let n = rows_in(self.pixels, p);
-                    let weights = &self.weights.p[(p * groups + g) * LANES..][..n];
-                    columns_by_lanes(w, &mut acc, weights, first, &derivative[p * LANES..][..n]);
-                }
-                for (out, acc) in gradient[g * LANES + first..].iter_mut().zip(acc) {
-                    w.store(out, acc);
-                }
-            });
-        }
-    }
-
     /// Adds the weights of some of this block's pixels, `[groups of units]`, and the sum of their biases.
     #[inline(always)]
     pub fn add_weights<W: Vector>(&self, w: W, ones: &[u16], width: usize, sums: &mut [Lane]) -> f32 {

@@ -87,9 +87,9 @@ struct Entry {
     value: f32,
 }
 
-/// Working memory for sixteen rows.
+/// Working memory for the rows that are asked about together.
 pub struct Work {
-    /// Hidden units `[16 rows, groups of units]`.
+    /// Hidden units `[rows, groups of units]`.
     hidden: Vec<Lane>,
     /// What is not zero in a code.
     code: Vec<Entry>,
