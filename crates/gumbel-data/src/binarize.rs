@@ -237,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn colours_stay_beside_each_other() {
+        let images = Images::with_channels(1, 2, 3, (0..18).map(|i| i * 15).collect(), None).unwrap();
+        let mut batch = [9.0; 12];
+        Binarization::Grey.fill(&images, Split::Test, 0, &[2, 0], &mut batch).unwrap();
+        let levels: Vec<f32> = (12..18).chain(0..6).map(|i| i as f32 * 15.0 / 255.0).collect();
+        assert_eq!(batch[..], levels);
+    }
+
+    #[test]
     fn batches_agree_with_the_whole_for_any_order_and_pool() {
         let images = ramp();
         for mode in [Binarization::Round, Binarization::Static { seed: 5 }, Binarization::Stochastic { seed: 5 }] {

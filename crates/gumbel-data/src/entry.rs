@@ -11,10 +11,10 @@ use crate::error::NotFetched;
 use crate::fetch::{Progress, fetch_file};
 use crate::files::{Digest, FileSpec};
 use crate::source::{Limits, Source};
-use crate::{DataError, Dataset};
+use crate::{DataError, Dataset, PixelKind};
 
 type Maker = Arc<dyn Fn(&Source, Limits) -> Result<Dataset, DataError> + Send + Sync>;
-type Reader = Arc<dyn Fn(&[PathBuf]) -> Result<Dataset, DataError> + Send + Sync>;
+type Reader = Arc<dyn Fn(&[PathBuf], Option<&Path>) -> Result<Dataset, DataError> + Send + Sync>;
 type Bytes = Arc<dyn Fn() -> Result<Vec<u8>, DataError> + Send + Sync>;
 
 /// A data set that can be listed, verified, fetched and loaded by its name.
@@ -46,6 +46,7 @@ type Bytes = Arc<dyn Fn() -> Result<Vec<u8>, DataError> + Send + Sync>;
 pub struct DatasetEntry {
     name: String,
     help: String,
+    pixels: PixelKind,
     content: Content,
 }
 
@@ -80,6 +81,17 @@ impl Form {
         name: impl Into<String>,
         files: Vec<FileSpec>,
         read: impl Fn(&[PathBuf]) -> Result<Dataset, DataError> + Send + Sync + 'static,
+    ) -> Form {
+        Form { name: name.into(), files, read: Arc::new(move |paths, _| read(paths)) }
+    }
+
+    /// Like [`new`](Form::new), for files that are slow to read: `read` is also given the folder in which it may keep
+    /// what it made of them, if one is known. It may not exist yet.
+    #[must_use]
+    pub fn cached(
+        name: impl Into<String>,
+        files: Vec<FileSpec>,
+        read: impl Fn(&[PathBuf], Option<&Path>) -> Result<Dataset, DataError> + Send + Sync + 'static,
     ) -> Form {
         Form { name: name.into(), files, read: Arc::new(read) }
     }
@@ -142,7 +154,7 @@ impl DatasetEntry {
         make: impl Fn(&Source, Limits) -> Result<Dataset, DataError> + Send + Sync + 'static,
     ) -> DatasetEntry {
         let content = Content::Made { make: Arc::new(make), check: None };
-        DatasetEntry { name: name.into(), help: help.into(), content }
+        DatasetEntry { name: name.into(), help: help.into(), pixels: PixelKind::default(), content }
     }
 
     /// A data set that is read from files, which are found, fetched and verified here.
@@ -151,7 +163,8 @@ impl DatasetEntry {
     /// [public](Form::is_public) is fetched, if that is allowed.
     #[must_use]
     pub fn of_files(name: impl Into<String>, help: impl Into<String>, forms: Vec<Form>) -> DatasetEntry {
-        DatasetEntry { name: name.into(), help: help.into(), content: Content::Files(forms) }
+        let content = Content::Files(forms);
+        DatasetEntry { name: name.into(), help: help.into(), pixels: PixelKind::default(), content }
     }
 
     /// Lets [`verify`](crate::verify) compare `bytes`, which are `what` of a data set that is made, with their digest:
@@ -167,6 +180,19 @@ impl DatasetEntry {
             *check = Some(MadeCheck { what: what.into(), expected, bytes: Arc::new(bytes) });
         }
         self
+    }
+
+    /// Says what its pixels are; [`PixelKind::Ink`] where nobody does.
+    #[must_use]
+    pub fn with_pixels(mut self, pixels: PixelKind) -> DatasetEntry {
+        self.pixels = pixels;
+        self
+    }
+
+    /// What its pixels are.
+    #[must_use]
+    pub fn pixels(&self) -> PixelKind {
+        self.pixels
     }
 
     /// The same data set in one of its forms only.
@@ -238,19 +264,24 @@ impl DatasetEntry {
         }
     }
 
-    /// Reads the data set from the files in `folder`, as they are. Fetches nothing.
+    /// Reads the data set from the files in `folder`, as they are. Fetches nothing, and uses no cache.
     ///
     /// # Errors
     /// [`DataError::Missing`] if files are missing, and what the reader of the data set says of their content.
     /// [`DataError::Argument`] for a data set that is made.
     pub fn read(&self, folder: &Path) -> Result<Dataset, DataError> {
+        self.read_cached(folder, None)
+    }
+
+    /// The same, where what was slow to read may be kept in the folder `cache`.
+    pub(crate) fn read_cached(&self, folder: &Path, cache: Option<&Path>) -> Result<Dataset, DataError> {
         let form = self.form_in(folder);
         let form = form.ok_or_else(|| DataError::argument("data set to read", "one that has files", &self.name))?;
         let paths: Vec<PathBuf> = form.files.iter().filter_map(|file| file.locate(folder)).collect();
         if paths.len() < form.files.len() {
             return Err(self.missing(form, folder, NotFetched::NotAsked));
         }
-        self.own((form.read)(&paths)?)
+        self.own((form.read)(&paths, cache)?)
     }
 
     /// What a reader or maker gave, under this entry's name, if it is sound.
@@ -349,7 +380,7 @@ pub fn load_first(
         Content::Files(_) => {
             let folder = source.folder(&entry.name)?;
             complete(entry, &folder, source, progress)?;
-            entry.read(&folder)?
+            entry.read_cached(&folder, source.cache_folder(&entry.name).ok().as_deref())?
         }
     };
     Ok(data.limit(limits.train, limits.eval))

@@ -43,7 +43,7 @@ impl From<Digest> for String {
 /// One file of a data set: what it is called, how it is recognised and where it can be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSpec {
-    /// Name in the data set's folder.
+    /// Name in the data set's folder. One that ends with `/` is a folder.
     pub name: String,
     /// Digests of which a good file has one; if there are none, the file cannot be verified and is not fetched.
     pub digests: Vec<Digest>,
@@ -72,7 +72,11 @@ impl FileSpec {
     #[must_use]
     pub fn locate(&self, folder: &Path) -> Option<PathBuf> {
         let raw = self.raw.as_ref().map(|(name, _)| name);
-        [Some(&self.name), raw].into_iter().flatten().map(|name| folder.join(name)).find(|path| path.is_file())
+        [Some(&self.name), raw].into_iter().flatten().find_map(|name| {
+            let path = folder.join(name);
+            let there = if name.ends_with('/') { path.is_dir() } else { path.is_file() };
+            there.then_some(path)
+        })
     }
 
     /// The digests that the file at `path` may have: those of the name it was found under.
@@ -89,7 +93,7 @@ impl FileSpec {
     /// [`DataError::Io`] if it cannot be read.
     pub fn check(&self, path: &Path) -> Result<Check, DataError> {
         let expected = self.digests_at(path);
-        let found = hash(path)?;
+        let found = if path.is_dir() { Vec::new() } else { hash(path)? };
         let matches = if expected.is_empty() { None } else { Some(expected.iter().any(|d| found.contains(d))) };
         Ok(Check { expected, found, matches })
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::{Attributes, Binarization, DataError};
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,7 +42,39 @@ impl fmt::Display for Split {
     }
 }
 
-/// Images of one size, with or without labels.
+/// What the pixels of a data set are, so that a program can choose a likelihood for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelKind {
+    /// Ink on a ground: most levels are near 0 or 255, and all may be taken as probabilities of ink. Made for Bernoulli
+    /// likelihoods.
+    #[default]
+    Ink,
+    /// Brightness in 256 levels, one channel.
+    Grey,
+    /// Red, green and blue, in 256 levels each.
+    Colour,
+}
+
+impl PixelKind {
+    /// How such pixels come to a network where nobody says otherwise: ink is rounded, all others stay as they are.
+    #[must_use]
+    pub fn binarization(self) -> Binarization {
+        if self == PixelKind::Ink { Binarization::Round } else { Binarization::Grey }
+    }
+}
+
+impl fmt::Display for PixelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PixelKind::Ink => "ink",
+            PixelKind::Grey => "grey",
+            PixelKind::Colour => "colour",
+        })
+    }
+}
+
+/// Images of one size, with or without labels and attributes.
 ///
 /// Pixels are bytes, row-major `[count, height, width, channels]`: the channels of a pixel stand beside each other.
 /// Grey images have one channel, in which 255 is ink (bright) and 0 is background; colours have three: red, green and
@@ -55,6 +87,7 @@ pub struct Images {
     channels: usize,
     pixels: Vec<u8>,
     labels: Option<Vec<u16>>,
+    attributes: Option<Attributes>,
 }
 
 impl Images {
@@ -105,7 +138,28 @@ impl Images {
         {
             return Err(DataError::argument("labels", format!("{count}, one for each image"), labels.len()));
         }
-        Ok(Images { count, height, width, channels, pixels, labels })
+        Ok(Images { count, height, width, channels, pixels, labels, attributes: None })
+    }
+
+    /// The same images with these attributes, or without any.
+    ///
+    /// # Errors
+    /// [`DataError::Argument`] if they have another number of rows than there are images.
+    ///
+    /// ```
+    /// use gumbel_data::{Attributes, Images};
+    ///
+    /// let round = Attributes::new(vec!["round".into()], vec![1, -1])?;
+    /// let images = Images::new(1, 1, vec![0, 255], None)?.with_attributes(Some(round))?;
+    /// assert_eq!(images.take(1).attributes().map(|a| a.count()), Some(1));
+    /// # Ok::<(), gumbel_data::DataError>(())
+    /// ```
+    pub fn with_attributes(self, attributes: Option<Attributes>) -> Result<Images, DataError> {
+        if let Some(rows) = attributes.as_ref().map(Attributes::count).filter(|rows| *rows != self.count) {
+            let expected = format!("{} rows, one for each image", self.count);
+            return Err(DataError::argument("attributes", expected, rows));
+        }
+        Ok(Images { attributes, ..self })
     }
 
     /// Number of images.
@@ -150,6 +204,12 @@ impl Images {
         self.labels.as_deref()
     }
 
+    /// The attributes of all images, if the source has them.
+    #[must_use]
+    pub fn attributes(&self) -> Option<&Attributes> {
+        self.attributes.as_ref()
+    }
+
     /// The pixels `[height, width, channels]` of one image; `None` beyond the last.
     #[must_use]
     pub fn image(&self, index: usize) -> Option<&[u8]> {
@@ -163,10 +223,11 @@ impl Images {
         self.labels.as_ref()?.get(index).copied()
     }
 
-    /// These images and then those of another split, of the same size. Labels stay where both have them.
+    /// These images and then those of another split, of the same size. Labels and attributes stay where both have
+    /// them.
     ///
     /// # Errors
-    /// Images of another size.
+    /// [`DataError::Argument`] for images of another size or with attributes of other names.
     pub fn followed_by(&self, others: &Images) -> Result<Images, DataError> {
         let [own, other] = [self, others].map(|i| [i.height, i.width, i.channels]);
         if own != other {
@@ -174,13 +235,10 @@ impl Images {
             return Err(DataError::argument("image size", show(own), show(other)));
         }
         let labels = self.labels.as_ref().zip(others.labels.as_ref()).map(|(a, b)| [&a[..], b].concat());
-        Images::with_channels(
-            self.height,
-            self.width,
-            self.channels,
-            [&self.pixels[..], &others.pixels].concat(),
-            labels,
-        )
+        let attributes = self.attributes.as_ref().zip(others.attributes.as_ref());
+        let attributes = attributes.map(|(a, b)| a.followed_by(b)).transpose()?;
+        let pixels = [&self.pixels[..], &others.pixels].concat();
+        Images::with_channels(self.height, self.width, self.channels, pixels, labels)?.with_attributes(attributes)
     }
 
     /// The first `count` images (all of them if there are fewer).
@@ -191,6 +249,9 @@ impl Images {
         self.pixels.shrink_to_fit();
         if let Some(labels) = &mut self.labels {
             labels.truncate(count);
+        }
+        if let Some(attributes) = &mut self.attributes {
+            attributes.truncate(count);
         }
         self.count = count;
         self
@@ -203,6 +264,7 @@ impl Images {
             count: self.count - count,
             pixels: self.pixels.split_off(count * self.dim()),
             labels: self.labels.as_mut().map(|labels| labels.split_off(count)),
+            attributes: self.attributes.as_mut().map(|attributes| attributes.split_off(count)),
             ..self
         };
         (self.take(count), tail)
@@ -216,7 +278,8 @@ impl Images {
             pixels.extend_from_slice(image);
         }
         let labels = self.labels.as_ref().map(|labels| order.iter().map(|i| labels[*i]).collect());
-        Images { count: order.len(), pixels, labels, ..*self }
+        let attributes = self.attributes.as_ref().map(|attributes| attributes.select(&order));
+        Images { count: order.len(), pixels, labels, attributes, ..*self }
     }
 
     /// Share of values that are ink after rounding (`value >= 128`), in `[0, 1]`; 0 without images.
@@ -248,7 +311,8 @@ impl Dataset {
     /// A data set whose parts fit together.
     ///
     /// # Errors
-    /// [`DataError::Argument`] if the splits have images of different sizes, or a label is none of the classes.
+    /// [`DataError::Argument`] if the splits have images of different sizes or different attributes, or a label is none
+    /// of the classes.
     ///
     /// ```
     /// use gumbel_data::{Dataset, Images};
@@ -277,6 +341,10 @@ impl Dataset {
                 let [expected, found] = [&self.train, images].map(|i| format!("{:?}", size(i)));
                 return Err(DataError::argument("size of the images in each split", expected, found));
             }
+            let names = |images: &Images| images.attributes.as_ref().map(|a| a.names().join(", ")).unwrap_or_default();
+            if names(images) != names(&self.train) {
+                return Err(DataError::argument("attributes of each split", names(&self.train), names(images)));
+            }
             let classes = self.classes.len();
             if let Some(label) = images.labels.iter().flatten().find(|label| usize::from(**label) >= classes) {
                 return Err(DataError::argument("label", format!("less than {classes}, the number of classes"), label));
@@ -295,12 +363,102 @@ impl Dataset {
         }
     }
 
+    /// The names of the attributes, in the order of their columns; none if the images have no attributes.
+    #[must_use]
+    pub fn attributes(&self) -> &[String] {
+        self.train.attributes().map_or(&[], Attributes::names)
+    }
+
+    /// The same data set with only the attributes called `names`, in this order.
+    ///
+    /// # Errors
+    /// [`DataError::Name`], listing the attributes, for one that is none of them; [`DataError::Argument`] if there are no
+    /// attributes, no names, or a name is given twice.
+    pub fn with_attributes(self, names: &[impl AsRef<str>]) -> Result<Dataset, DataError> {
+        let choose = |images: Images| {
+            let chosen = attributes_of(&images)?.choose(names)?;
+            images.with_attributes(Some(chosen))
+        };
+        let (train, valid, test) = (choose(self.train)?, choose(self.valid)?, choose(self.test)?);
+        Ok(Dataset { train, valid, test, ..self })
+    }
+
+    /// The same data set with the combinations of the attributes called `names`, at most [`MAX_CLASS_ATTRIBUTES`], as
+    /// its classes and labels.
+    ///
+    /// A label is a binary number with a digit for each name, 1 for yes, the first name's digit the highest: with
+    /// `["Eyeglasses", "Smiling", "Male"]`, class 6 is 110, called `+Eyeglasses+Smiling-Male`. All `2^names` classes are
+    /// there, whether or not an image is in them. Former classes and labels are replaced; the attributes stay.
+    ///
+    /// # Errors
+    /// Those of [`with_attributes`](Dataset::with_attributes); [`DataError::Argument`] for too many names, and if a value
+    /// is unknown.
+    ///
+    /// ```
+    /// use gumbel_data::{Attributes, Dataset, Images};
+    ///
+    /// let images = |values: &[i8]| {
+    ///     let attributes = Attributes::new(vec!["Male".into(), "Smiling".into()], values.to_vec())?;
+    ///     Images::new(1, 1, vec![0; values.len() / 2], None)?.with_attributes(Some(attributes))
+    /// };
+    /// let faces = Dataset::new("faces", "made", vec![], [images(&[1, -1])?, images(&[-1, 1])?, images(&[])?])?;
+    /// let faces = faces.with_attribute_classes(&["Smiling", "Male"])?;
+    /// assert_eq!(faces.classes, ["-Smiling-Male", "-Smiling+Male", "+Smiling-Male", "+Smiling+Male"]);
+    /// assert_eq!((faces.train.label(0), faces.valid.label(0)), (Some(1), Some(2)));
+    /// # Ok::<(), gumbel_data::DataError>(())
+    /// ```
+    pub fn with_attribute_classes(self, names: &[impl AsRef<str>]) -> Result<Dataset, DataError> {
+        let columns = attributes_of(&self.train)?.positions(names)?;
+        if columns.len() > MAX_CLASS_ATTRIBUTES {
+            let expected = format!("at most {MAX_CLASS_ATTRIBUTES}");
+            return Err(DataError::argument("attributes of classes", expected, columns.len()));
+        }
+        let names = self.attributes();
+        let name = |class: usize| {
+            let digits = (0..columns.len()).rev().map(|place| ["-", "+"][class >> place & 1]);
+            digits.zip(&columns).flat_map(|(sign, column)| [sign, &names[*column]]).collect::<String>()
+        };
+        let classes = (0..1 << columns.len()).map(name).collect();
+        let labelled = |images: &Images, split: Split| {
+            let label = |(image, row): (usize, &[i8])| {
+                columns.iter().try_fold(0u16, |label, column| match row[*column] {
+                    0 => {
+                        let expected = format!("a known value of {} in each image", names[*column]);
+                        let found = format!("none in image {image} of {split}");
+                        Err(DataError::argument("attributes of classes", expected, found))
+                    }
+                    value => Ok(label << 1 | u16::from(value > 0)),
+                })
+            };
+            let rows = attributes_of(images)?.values().chunks_exact(names.len());
+            rows.enumerate().map(label).collect::<Result<Vec<_>, _>>()
+        };
+        let [train, valid, test] = Split::ALL.map(|split| labelled(self.split(split), split).map(Some));
+        let (train, valid, test) = (train?, valid?, test?);
+        Ok(Dataset {
+            classes,
+            train: Images { labels: train, ..self.train },
+            valid: Images { labels: valid, ..self.valid },
+            test: Images { labels: test, ..self.test },
+            ..self
+        })
+    }
+
     /// Keeps the first `train` images of the training split and the first `eval` of the other two.
     #[must_use]
     pub fn limit(self, train: Option<usize>, eval: Option<usize>) -> Dataset {
         let (train, eval) = (train.unwrap_or(usize::MAX), eval.unwrap_or(usize::MAX));
         Dataset { train: self.train.take(train), valid: self.valid.take(eval), test: self.test.take(eval), ..self }
     }
+}
+
+/// Of so many attributes [`Dataset::with_attribute_classes`] makes classes: 4,096 classes.
+pub const MAX_CLASS_ATTRIBUTES: usize = 12;
+
+/// The attributes of images that must have some.
+fn attributes_of(images: &Images) -> Result<&Attributes, DataError> {
+    let none = || DataError::argument("data set to choose attributes of", "one that has attributes", "none");
+    images.attributes().ok_or_else(none)
 }
 
 #[cfg(test)]
@@ -358,5 +516,83 @@ mod tests {
         assert_eq!((head.count(), tail.count(), tail.label(0)), (1, 2, Some(8)));
         assert_eq!(images.clone().take(10), images);
         assert_eq!(images.take(0).mean_ink(), 0.0);
+    }
+
+    /// Images with their number as pixel and two attributes that spell it.
+    fn numbered(numbers: &[u8]) -> Images {
+        let values = numbers.iter().flat_map(|n| [n >> 1 & 1, n & 1].map(|bit| 2 * bit as i8 - 1)).collect();
+        let attributes = Attributes::new(vec!["two".into(), "one".into()], values).unwrap();
+        Images::new(1, 1, numbers.to_vec(), None).unwrap().with_attributes(Some(attributes)).unwrap()
+    }
+
+    #[test]
+    fn attributes_go_with_their_images() {
+        let images = numbered(&[0, 1, 2, 3]);
+        let sound = |images: &Images| *images == numbered(images.pixels());
+        assert!(sound(&images.clone().take(3)) && sound(&images.clone().take(0)) && sound(&images.clone().take(9)));
+        assert!(sound(&images.select(&[3, 1, 8, 2])));
+        let (head, tail) = images.clone().split_off(1);
+        assert!(sound(&head) && sound(&tail));
+        let both = tail.followed_by(&head).unwrap();
+        assert!(sound(&both) && both.pixels() == [1, 2, 3, 0]);
+        // Where one has none, none are left.
+        let bare = images.clone().with_attributes(None).unwrap();
+        assert_eq!(bare.followed_by(&images).unwrap().attributes(), None);
+        let other = Attributes::new(vec!["one".into(), "two".into()], vec![1; 8]).unwrap();
+        let other = bare.clone().with_attributes(Some(other)).unwrap();
+        assert!(other.followed_by(&images).unwrap_err().to_string().contains("expected one, two, found two, one"));
+        let rows = Attributes::new(vec!["one".into()], vec![1; 3]).unwrap();
+        let error = bare.with_attributes(Some(rows)).unwrap_err().to_string();
+        assert_eq!(error, "attributes: expected 4 rows, one for each image, found 3");
+
+        let data = |test| Dataset::new("x", "made", vec![], [images.clone(), images.clone(), test]);
+        assert!(data(other).is_err());
+        let limited = data(images.clone()).unwrap().limit(Some(2), Some(1));
+        assert!(Split::ALL.iter().all(|split| sound(limited.split(*split))));
+        assert_eq!(limited.attributes(), ["two", "one"]);
+    }
+
+    #[test]
+    fn attributes_become_classes() {
+        let data = || {
+            let splits = [numbered(&[0, 1, 2, 3]), numbered(&[2]), numbered(&[])];
+            Dataset::new("x", "made", vec![], splits).unwrap()
+        };
+        let classes = data().with_attribute_classes(&["Two", "one"]).unwrap();
+        assert_eq!(classes.classes, ["-two-one", "-two+one", "+two-one", "+two+one"]);
+        assert_eq!(Split::ALL.map(|s| classes.split(s).labels().unwrap()), [&[0, 1, 2, 3][..], &[2], &[]]);
+        assert_eq!(classes.attributes(), ["two", "one"]);
+        assert!(classes.checked().is_ok());
+        let turned = data().with_attribute_classes(&["one", "two"]).unwrap();
+        assert_eq!(turned.train.labels(), Some(&[0, 2, 1, 3][..]));
+        let chosen = data().with_attributes(&["one"]).unwrap();
+        assert_eq!(
+            (chosen.attributes(), chosen.valid.attributes().unwrap().values()),
+            (&["one".into()][..], &[-1][..])
+        );
+
+        let message = |names: &[&str]| data().with_attribute_classes(names).unwrap_err().to_string();
+        assert!(message(&["one", "one"]).contains("one twice"));
+        assert!(message(&["tow"]).contains("did you mean two?"));
+        let mut bare = data();
+        bare.valid.attributes = None;
+        assert!(
+            bare.with_attributes(&["one"]).unwrap_err().to_string().contains("one that has attributes, found none")
+        );
+        let mut unknown = data();
+        unknown.valid.attributes = Some(Attributes::new(vec!["two".into(), "one".into()], vec![1, 0]).unwrap());
+        assert_eq!(unknown.clone().with_attribute_classes(&["two"]).unwrap().valid.label(0), Some(1));
+        assert_eq!(
+            unknown.with_attribute_classes(&["two", "one"]).unwrap_err().to_string(),
+            "attributes of classes: expected a known value of one in each image, found none in image 0 of valid"
+        );
+        let names: Vec<String> = (0..13).map(|i| i.to_string()).collect();
+        let images = || {
+            let attributes = Attributes::new(names.clone(), vec![1; 13]).unwrap();
+            Images::new(1, 1, vec![0], None).unwrap().with_attributes(Some(attributes)).unwrap()
+        };
+        let many = Dataset::new("x", "made", vec![], [images(), images(), images()]).unwrap();
+        assert!(many.clone().with_attribute_classes(&names).unwrap_err().to_string().contains("at most 12, found 13"));
+        assert_eq!(many.with_attribute_classes(&names[..12]).unwrap().test.label(0), Some(4095));
     }
 }

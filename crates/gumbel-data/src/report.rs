@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::entry::{Content, DatasetEntry, MadeCheck, load};
 use crate::files::{Digest, FileSpec, digests_of};
 use crate::source::Source;
-use crate::{DataError, Dataset, Images};
+use crate::{DataError, Dataset, Images, PixelKind};
 
 /// A file that is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -105,6 +105,10 @@ pub struct Info {
     pub width: usize,
     /// Values of a pixel: 1 for grey, 3 for colours.
     pub channels: usize,
+    /// What the pixels are.
+    pub pixels: PixelKind,
+    /// Names of the attributes; none for most data sets.
+    pub attributes: Vec<String>,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Number of images.
@@ -122,7 +126,7 @@ pub fn info(entry: &DatasetEntry, source: &Source) -> Result<Info, DataError> {
         Content::Made { .. } => (None, load(entry, source, &mut |_| {})?),
         Content::Files(_) => {
             let folder = source.folder(entry.name())?;
-            let data = entry.read(&folder)?;
+            let data = entry.read_cached(&folder, source.cache_folder(entry.name()).ok().as_deref())?;
             (Some(folder), data)
         }
     };
@@ -133,6 +137,8 @@ pub fn info(entry: &DatasetEntry, source: &Source) -> Result<Info, DataError> {
         height: data.train.height(),
         width: data.train.width(),
         channels: data.train.channels(),
+        pixels: entry.pixels(),
+        attributes: data.attributes().to_vec(),
         classes: data.classes.clone(),
         images: PerSplit::of(&data, Images::count),
         mean_ink: PerSplit::of(&data, Images::mean_ink),

@@ -104,7 +104,7 @@ fn list_and_verify_tell_what_is_there() {
     let root = folder();
     let source = Source::local(root.path());
     let list = gumbel_data::list(&gumbel_data::datasets(), &source).unwrap();
-    assert_eq!(list.iter().map(|l| l.available).collect::<Vec<_>>(), [true, true, false, false]);
+    assert_eq!(list.iter().map(|l| l.available).collect::<Vec<_>>(), [true, true, false, false, false]);
     assert_eq!((list[1].files.len(), list[2].missing.len()), (4, 4));
     let json = serde_json::to_value(&list).unwrap();
     assert_eq!(json[1]["name"], "mnist");
@@ -226,7 +226,7 @@ fn own_data_sets_are_registered() {
     fs::write(root.path().join("raw/pixels"), [1, 2, 3, 4, 5, 6]).unwrap();
     let source = Source::local(root.path());
     let list = gumbel_data::list(&registry, &source).unwrap();
-    assert_eq!((list.len(), list[4].name.as_str(), list[4].help.as_str()), (7, "dots", "two pixels"));
+    assert_eq!((list.len(), list[5].name.as_str(), list[5].help.as_str()), (8, "dots", "two pixels"));
     let get = |name| registry.get(name).unwrap();
     let limits = Limits { train: Some(4), eval: Some(9) };
     let data = gumbel_data::load_first(get("dots"), &source, limits, &mut |_| {}).unwrap();

@@ -4,6 +4,7 @@
 //! digests, mirrors) with a reader ([`DatasetEntry::of_files`]) or how it is made ([`DatasetEntry::custom`]); and
 //! `new::entry()` in the list. Four IDX files like those of MNIST are a [`four_idx::FourIdx`], a table of digests.
 
+mod celeba;
 mod fashion_mnist;
 mod four_idx;
 mod glyphs;
@@ -12,6 +13,7 @@ mod omniglot;
 
 use gumbel::registry::Entries;
 
+pub use celeba::read_celeba;
 pub use fashion_mnist::read_fashion_mnist;
 pub use glyphs::{GLYPH_CLASSES, glyphs};
 pub use mnist::read_mnist;
@@ -24,11 +26,12 @@ use crate::{DataError, DatasetEntry};
 /// The data sets of this crate. [`Entries::add`] puts more beside them.
 ///
 /// ```
-/// assert_eq!(gumbel_data::datasets().names(), ["glyphs", "mnist", "fashion-mnist", "omniglot"]);
+/// assert_eq!(gumbel_data::datasets().names(), ["glyphs", "mnist", "fashion-mnist", "omniglot", "celeba"]);
 /// ```
 #[must_use]
 pub fn datasets() -> Entries<DatasetEntry> {
-    Entries::new("dataset", [glyphs::entry(), mnist::entry(), fashion_mnist::entry(), omniglot::entry()])
+    let grey = [glyphs::entry(), mnist::entry(), fashion_mnist::entry(), omniglot::entry()];
+    Entries::new("dataset", grey.into_iter().chain([celeba::entry()]))
 }
 
 /// The data set of this crate that is called `name`; case and `_` for `-` do not matter.
@@ -71,7 +74,7 @@ mod tests {
     fn unknown_names_get_a_suggestion() {
         assert_eq!(
             dataset("fashon-mnist").unwrap_err().to_string(),
-            "dataset = \"fashon-mnist\": expected one of glyphs, mnist, fashion-mnist, omniglot \
+            "dataset = \"fashon-mnist\": expected one of glyphs, mnist, fashion-mnist, omniglot, celeba \
              (did you mean fashion-mnist?)"
         );
         let error = dataset("\n\u{1}xyz").unwrap_err().to_string();
@@ -82,10 +85,10 @@ mod tests {
     #[test]
     fn digests_are_well_formed() {
         for entry in datasets().iter() {
-            assert!(entry.forms().is_empty() || entry.forms().iter().any(|form| form.is_public()));
+            assert!(["glyphs", "celeba"].contains(&entry.name()) || entry.forms().iter().any(|form| form.is_public()));
             for file in entry.forms().iter().flat_map(|form| form.files()) {
-                // Of one file only no digest is published.
-                assert!(file.is_public() || file.name == "chardata.mat");
+                // The others can only be provided.
+                assert!(file.is_public() || file.name == "chardata.mat" || entry.name() == "celeba");
                 for digest in file.digests.iter().chain(file.raw.iter().map(|(_, digest)| digest)) {
                     let (hex, digits) = match digest {
                         Digest::Sha256(hex) => (hex, 64),
