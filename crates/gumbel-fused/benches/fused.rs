@@ -129,7 +129,7 @@ fn steps(c: &mut Criterion) {
                 let batch: [u32; BATCH] = std::array::from_fn(|b| first + b as u32);
                 let noise = Noise::new(0, Purpose::Noise, step);
                 step += 1;
-                let options = StepOptions { kl_weight: 1.0, noise: &noise, samples: 1 };
+                let options = StepOptions::discrete(1.0, &noise, 1);
                 fused.step(&images, &batch, estimator.as_mut(), &options).expect("finite losses")
             })
         });

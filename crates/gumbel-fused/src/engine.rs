@@ -13,6 +13,7 @@ use super::team::{self, Team, each, each_with, parts};
 use super::tile::Rates;
 use super::turned::{self, Turned};
 use gumbel::Error;
+use gumbel::continuous::{Continuous, Draw, Inputs};
 use gumbel::engine::{Asked, Engine, Images, ModelOptions, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, Follows, MEASURES, Tally, enumerable};
 use gumbel::network::{BETA1, BETA2, Moments, Named, Parameters, Snapshot, perceptron, widths};
@@ -29,6 +30,7 @@ const MAX_ROWS: usize = 4096;
 /// A perceptron on both sides with its optimiser; see the [crate](crate).
 pub struct Fused {
     structure: Arc<AnyStructure>,
+    inputs: Inputs,
     pixels: usize,
     /// Widths of the encoder's hidden layers; the decoder has them in reverse order.
     hidden: Vec<usize>,
@@ -72,6 +74,9 @@ pub fn refusal(options: &ModelOptions<'_>) -> Option<String> {
     if !options.binary {
         return Some("binary images".into());
     }
+    if options.continuous != Continuous::None {
+        return Some("continuous = none".into());
+    }
     if options.likelihood.name() != "bernoulli" {
         return Some("likelihood = bernoulli".into());
     }
@@ -114,6 +119,7 @@ impl Fused {
         let encoder_widths: Vec<usize> = hidden.iter().copied().chain([structure.potentials()]).collect();
         let rows = plan.rows(batch);
         let mut engine = Fused {
+            inputs: Inputs::discrete(&structure),
             pixels,
             lr: options.lr,
             steps: 0,
@@ -537,7 +543,11 @@ impl Engine for Fused {
         Ok(report)
     }
 
-    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32]) -> Result<Asked<'a>, Error> {
+    fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32], _: Draw<'_>) -> Result<Asked<'a>, Error> {
         let bits = self.bits(images)?;
         let structure = Arc::clone(&self.structure);
         let p = structure.potentials();
@@ -560,7 +570,7 @@ impl Engine for Fused {
             })]);
         }
         // The table that the step before has left, if there is one, belongs to the present parameters now.
-        Ok(Asked { potentials, oracle: Box::new(Answers { engine: self, bits, batch }) })
+        Ok(Asked { potentials, oracle: Box::new(Answers { engine: self, bits, batch }), codes: None })
     }
 
     fn means(&mut self, codes: &[f32], means: &mut [f32]) -> Result<(), Error> {

@@ -103,7 +103,7 @@ fn main() {
                     let inside = estimator.kl(&structure) != KlTerm::Apart;
                     let (kl_weight, added) = if inside { (kl_weight, 0.0) } else { (0.0, kl_weight) };
                     estimator.begin(&Moment { step: i, kl_weight }).unwrap();
-                    let options = StepOptions { kl_weight: added, noise: &noise, samples };
+                    let options = StepOptions::discrete(added, &noise, samples);
                     fused.step(&images, &batch, estimator.as_mut(), &options).unwrap();
                 };
                 // Working memory of solvers grows to what the hardest instance so far has needed.

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Case, Pictures};
+use gumbel::continuous::Draw;
 use gumbel::engine::{Engine, Shape};
 use gumbel::estimator::{Direct, Estimator, Exact};
 use gumbel::network::{Named, Snapshot};
@@ -130,7 +131,7 @@ fn every_answer_is_that_of_the_plain_perceptron() {
                     codes.extend_from_slice(&code);
                 }
 
-                let mut asked = fused.ask(&images, &all).unwrap();
+                let mut asked = fused.ask(&images, &all, Draw::Mean).unwrap();
                 for b in 0..count {
                     let input: Vec<f64> = x(b).iter().map(|v| *v as f64).collect();
                     let (raw, _) = perceptron(&model.parameters.encoder, &input, |t| vec![0.0; t.len()]);
@@ -218,5 +219,5 @@ fn what_does_not_fit_is_refused() {
     assert!(fused.restore(&model).unwrap_err().to_string().contains("moments"));
     assert!(fused.means(&[0.0; 9], &mut [0.0; 16]).is_err());
     let images = Pictures::new(vec![0; 50], Shape::grey(5, 5));
-    assert!(fused.ask(&images, &[0]).err().unwrap().to_string().contains("16 pixels, found 25"));
+    assert!(fused.ask(&images, &[0], Draw::Mean).err().unwrap().to_string().contains("16 pixels, found 25"));
 }

@@ -485,6 +485,8 @@ impl Config {
             shape,
             binary: self.binarization.is_binary(),
             structure: self.latent.structure.clone(),
+            continuous: gumbel::continuous::Continuous::None,
+            continuous_kl: true,
             likelihood: self.likelihood(),
             estimator,
             batch: self.count("batch-size"),

@@ -17,6 +17,7 @@
 
 use crate::sums::{Draws, expectations};
 use crate::{Config, Error, Result};
+use gumbel::continuous::Draw;
 use gumbel::engine::{Asked, Engine, Images};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::oracle::Oracle;
@@ -147,7 +148,7 @@ pub fn evaluate(
     mean(&structure, count, states, protocol, |b, range| {
         let batch: Vec<u32> = range.map(|i| i as u32).collect();
         let noise = Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64);
-        let Asked { potentials, mut oracle } = engine.ask(images, &batch)?;
+        let Asked { potentials, mut oracle, .. } = engine.ask(images, &batch, Draw::Mean)?;
         let mut rows = match states {
             Some(states) => {
                 let of: Vec<u32> = (0..batch.len() as u32).collect();

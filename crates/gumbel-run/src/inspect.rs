@@ -1,6 +1,7 @@
 //! What a stored model has learned: its potentials, its couplings, and how its second arg max moves.
 
 use crate::{Config, KlSchedule, Result};
+use gumbel::continuous::Draw;
 use gumbel::engine::{Asked, Engine, Images};
 use gumbel::estimator::{
     Direct, DirectJoint, Estimator, Flips, Memory, Perturbation, Search, enumerable, estimate, estimate_with,
@@ -106,7 +107,7 @@ pub fn inspect(
     let (mut unmoved, mut missed, mut gap, mut looked) = (0.0, 0.0, [0.0, 0.0], 0);
     for (b, start) in (0..count).step_by(BATCH).enumerate() {
         let batch: Vec<u32> = (start as u32..count.min(start + BATCH) as u32).collect();
-        let Asked { potentials, mut oracle } = engine.ask(images, &batch)?;
+        let Asked { potentials, mut oracle, .. } = engine.ask(images, &batch, Draw::Mean)?;
         let noise = Noise::new(config.seed(), Purpose::Evaluation, u64::MAX - b as u64);
         for (i, h) in potentials.chunks_exact(p).enumerate() {
             sums.iter_mut().zip(h).for_each(|(s, h)| *s += *h as f64);

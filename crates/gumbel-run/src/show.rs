@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::evaluate::is_single;
 use crate::picture::{Grid, grid};
+use gumbel::continuous::Draw;
 use gumbel::engine::{Engine, Images, Shape};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{AnyStructure, Structure, Sums, argmax_batch, perturbed_argmax};
@@ -63,7 +64,7 @@ pub fn by_use(engine: &mut dyn Engine, images: &dyn Images) -> Result<Option<Vec
     let (mut totals, mut q) = (vec![0.0f64; p], vec![0.0; p]);
     let all: Vec<u32> = (0..images.count().min(USED) as u32).collect();
     for batch in all.chunks(BATCH) {
-        for h in engine.ask(images, batch)?.potentials.chunks_exact(p) {
+        for h in engine.ask(images, batch, Draw::Mean)?.potentials.chunks_exact(p) {
             structure.marginals(h, &mut q)?;
             totals.iter_mut().zip(&q).for_each(|(t, q)| *t += *q as f64);
         }
@@ -122,7 +123,7 @@ pub fn reconstructions(engine: &mut dyn Engine, images: &dyn Images, look: Look<
     let batch: Vec<u32> = (0..images.count().min(PAIRS) as u32).collect();
     let mut x = vec![0.0; batch.len() * pixels];
     images.fill(&batch, &mut x)?;
-    let potentials = engine.ask(images, &batch)?.potentials;
+    let potentials = engine.ask(images, &batch, Draw::Mean)?.potentials;
     let mut z = vec![0; batch.len() * structure.variables()];
     argmax_batch(&structure, &potentials, &mut z)?;
     let means = means(engine, &z, pixels)?;

@@ -47,10 +47,13 @@ impl Trainer {
         let weight = self.config.kl().weight(step, steps_per_epoch);
         let (kl_weight, added) = if self.inside { (weight, 0.0) } else { (0.0, weight) };
         self.estimator.begin(&Moment { step, kl_weight })?;
+        let stream = |purpose| Noise::new(self.config.seed(), purpose, step);
         let options = StepOptions {
             kl_weight: added,
-            noise: &Noise::new(self.config.seed(), Purpose::Noise, step),
+            noise: &stream(Purpose::Noise),
             samples: self.config.count("samples"),
+            gaussian: &stream(Purpose::Gaussian),
+            dropout: &stream(Purpose::Dropout),
         };
         Ok(self.engine.step(images, batch, &mut *self.estimator, &options)?)
     }

@@ -3,6 +3,7 @@
 #![cfg(feature = "burn")]
 
 use gumbel::Error;
+use gumbel::continuous::Draw;
 use gumbel::engine::{Engine, Images, ModelOptions, Shape, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, KlTerm, Moment, Piece, estimators};
 use gumbel::likelihood::Bernoulli;
@@ -134,6 +135,8 @@ impl Case {
         let mut settings = Settings::default();
         settings.set("hidden", Value::Text(self.hidden.into()));
         make(&ModelOptions {
+            continuous: gumbel::continuous::Continuous::None,
+            continuous_kl: true,
             settings: &settings,
             shape: Shape::grey(1, self.pixels),
             binary: true,
@@ -256,7 +259,7 @@ fn step(
         _ => (kl_weight, 0.0),
     };
     estimator.begin(&Moment { step: 0, kl_weight: inside }).unwrap();
-    engine.step(images, batch, estimator, &StepOptions { kl_weight: added, noise, samples }).unwrap()
+    engine.step(images, batch, estimator, &StepOptions::discrete(added, noise, samples)).unwrap()
 }
 
 /// The mean gradient stands in the first moments after one step.
@@ -391,8 +394,8 @@ fn both_engines_answer_alike() {
             step(&mut fused, &images, &batch, estimator.as_mut(), (1.0, &noise, case.samples));
         }
         plain.restore(&fused.snapshot()).unwrap();
-        let mut found = fused.ask(&images, &batch).unwrap();
-        let mut expected = plain.ask(&images, &batch).unwrap();
+        let mut found = fused.ask(&images, &batch, Draw::Mean).unwrap();
+        let mut expected = plain.ask(&images, &batch, Draw::Mean).unwrap();
         assert_close("potentials", &found.potentials, &expected.potentials, 1.0, 1e-4);
         if let Some(states) = case.structure.states().filter(|s| *s <= 4000) {
             let [mut a, mut b] = [(); 2].map(|()| vec![0.0; batch.len() * states]);

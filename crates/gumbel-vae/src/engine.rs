@@ -8,21 +8,21 @@
 
 use crate::adam::Adam;
 use crate::host;
+use crate::mixed::{self, Mixed};
 use crate::model::{self, Decoder, Encoded, Encoder, parameters, with_parameters};
-use crate::oracle::{Batch, Finished, Rows, Table, check_len, check_outputs};
+use crate::oracle::{Batch, Finished, Rows, Table, check_len, check_outputs, rows_at_once};
 use crate::table::StateTable;
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
-use gumbel::engine::{Asked, Engine, Images, StepOptions, StepReport};
+use gumbel::continuous::{Continuous, Draw, Gaussians, Inputs};
+use gumbel::engine::{Asked, Engine, GaussianCodes, Images, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, MEASURES, Memory, Noises, Piece, Slopes, Tally, reads_table};
 use gumbel::likelihood::Likelihood;
 use gumbel::network::{Parameters, Snapshot};
+use gumbel::noise::Noise;
 use gumbel::structure::{AnyStructure, Structure, Sums};
 use rayon::prelude::*;
 use std::sync::Arc;
-
-/// Rows decoded at a time, for pictures.
-const ROWS: usize = 8192;
 
 /// A model with its optimiser, trained by automatic differentiation.
 pub struct Autodiff<E, D> {
@@ -30,6 +30,10 @@ pub struct Autodiff<E, D> {
     encoder: Option<E>,
     decoder: Option<D>,
     structure: AnyStructure,
+    /// What the decoder reads.
+    inputs: Inputs,
+    /// Whether estimators see the KL of Gaussian codes.
+    continuous_kl: bool,
     likelihood: Arc<dyn Likelihood>,
     adam: Adam,
     device: Device,
@@ -37,6 +41,8 @@ pub struct Autodiff<E, D> {
     prepared: Option<Prepared>,
     /// What the present parameters make of all states, once it has been asked for.
     decoded: Option<StateTable>,
+    /// The Gaussian codes of the last question.
+    gaussians: Option<Gaussians>,
     memory: Memory<AnyStructure>,
     noise: Vec<f32>,
 }
@@ -80,15 +86,27 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         Autodiff {
             encoder: Some(encoder),
             decoder: Some(decoder),
+            inputs: Inputs::discrete(&structure),
             structure,
+            continuous_kl: true,
             likelihood,
             adam: Adam::new(lr),
             device: device.clone(),
             prepared: None,
             decoded: None,
+            gaussians: None,
             memory: Memory::default(),
             noise: vec![],
         }
+    }
+
+    /// The same with Gaussian codes, whose parameters the encoder emits; `kl` says whether the losses that an estimator
+    /// asks for have their KL.
+    ///
+    /// # Errors
+    /// More states with codes of their own than there may be.
+    pub fn with_continuous(self, kind: Continuous, kl: bool) -> Result<Self, Error> {
+        Ok(Autodiff { inputs: Inputs::new(kind, &self.structure)?, continuous_kl: kl, ..self })
     }
 
     /// The module that emits the potentials.
@@ -144,6 +162,40 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         Ok((values, x))
     }
 
+    /// Raw potentials `[batch, P]` of images, and the parameters of their Gaussian codes where there are some.
+    fn encode(
+        &self,
+        encoder: &E,
+        x: Tensor<2>,
+        dropout: Option<&Noise>,
+    ) -> Result<(Tensor<2>, Option<Tensor<2>>), Error> {
+        let [count, _] = x.dims();
+        let Encoded { potentials, continuous } = encoder.encode(x, dropout);
+        let check = |tensor: &Tensor<2>, column, row, expected| {
+            let [rows, width] = tensor.dims();
+            check_len(column, rows, count)?;
+            check_len(row, width, expected)
+        };
+        let potentials_width = self.structure.potentials();
+        check(
+            &potentials,
+            "a column of the encoder's potentials",
+            "a row of the encoder's potentials",
+            potentials_width,
+        )?;
+        let width = self.inputs.parameters();
+        match &continuous {
+            None => check_len("a row of the encoder's continuous parameters", 0, width)?,
+            Some(continuous) => check(
+                continuous,
+                "a column of the encoder's continuous parameters",
+                "a row of the encoder's continuous parameters",
+                width,
+            )?,
+        }
+        Ok((potentials, continuous.filter(|_| width > 0)))
+    }
+
     /// Everything of a step but the update.
     fn compute(
         &mut self,
@@ -154,7 +206,7 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
     ) -> Result<Computed, Error> {
         let count = batch.len();
         let (values, x) = self.read(images, batch)?;
-        let raw = potentials_of(self.encoder(), &self.structure, x.clone().autodiff())?;
+        let (raw, emitted) = self.encode(self.encoder(), x.clone().autodiff(), Some(options.dropout))?;
         let potentials = to_potentials(&self.structure, host::read(raw.clone()).to_vec());
         let p = self.structure.potentials();
         let mut gradient = vec![0.0; count * p];
@@ -187,22 +239,38 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         };
         let decoder = self.decoder.as_ref().expect("the decoder is away only inside a step");
         let (structure, likelihood) = (&self.structure, &*self.likelihood);
-        let oracle = Batch::new(decoder, structure, likelihood, &self.device, (values, x), &mut self.decoded);
-        let Finished { gradients: decoder, reconstruction, mut slopes } = match reads_table(estimator, structure) {
-            true if estimator.wants_slopes() => {
-                return Err(Error::Failed {
-                    detail: "an estimator that follows states has no slopes to go on with".into(),
-                });
-            }
-            true => {
-                let mut oracle = Table::new(oracle)?;
-                estimator.estimate(&mut piece, &mut oracle)?;
-                oracle.finish()?
-            }
-            false => {
-                let mut oracle = Rows::new(oracle, estimator.rows(samples), estimator.wants_slopes());
-                estimator.estimate(&mut piece, &mut oracle)?;
-                oracle.finish()?
+        let mut through_codes = None;
+        let Finished { gradients: decoder, reconstruction, mut slopes } = if let Some(emitted) = emitted {
+            let parameters = host::read(emitted.clone()).to_vec();
+            let codes = Gaussians::new(&self.inputs, parameters, Draw::Sample(options.gaussian));
+            let zeros = vec![0.0; codes.terms.len()];
+            let terms = if self.continuous_kl { &codes.terms } else { &zeros };
+            let (inputs, device) = (&self.inputs, &self.device);
+            let parts = mixed::Parts { structure, inputs, likelihood, device, codes: &codes, terms };
+            let mut oracle = Mixed::new(decoder, parts, values, count, estimator.wants_slopes());
+            estimator.estimate(&mut piece, &mut oracle)?;
+            let mixed::Finished { gradients, reconstruction, slopes, at_parameters } = oracle.finish()?;
+            let at_parameters: Tensor<2> = host::tensor(at_parameters, emitted.dims(), &self.device);
+            through_codes = Some((emitted * at_parameters.autodiff()).sum());
+            Finished { gradients, reconstruction, slopes }
+        } else {
+            let oracle = Batch::new(decoder, structure, likelihood, &self.device, (values, x), &mut self.decoded);
+            match reads_table(estimator, structure) {
+                true if estimator.wants_slopes() => {
+                    return Err(Error::Failed {
+                        detail: "an estimator that follows states has no slopes to go on with".into(),
+                    });
+                }
+                true => {
+                    let mut oracle = Table::new(oracle)?;
+                    estimator.estimate(&mut piece, &mut oracle)?;
+                    oracle.finish()?
+                }
+                false => {
+                    let mut oracle = Rows::new(oracle, estimator.rows(samples), estimator.wants_slopes());
+                    estimator.estimate(&mut piece, &mut oracle)?;
+                    oracle.finish()?
+                }
             }
         };
         if estimator.wants_slopes() {
@@ -214,7 +282,11 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
             structure.to_raw_gradient(h, g);
         }
         let gradient: Tensor<2> = host::tensor(gradient, [count, p], &self.device);
-        let encoder = (raw * gradient.autodiff()).sum().backward();
+        let through_potentials = (raw * gradient.autodiff()).sum();
+        let encoder = match through_codes {
+            None => through_potentials.backward(),
+            Some(through_codes) => (through_potentials + through_codes).backward(),
+        };
         Ok(Computed { encoder, decoder, report: StepReport { reconstruction, tallies }, sums })
     }
 }
@@ -224,22 +296,6 @@ fn fill(images: &dyn Images, batch: &[u32]) -> Result<Vec<f32>, Error> {
     let mut values = vec![0.0; batch.len() * images.shape().len()];
     images.fill(batch, &mut values)?;
     Ok(values)
-}
-
-/// Raw potentials `[batch, P]` of images.
-fn potentials_of<E: Encoder>(encoder: &E, structure: &AnyStructure, x: Tensor<2>) -> Result<Tensor<2>, Error> {
-    let [count, _] = x.dims();
-    let Encoded { potentials, continuous } = encoder.encode(x);
-    if let Some(continuous) = continuous {
-        let [_, width] = continuous.dims();
-        let detail =
-            format!("the encoder emits {width} continuous parameters: expected none, they are not trained yet");
-        return Err(Error::Failed { detail });
-    }
-    let [rows, width] = potentials.dims();
-    check_len("a column of the encoder's potentials", rows, count)?;
-    check_len("a row of the encoder's potentials", width, structure.potentials())?;
-    Ok(potentials)
 }
 
 /// Raw outputs of an encoder `[batch, P]` to potentials.
@@ -296,29 +352,43 @@ impl<E: Encoder, D: Decoder> Engine for Autodiff<E, D> {
         Ok(report)
     }
 
-    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32]) -> Result<Asked<'a>, Error> {
-        let (values, x) = self.read(images, batch)?;
-        let raw = potentials_of(&self.encoder().valid(), &self.structure, x.clone())?;
-        let potentials = to_potentials(&self.structure, host::take(raw));
-        let decoder = self.decoder.as_ref().expect("the decoder is away only inside a step");
-        let (structure, likelihood) = (&self.structure, &*self.likelihood);
-        let oracle = Batch::new(decoder, structure, likelihood, &self.device, (values, x), &mut self.decoded);
-        Ok(Asked { potentials, oracle: Box::new(oracle) })
+    fn inputs(&self) -> &Inputs {
+        &self.inputs
     }
 
-    fn means(&mut self, codes: &[f32], means: &mut [f32]) -> Result<(), Error> {
-        let u = self.structure.unary();
-        let rows = codes.len() / u;
-        check_len("codes", codes.len(), rows * u)?;
+    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32], draw: Draw<'_>) -> Result<Asked<'a>, Error> {
+        let (values, x) = self.read(images, batch)?;
+        let (raw, emitted) = self.encode(&self.encoder().valid(), x.clone(), None)?;
+        let potentials = to_potentials(&self.structure, host::take(raw));
+        let decoder = self.decoder.as_ref().expect("the decoder is away only inside a step");
+        let (structure, likelihood, device) = (&self.structure, &*self.likelihood, &self.device);
+        let Some(emitted) = emitted else {
+            let oracle = Batch::new(decoder, structure, likelihood, device, (values, x), &mut self.decoded);
+            return Ok(Asked { potentials, oracle: Box::new(oracle), codes: None });
+        };
+        let gaussians = &*self.gaussians.insert(Gaussians::new(&self.inputs, host::take(emitted), draw));
+        let codes = GaussianCodes { samples: gaussians.samples.clone(), kl: gaussians.kl() };
+        let (inputs, terms) = (&self.inputs, &gaussians.terms);
+        let parts = mixed::Parts { structure, inputs, likelihood, device, codes: gaussians, terms };
+        let oracle = Mixed::new(decoder, parts, values, batch.len(), false);
+        Ok(Asked { potentials, oracle: Box::new(oracle), codes: Some(codes) })
+    }
+
+    fn means(&mut self, inputs: &[f32], means: &mut [f32]) -> Result<(), Error> {
+        let u = self.inputs.width();
+        let rows = inputs.len() / u;
+        check_len("inputs", inputs.len(), rows * u)?;
         let pixels = means.len() / rows.max(1);
         check_len("means", means.len(), rows * pixels)?;
-        let decoder = self.decoder().valid();
-        for (codes, means) in codes.chunks(ROWS * u).zip(means.chunks_mut((ROWS * pixels).max(1))) {
-            let rows = codes.len() / u;
-            let outputs = decoder.outputs(host::tensor(codes.to_vec(), [rows, u], &self.device), None);
-            check_outputs(&outputs, rows, pixels)?;
-            means.copy_from_slice(&host::read(outputs));
-            self.likelihood.means(means);
+        let (decoder, width) = (self.decoder().valid(), pixels * self.likelihood.outputs());
+        let most = rows_at_once(width);
+        for (inputs, means) in inputs.chunks(most * u).zip(means.chunks_mut((most * pixels).max(1))) {
+            let rows = inputs.len() / u;
+            let outputs = decoder.outputs(host::tensor(inputs.to_vec(), [rows, u], &self.device));
+            check_outputs(&outputs, rows, width)?;
+            let outputs = host::read(outputs);
+            let rows = outputs.chunks_exact(width.max(1)).zip(means.chunks_exact_mut(pixels.max(1)));
+            rows.for_each(|(outputs, means)| self.likelihood.means(outputs, means));
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! How models enter the registry.
 
 use crate::engine::Autodiff;
-use crate::model::{Decoder, Encoder, Mlp};
+use crate::model::{ConvEncoder, Decoder, Encoder, MixedMlp, Mlp};
 use burn::tensor::Device;
 use gumbel::Error;
+use gumbel::continuous::Inputs;
 use gumbel::engine::{Engine, ModelEntry, ModelOptions};
-use gumbel::network::{MAX_WEIGHTS, weights, widths};
+use gumbel::network::{MAX_WEIGHTS, MixedWidths, weights, widths};
 use gumbel::registry::Setting;
 use gumbel::structure::Structure;
 
@@ -36,7 +37,8 @@ pub fn perceptron(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> 
         let hidden = widths(text)?;
         let layers = |from: usize, hidden: &[usize], to: usize| [&[from], hidden, &[to]].concat();
         let encoder = layers(pixels, &hidden, structure.potentials());
-        let decoder = layers(structure.unary(), &hidden.iter().rev().copied().collect::<Vec<_>>(), pixels);
+        let outputs = pixels * options.likelihood.outputs();
+        let decoder = layers(structure.unary(), &hidden.iter().rev().copied().collect::<Vec<_>>(), outputs);
         for widths in [&encoder, &decoder] {
             let weights = weights(widths);
             if weights > MAX_WEIGHTS {
@@ -45,6 +47,27 @@ pub fn perceptron(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> 
             }
         }
         Ok((Mlp::new(&encoder, options.seed, 0, device), Mlp::new(&decoder, options.seed, 1, device)))
+    })
+}
+
+/// The authors' perceptrons with Gaussian codes, [`MixedWidths`] and its settings.
+///
+/// # Errors
+/// Layers or devices that cannot be, another engine.
+pub fn mixed(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
+    build(options, |options, device| {
+        let inputs = Inputs::new(options.continuous, &options.structure)?;
+        Ok(MixedMlp::new(&MixedWidths::new(options, &inputs)?, options.seed, device))
+    })
+}
+
+/// [Convolutions](ConvEncoder), with or without Gaussian codes.
+///
+/// # Errors
+/// Images, layers or devices that cannot be, another engine.
+pub fn convolutions(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
+    build(options, |options, device| {
+        ConvEncoder::new(options, &Inputs::new(options.continuous, &options.structure)?, device)
     })
 }
 
@@ -59,7 +82,8 @@ fn build<E: Encoder + 'static, D: Decoder + 'static>(
     let device = device(options.device)?;
     let (encoder, decoder) = make(options, &device)?;
     let (structure, likelihood) = (options.structure.clone(), options.likelihood.clone());
-    Ok(Box::new(Autodiff::new(encoder, decoder, structure, likelihood, options.lr, &device)))
+    let engine = Autodiff::new(encoder, decoder, structure, likelihood, options.lr, &device);
+    Ok(Box::new(engine.with_continuous(options.continuous, options.continuous_kl)?))
 }
 
 /// A device of Burn by its name, without automatic differentiation: `cpu` is the backend `flex`, `wgpu` any graphics

@@ -24,7 +24,7 @@
 //! }
 //!
 //! impl Decoder for Strokes {
-//!     fn outputs(&self, codes: Tensor<2>, _continuous: Option<Tensor<2>>) -> Tensor<2> {
+//!     fn outputs(&self, codes: Tensor<2>) -> Tensor<2> {
 //!         codes.matmul(self.strokes.val())
 //!     }
 //! }
@@ -47,6 +47,7 @@ pub mod adam;
 mod engine;
 mod entry;
 mod host;
+mod mixed;
 pub mod model;
 mod oracle;
 mod table;
@@ -54,4 +55,4 @@ mod table;
 mod testing;
 
 pub use engine::{Autodiff, StepGradients};
-pub use entry::{device, model, perceptron};
+pub use entry::{convolutions, device, mixed, model, perceptron};

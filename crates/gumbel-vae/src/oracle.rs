@@ -5,6 +5,8 @@
 //!
 //! - [`Rows`]: assignments or relaxed codes of every image, decoded row by row;
 //! - [`Table`]: the decoder's outputs at all states, which are the same for every image.
+//!
+//! Where there are Gaussian codes, [`mixed`](crate::mixed) answers.
 
 use crate::host::{self, Host};
 use crate::model::Decoder;
@@ -17,19 +19,24 @@ use gumbel::oracle::{Followed, Oracle};
 use gumbel::structure::{AnyStructure, Structure};
 use std::borrow::Cow;
 
-/// Rows decoded at a time where nothing is recorded: a bound of the memory of a question.
-const ROWS: usize = 8192;
+/// Numbers decoded at a time where nothing is recorded: a bound of the memory of a question.
+const NUMBERS: usize = 1 << 23;
+
+/// Rows decoded at a time.
+pub(crate) fn rows_at_once(outputs: usize) -> usize {
+    (NUMBERS / outputs.max(1)).clamp(16, 8192)
+}
 
 /// Refuses a slice of another length.
 pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
     if found == expected { Ok(()) } else { Err(Error::Length { what, expected, found }) }
 }
 
-/// Refuses outputs that are not `[rows, pixels]`.
-pub(crate) fn check_outputs(outputs: &Tensor<2>, rows: usize, pixels: usize) -> Result<(), Error> {
-    let [found_rows, found_pixels] = outputs.dims();
+/// Refuses outputs that are not `[rows, width]`.
+pub(crate) fn check_outputs(outputs: &Tensor<2>, rows: usize, width: usize) -> Result<(), Error> {
+    let [found_rows, found_width] = outputs.dims();
     check_len("a column of the decoder's outputs", found_rows, rows)?;
-    check_len("a row of the decoder's outputs", found_pixels, pixels)
+    check_len("a row of the decoder's outputs", found_width, width)
 }
 
 /// Codes `[rows, U]` of assignments `[rows, n]`.
@@ -77,8 +84,14 @@ impl<'a, D: Decoder> Batch<'a, D> {
         self.x.dims()[0]
     }
 
+    /// Numbers of an image.
     fn pixels(&self) -> usize {
         self.x.dims()[1]
+    }
+
+    /// Numbers that a decoder emits for it.
+    fn width(&self) -> usize {
+        self.pixels() * self.likelihood.outputs()
     }
 
     /// Whether these are all images in their order.
@@ -109,11 +122,11 @@ impl<'a, D: Decoder> Batch<'a, D> {
 
     /// Losses `[rows]` at codes `[rows, U]`.
     fn at_codes(&self, of: &[u32], codes: &[f32], losses: &mut [f32]) -> Result<(), Error> {
-        let u = self.structure.unary();
-        for ((of, codes), losses) in of.chunks(ROWS).zip(codes.chunks(ROWS * u)).zip(losses.chunks_mut(ROWS)) {
+        let (u, rows) = (self.structure.unary(), rows_at_once(self.width()));
+        for ((of, codes), losses) in of.chunks(rows).zip(codes.chunks(rows * u)).zip(losses.chunks_mut(rows)) {
             let codes: Tensor<2> = host::tensor(codes.to_vec(), [of.len(), u], self.device);
-            let outputs = self.plain.outputs(codes, None);
-            check_outputs(&outputs, of.len(), self.pixels())?;
+            let outputs = self.plain.outputs(codes);
+            check_outputs(&outputs, of.len(), self.width())?;
             let (images, run) = self.images_of(of, true);
             self.likelihood.losses(&host::read(outputs), &images, run, losses);
         }
@@ -124,13 +137,13 @@ impl<'a, D: Decoder> Batch<'a, D> {
     fn around_codes(&self, of: &[u32], codes: &[f32], own: &[f32], losses: &mut [f32]) -> Result<(), Error> {
         let (kind, u) = (self.structure.code(), self.structure.unary());
         let changes = kind.changes(u);
-        let rows = (ROWS / changes.max(1)).max(1);
+        let rows = (rows_at_once(self.width()) / changes.max(1)).max(1);
         let questions = of.chunks(rows).zip(codes.chunks(rows * u)).zip(own.chunks(rows));
         for (((of, codes), own), losses) in questions.zip(losses.chunks_mut(rows * u)) {
             let mut changed = vec![0.0; of.len() * changes];
             if changes > 0 {
-                let outputs = self.plain.neighbour_outputs(codes, u, kind, None, self.device);
-                check_outputs(&outputs, changed.len(), self.pixels())?;
+                let outputs = self.plain.neighbour_outputs(codes, u, u, kind, self.device);
+                check_outputs(&outputs, changed.len(), self.width())?;
                 let (images, run) = self.images_of(of, true);
                 self.likelihood.losses(&host::read(outputs), &images, run * changes, &mut changed);
             }
@@ -188,19 +201,19 @@ impl<D: Decoder> Oracle for Batch<'_, D> {
     }
 
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
-        let (u, d) = (self.structure.unary(), self.pixels());
+        let (u, d, most) = (self.structure.unary(), self.width(), rows_at_once(self.width()));
         self.check(of, "codes", codes.len(), u)?;
         check_len("losses", losses.len(), of.len())?;
         check_len("slopes", slopes.len(), of.len() * u)?;
         // Nothing but the code has a gradient.
         let frozen = self.frozen.get_or_insert_with(|| self.decoder.clone().freeze()).clone();
-        let questions = of.chunks(ROWS).zip(codes.chunks(ROWS * u));
-        let answers = losses.chunks_mut(ROWS).zip(slopes.chunks_mut(ROWS * u));
+        let questions = of.chunks(most).zip(codes.chunks(most * u));
+        let answers = losses.chunks_mut(most).zip(slopes.chunks_mut(most * u));
         for ((of, codes), (losses, slopes)) in questions.zip(answers) {
             let rows = of.len();
             let codes: Tensor<2> = host::tensor(codes.to_vec(), [rows, u], self.device);
             let codes = codes.autodiff().require_grad();
-            let outputs = frozen.outputs(codes.clone(), None);
+            let outputs = frozen.outputs(codes.clone());
             check_outputs(&outputs, rows, d)?;
             let (images, _) = self.images_of(of, false);
             let mut at_outputs = vec![0.0; rows * d];
@@ -218,13 +231,13 @@ impl<D: Decoder> Oracle for Batch<'_, D> {
 }
 
 /// A scalar whose derivative at the outputs is the one given.
-fn surrogate(outputs: Tensor<2>, derivative: Vec<f32>, device: &Device) -> Tensor<1> {
+pub(crate) fn surrogate(outputs: Tensor<2>, derivative: Vec<f32>, device: &Device) -> Tensor<1> {
     let derivative: Tensor<2> = host::tensor(derivative, outputs.dims(), device);
     (outputs * derivative.autodiff()).sum()
 }
 
 /// Writes the gradient at a code tensor; that of a decoder that does not read it is zero.
-fn read_slopes(codes: &Tensor<2>, gradients: &Gradients, slopes: &mut [f32]) {
+pub(crate) fn read_slopes(codes: &Tensor<2>, gradients: &Gradients, slopes: &mut [f32]) {
     match codes.grad(gradients) {
         Some(gradient) => slopes.copy_from_slice(&host::read(gradient)),
         None => slopes.fill(0.0),
@@ -242,7 +255,7 @@ pub(crate) struct Finished {
 }
 
 /// Refuses a loss that is no longer finite.
-fn check_finite(reconstruction: f64) -> Result<(), Error> {
+pub(crate) fn check_finite(reconstruction: f64) -> Result<(), Error> {
     match reconstruction.is_finite() {
         true => Ok(()),
         false => Err(Error::NotANumber { what: "loss of the batch", index: 0 }),
@@ -291,8 +304,8 @@ impl<'a, D: Decoder> Rows<'a, D> {
         let rows = codes.len() / u;
         let leaf: Tensor<2> = host::tensor(codes, [rows, u], self.batch.device);
         let leaf = if self.wants_slopes { leaf.autodiff().require_grad() } else { leaf.autodiff() };
-        let outputs = self.batch.decoder.outputs(leaf.clone(), None);
-        check_outputs(&outputs, rows, self.batch.pixels())?;
+        let outputs = self.batch.decoder.outputs(leaf.clone());
+        check_outputs(&outputs, rows, self.batch.width())?;
         Ok((leaf, outputs))
     }
 
@@ -307,7 +320,7 @@ impl<'a, D: Decoder> Rows<'a, D> {
         if !known {
             let (leaf, outputs) = self.decode(codes.to_vec())?;
             let batch = &self.batch;
-            let (mut losses, mut slopes) = (vec![0.0; batch.count()], vec![0.0; batch.images.len()]);
+            let (mut losses, mut slopes) = (vec![0.0; batch.count()], vec![0.0; batch.count() * batch.width()]);
             let values = host::read(outputs.clone());
             let ones = vec![1.0; batch.count()];
             batch.likelihood.losses_and_slopes(&values, &batch.images, &ones, &mut losses, &mut slopes);
@@ -339,7 +352,7 @@ impl<'a, D: Decoder> Rows<'a, D> {
 
     /// Decodes what is not decoded yet, and goes back through all of it.
     pub(crate) fn finish(mut self) -> Result<Finished, Error> {
-        let (u, d, count) = (self.batch.structure.unary(), self.batch.pixels(), self.batch.count());
+        let (u, d, count) = (self.batch.structure.unary(), self.batch.width(), self.batch.count());
         let (mut total, mut reconstruction) = (None::<Tensor<1>>, 0.0);
         let mut add = |term: Tensor<1>| total = Some(total.take().map_or(term.clone(), |sum| sum + term));
         let mut weigh = |losses: &[f32], weights: &[f32]| {
@@ -470,8 +483,8 @@ impl<'a, D: Decoder> Table<'a, D> {
         let states = if single { structure.unary() } else { enumerable(structure)? };
         let codes: Tensor<2> =
             host::tensor(table::codes(structure, 0..states), [states, structure.unary()], batch.device);
-        let outputs = batch.decoder.outputs(codes.autodiff(), None);
-        check_outputs(&outputs, states, pixels)?;
+        let outputs = batch.decoder.outputs(codes.autodiff());
+        check_outputs(&outputs, states, batch.width())?;
         let plain = outputs.clone().inner();
         let values = host::read(plain.clone());
         let (losses, at_outputs) = if likelihood.is_linear() {
@@ -508,7 +521,7 @@ impl<'a, D: Decoder> Table<'a, D> {
     /// Goes back through the table: for a linear likelihood the derivative there is (total weight of a state) times
     /// that of its log-normaliser, less `weights^T images`.
     pub(crate) fn finish(self) -> Result<Finished, Error> {
-        let (states, d, count) = (self.states_count(), self.batch.pixels(), self.batch.count());
+        let (states, d, count) = (self.states_count(), self.batch.width(), self.batch.count());
         let Table { batch, outputs, at_outputs, losses, weights, follows, .. } = self;
         let reconstruction = weights.iter().zip(&losses).map(|(w, l)| *w as f64 * *l as f64).sum();
         check_finite(reconstruction)?;

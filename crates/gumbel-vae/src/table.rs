@@ -82,14 +82,14 @@ impl StateTable {
             host::tensor(codes, [block.len(), width], device)
         });
         if !likelihood.is_linear() {
-            let outputs = blocks.map(|codes| host::read(decoder.outputs(codes, None))).collect();
+            let outputs = blocks.map(|codes| host::read(decoder.outputs(codes))).collect();
             return StateTable { states, kept: Kept::Outputs(outputs) };
         }
         let mut black = vec![0.0; states];
         let (mut parts, mut last) = (vec![], None);
         for (codes, black) in blocks.zip(black.chunks_mut(BLOCK)) {
             let head = decoder.head(codes.clone());
-            let outputs = head.as_ref().map_or_else(|| decoder.outputs(codes, None), Head::outputs);
+            let outputs = head.as_ref().map_or_else(|| decoder.outputs(codes), Head::outputs);
             let [_, pixels] = outputs.dims();
             let values = host::read(outputs.clone());
             likelihood.losses(&values, &vec![0.0; pixels], black.len(), black);
@@ -175,7 +175,7 @@ mod tests {
                 let table = StateTable::new(&decoder, structure, likelihood, states, &device);
                 let found = table.losses(likelihood, &x, host::tensor(x.clone(), [batch, pixels], &device));
                 let all = codes(structure, 0..states);
-                let outputs = decoder.outputs(host::tensor(all, [states, structure.unary()], &device), None);
+                let outputs = decoder.outputs(host::tensor(all, [states, structure.unary()], &device));
                 let outputs = host::read(outputs);
                 for (x, found) in x.chunks(pixels).zip(found.chunks(states)) {
                     let mut expected = vec![0.0; states];

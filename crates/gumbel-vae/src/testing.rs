@@ -46,8 +46,8 @@ impl Likelihood for Quartic {
         unreachable!("it is not linear")
     }
 
-    fn means(&self, outputs: &mut [f32]) {
-        outputs.iter_mut().for_each(|t| *t = t.clamp(0.0, 1.0));
+    fn means(&self, outputs: &[f32], means: &mut [f32]) {
+        means.iter_mut().zip(outputs).for_each(|(mean, t)| *mean = t.clamp(0.0, 1.0));
     }
 }
 
@@ -98,7 +98,7 @@ impl Likelihood for Gaussian {
         slopes.copy_from_slice(outputs);
     }
 
-    fn means(&self, outputs: &mut [f32]) {
-        outputs.iter_mut().for_each(|t| *t = t.clamp(0.0, 1.0));
+    fn means(&self, outputs: &[f32], means: &mut [f32]) {
+        means.iter_mut().zip(outputs).for_each(|(mean, t)| *mean = t.clamp(0.0, 1.0));
     }
 }

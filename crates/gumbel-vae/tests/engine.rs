@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use common::{BATCH, PIXELS, Pictures, engine, engine_with, images, noise, tensor, uniform, values};
 use gumbel::Error;
+use gumbel::continuous::Draw;
 use gumbel::engine::{Engine, ModelOptions, Shape, StepOptions};
 use gumbel::estimator::{Direct, Estimator, Exact, GumbelSoftmax, Piece, Search};
 use gumbel::likelihood::{Bernoulli, Likelihood};
@@ -36,14 +37,14 @@ fn likelihoods() -> [Arc<dyn Likelihood>; 3] {
 }
 
 fn options(noise: &Noise, samples: usize) -> StepOptions<'_> {
-    StepOptions { kl_weight: 0.0, noise, samples }
+    StepOptions::discrete(0.0, noise, samples)
 }
 
 /// Losses of images at codes, each decoded for itself.
 fn plain(engine: &Autodiff<Mlp, Mlp>, x: &[f32], of: &[u32], codes: &[f32]) -> Vec<f32> {
     let u = engine.structure().unary();
     let one = |(b, code): (&u32, &[f32])| {
-        let outputs = values(engine.decoder().outputs(tensor(code.to_vec(), [1, u]), None));
+        let outputs = values(engine.decoder().outputs(tensor(code.to_vec(), [1, u])));
         let mut loss = [0.0];
         engine.likelihood().losses(&outputs, &x[*b as usize * PIXELS..][..PIXELS], 1, &mut loss);
         loss[0]
@@ -74,7 +75,7 @@ fn questions_are_answered_for_the_images_that_are_named() {
             z.chunks_mut(n).enumerate().for_each(|(i, z)| structure.state(i * 3 % states, z));
             let mut codes = vec![0.0; of.len() * u];
             z.chunks(n).zip(codes.chunks_mut(u)).for_each(|(z, code)| structure.encode(z, code));
-            let asked = engine.ask(&pictures, &order).unwrap();
+            let asked = engine.ask(&pictures, &order, Draw::Mean).unwrap();
             assert_eq!(asked.potentials.len(), BATCH * structure.potentials());
             let mut oracle = asked.oracle;
 
@@ -132,7 +133,7 @@ fn slopes_are_those_of_finite_differences_at_hard_and_relaxed_codes() {
         codes[..u].fill(0.0);
         codes[0] = 1.0;
         let pictures = Pictures::new(&x);
-        let mut oracle = engine.ask(&pictures, &ALL).unwrap().oracle;
+        let mut oracle = engine.ask(&pictures, &ALL, Draw::Mean).unwrap().oracle;
         let (mut losses, mut slopes) = (vec![f32::NAN; of.len()], vec![f32::NAN; of.len() * u]);
         oracle.slopes(&of, &codes, &mut losses, &mut slopes).unwrap();
         assert_near(&losses, &plain(&reference, &x, &of, &codes), 1e-5);
@@ -161,7 +162,7 @@ fn slopes_are_those_of_finite_differences_at_hard_and_relaxed_codes() {
 fn questions_of_wrong_lengths_are_refused() {
     let mut engine = engine(Categorical::product(3, 2).unwrap(), &[9]);
     let pictures = Pictures::new(&images());
-    let mut oracle = engine.ask(&pictures, &ALL).unwrap().oracle;
+    let mut oracle = engine.ask(&pictures, &ALL, Draw::Mean).unwrap().oracle;
     let mut out = [0.0; 24];
     assert!(matches!(oracle.losses(&[0], &[0, 0], &mut out[..1]), Err(Error::Length { .. })));
     assert!(matches!(oracle.losses(&[0], &[0; 3], &mut out[..2]), Err(Error::Length { .. })));
@@ -171,13 +172,13 @@ fn questions_of_wrong_lengths_are_refused() {
     assert!(matches!(oracle.states(&[0], &mut out[..7]), Err(Error::Length { .. })));
     assert!(matches!(oracle.slopes(&[0], &[0.0; 5], &mut [0.0; 1], &mut out[..6]), Err(Error::Length { .. })));
     drop(oracle);
-    assert!(engine.ask(&pictures, &[7]).is_err() && engine.ask(&pictures, &[]).is_err());
+    assert!(engine.ask(&pictures, &[7], Draw::Mean).is_err() && engine.ask(&pictures, &[], Draw::Mean).is_err());
     assert!(engine.means(&[0.0; 5], &mut [0.0; PIXELS]).is_err());
     assert!(engine.means(&[0.0; 6], &mut [0.0; PIXELS + 1]).is_err());
     engine.means(&[], &mut []).unwrap();
 
     let mut engine = common::engine(Permutation::new(20).unwrap(), &[9]);
-    let mut oracle = engine.ask(&pictures, &ALL).unwrap().oracle;
+    let mut oracle = engine.ask(&pictures, &ALL, Draw::Mean).unwrap().oracle;
     assert!(matches!(oracle.states(&[0], &mut out), Err(Error::TooManyStates { limit: 65536, .. })));
 }
 
@@ -186,7 +187,7 @@ fn means_are_those_of_the_likelihood() {
     let mut engine = engine(Categorical::product(3, 2).unwrap(), &[9]);
     let (codes, mut means) = (uniform(5 * 6, 3), vec![f32::NAN; 5 * PIXELS]);
     engine.means(&codes, &mut means).unwrap();
-    let outputs = values(engine.decoder().outputs(tensor(codes, [5, 6]), None));
+    let outputs = values(engine.decoder().outputs(tensor(codes, [5, 6])));
     let expected: Vec<f32> = outputs.iter().map(|t| 1.0 / (1.0 + (-t).exp())).collect();
     assert_near(&means, &expected, 1e-6);
 }
@@ -307,7 +308,7 @@ fn slopes_come_back_row_by_row_with_their_weights() {
             found: Mutex::default(),
         };
         let found = engine.gradients(&pictures, &ALL, &estimator, &options(&noise(0), 1)).unwrap();
-        let mut oracle = engine.ask(&pictures, &ALL).unwrap().oracle;
+        let mut oracle = engine.ask(&pictures, &ALL, Draw::Mean).unwrap().oracle;
         let (mut expected, mut reconstruction) = (vec![0.0; 4 * BATCH * u], 0.0);
         for (row, (codes, weights)) in
             [3, 0, 1].into_iter().zip(estimator.rows.iter().zip(estimator.weights.chunks(BATCH)))
@@ -359,7 +360,8 @@ fn a_stored_state_is_gone_on_with_to_the_bit() {
     let train = |engine: &mut Autodiff<Mlp, Mlp>, steps: std::ops::Range<u64>| {
         for step in steps {
             let mut direct = Direct::new(1.0).unwrap();
-            let options = StepOptions { kl_weight: 0.5, noise: &noise(step), samples: 2 };
+            let noise = noise(step);
+            let options = StepOptions::discrete(0.5, &noise, 2);
             if step % 2 == 0 {
                 engine.prepare(&pictures, &ALL).unwrap();
             }
@@ -406,7 +408,7 @@ fn answers_follow_the_parameters() {
     let (mut engine, pictures) = (engine(Categorical::product(2, 3).unwrap(), &[9]), Pictures::new(&images()));
     let ask = |engine: &mut Autodiff<Mlp, Mlp>| {
         let mut losses = vec![0.0; BATCH * 9];
-        engine.ask(&pictures, &ALL).unwrap().oracle.states(&ALL, &mut losses).unwrap();
+        engine.ask(&pictures, &ALL, Draw::Mean).unwrap().oracle.states(&ALL, &mut losses).unwrap();
         losses
     };
     let (start, first) = (engine.snapshot(), ask(&mut engine));
@@ -441,8 +443,8 @@ struct Odd {
 }
 
 impl Encoder for Odd {
-    fn encode(&self, images: Tensor<2>) -> Encoded {
-        let potentials = self.inner.encode(images).potentials;
+    fn encode(&self, images: Tensor<2>, dropout: Option<&Noise>) -> Encoded {
+        let potentials = self.inner.encode(images, dropout).potentials;
         let continuous = self.continuous.then(|| potentials.clone());
         Encoded { potentials, continuous }
     }
@@ -458,7 +460,7 @@ fn models_that_do_not_fit_say_why() {
         Autodiff::new(encoder, decoder, structure.clone(), Arc::new(Bernoulli), 1e-3, &device)
     };
     for (potentials, pixels, continuous, expected) in [
-        (4, PIXELS, true, "the encoder emits 4 continuous parameters: expected none, they are not trained yet"),
+        (4, PIXELS, true, "a row of the encoder's continuous parameters has 4 values: expected 0"),
         (5, PIXELS, false, "a row of the encoder's potentials has 5 values: expected 4"),
         (4, PIXELS + 1, false, "a row of the decoder's outputs has 24 values: expected 23"),
     ] {
@@ -519,6 +521,8 @@ fn models_are_made_from_options() {
     let structure: AnyStructure = Categorical::product(3, 2).unwrap().into();
     let (settings, estimator) = (Settings::defaults(&[HIDDEN]), Exact);
     let options = ModelOptions {
+        continuous: gumbel::continuous::Continuous::None,
+        continuous_kl: true,
         settings: &settings,
         shape: Shape::grey(1, PIXELS),
         binary: true,
@@ -540,9 +544,7 @@ fn models_are_made_from_options() {
     assert!(made.snapshot() == expected.snapshot());
     let pictures = Pictures::new(&images());
     let step = |engine: &mut dyn Engine| {
-        engine
-            .step(&pictures, &ALL, &mut Exact, &StepOptions { kl_weight: 1.0, noise: &noise(0), samples: 1 })
-            .unwrap();
+        engine.step(&pictures, &ALL, &mut Exact, &StepOptions::discrete(1.0, &noise(0), 1)).unwrap();
         engine.snapshot()
     };
     assert!(step(&mut *made) == step(&mut expected));
@@ -578,13 +580,13 @@ fn the_kl_is_exact_and_stands_at_the_encoder() {
     for structure in structures() {
         let (mut engine, pictures, noise) = (engine(structure.clone(), &[]), Pictures::new(&images()), noise(2));
         let mut with = |kl_weight| {
-            let options = StepOptions { kl_weight, noise: &noise, samples: 1 };
+            let options = StepOptions::discrete(kl_weight, &noise, 1);
             engine.gradients(&pictures, &ALL, &Direct::new(1.0).unwrap(), &options).unwrap()
         };
         let (without, with) = (with(0.0), with(0.6));
         assert_eq!((without.report, &without.gradients.decoder), (with.report, &with.gradients.decoder));
         let p = structure.potentials();
-        let potentials = engine.ask(&pictures, &ALL).unwrap().potentials;
+        let potentials = engine.ask(&pictures, &ALL, Draw::Mean).unwrap().potentials;
         let mut expected = vec![0.0; p];
         for h in potentials.chunks(p) {
             structure.kl_to_uniform(h, 0.6 / BATCH as f32, &mut expected).unwrap();
@@ -596,7 +598,8 @@ fn the_kl_is_exact_and_stands_at_the_encoder() {
     }
     let order: AnyStructure = Permutation::new(3).unwrap().into();
     let (mut engine, pictures) = (engine(order, &[]), Pictures::new(&images()));
-    let options = StepOptions { kl_weight: 1.0, noise: &noise(0), samples: 1 };
+    let noise = noise(0);
+    let options = StepOptions::discrete(1.0, &noise, 1);
     let error = engine.gradients(&pictures, &ALL, &Direct::new(1.0).unwrap(), &options).unwrap_err();
     assert!(error.to_string().contains("not tractable"), "{error}");
 }

@@ -57,7 +57,8 @@ fn estimated(
     kl_weight: f32,
     (samples, seed): (usize, u64),
 ) -> Vec<Vec<f32>> {
-    let options = StepOptions { kl_weight, noise: &noise(seed), samples };
+    let noise = noise(seed);
+    let options = StepOptions::discrete(kl_weight, &noise, samples);
     let batch: Vec<u32> = (0..BATCH as u32).collect();
     let found = engine.gradients(&Pictures::new(x), &batch, estimator, &options).unwrap();
     found.gradients.all().map(|p| p.values.clone()).collect()
@@ -108,13 +109,13 @@ fn plain_table(engine: &Perceptron, x: &[f32]) -> Tensor<2> {
             rows.extend_from_slice(image);
         }
     }
-    let outputs = engine.decoder().outputs(codes(structure, &all), None);
+    let outputs = engine.decoder().outputs(codes(structure, &all));
     plain_losses(engine, outputs, tensor(rows, [BATCH * states, PIXELS])).reshape([BATCH, states])
 }
 
 /// The encoder's outputs `[batch, P]`.
 fn plain_raw(engine: &Perceptron, x: &[f32]) -> Tensor<2> {
-    engine.encoder().encode(tensor(x.to_vec(), [BATCH, PIXELS])).potentials
+    engine.encoder().encode(tensor(x.to_vec(), [BATCH, PIXELS]), None).potentials
 }
 
 /// ln q of every state: `[batch, states]`.
@@ -221,8 +222,8 @@ struct Plain {
 }
 
 impl Decoder for Plain {
-    fn outputs(&self, codes: Tensor<2>, continuous: Option<Tensor<2>>) -> Tensor<2> {
-        self.inner.outputs(codes, continuous)
+    fn outputs(&self, codes: Tensor<2>) -> Tensor<2> {
+        self.inner.outputs(codes)
     }
 }
 
@@ -245,8 +246,8 @@ fn the_shared_first_layer_gives_the_same_neighbours() {
         let fast = engine.decoder().valid();
         let plain = Plain { inner: fast.clone() };
         let (a, b) = (
-            values(fast.neighbour_outputs(&codes, u, kind, None, engine.device())),
-            values(plain.neighbour_outputs(&codes, u, kind, None, engine.device())),
+            values(fast.neighbour_outputs(&codes, u, u, kind, engine.device())),
+            values(plain.neighbour_outputs(&codes, u, u, kind, engine.device())),
         );
         assert_eq!((a.len(), b.len()), (b.len(), BATCH * kind.changes(u) * PIXELS));
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5));
@@ -293,7 +294,7 @@ fn relaxed_estimators_equal_autodiff_through_the_decoder() {
                 } else {
                     soft
                 };
-                let outputs = engine.decoder().outputs(code.reshape([BATCH, width]), None);
+                let outputs = engine.decoder().outputs(code.reshape([BATCH, width]));
                 let loss = plain_losses(&engine, outputs, tensor(x.clone(), [BATCH, PIXELS])).sum();
                 total = Some(total.map_or(loss.clone(), |t| t + loss));
             }
@@ -322,7 +323,8 @@ fn steps_do_not_depend_on_threads() {
                 Box::new(StraightThrough::new(1.0).unwrap()),
             ];
             for (i, mut estimator) in estimators.into_iter().enumerate() {
-                let options = StepOptions { kl_weight: 1.0, noise: &noise(i as u64), samples: 1 };
+                let noise = noise(i as u64);
+                let options = StepOptions::discrete(1.0, &noise, 1);
                 engine.step(&pictures, &batch, &mut *estimator, &options).unwrap();
             }
             engine.snapshot()
@@ -584,7 +586,7 @@ fn direct_reads_codes_that_are_no_states() {
         let star = two_largest(&perturbed);
         let image = tensor(x[b * PIXELS..][..PIXELS].to_vec(), [1, PIXELS]);
         let loss = |code: Vec<f32>| {
-            let outputs = engine.decoder().outputs(tensor(code, [1, 5]), None);
+            let outputs = engine.decoder().outputs(tensor(code, [1, 5]));
             values(plain_losses(&engine, outputs, image.clone()))[0]
         };
         let moved: Vec<f32> = (0..5)
@@ -598,7 +600,7 @@ fn direct_reads_codes_that_are_no_states() {
         at_potentials.extend(star.iter().zip(two_largest(&moved)).map(|(a, b)| scale * (a - b)));
         codes.extend(star);
     }
-    let outputs = engine.decoder().outputs(tensor(codes, [BATCH, 5]), None);
+    let outputs = engine.decoder().outputs(tensor(codes, [BATCH, 5]));
     let losses = plain_losses(&engine, outputs, tensor(x, [BATCH, PIXELS]));
     let plain = (h * tensor(at_potentials, [BATCH, 5])).sum() + losses.mean();
     assert_close("subset", &fast, &gradients(&engine, plain), 1e-5);
@@ -644,7 +646,7 @@ fn check_likelihood(likelihood: Arc<dyn Likelihood>) {
     let fast = estimated(&mut engine, &x, &GumbelSoftmax::new(0.7).unwrap(), 0.0, (1, 6));
     let perturbed = plain_raw(&engine, &x) + tensor(gumbel(BATCH * 2 * k, 6), [BATCH, 2 * k]);
     let code = activation::softmax(perturbed.div_scalar(0.7).reshape([BATCH * 2, k]), 1).reshape([BATCH, 2 * k]);
-    let outputs = engine.decoder().outputs(code, None);
+    let outputs = engine.decoder().outputs(code);
     let losses = plain_losses(&engine, outputs, tensor(x, [BATCH, PIXELS]));
     assert_close("relaxed", &fast, &gradients(&engine, losses.mean()), 1e-5);
 }

@@ -7,6 +7,7 @@
 //! the loss.
 
 use crate::Error;
+use crate::continuous::{Continuous, Draw, Inputs};
 use crate::estimator::{Estimator, MEASURES, Tally};
 use crate::likelihood::Likelihood;
 use crate::network::Snapshot;
@@ -82,12 +83,24 @@ pub struct StepOptions<'a> {
     pub noise: &'a Noise,
     /// Samples of each image.
     pub samples: usize,
+    /// The stream of the Gaussian codes, of models that have some; one code for all samples of z.
+    pub gaussian: &'a Noise,
+    /// The stream of what dropout leaves out, of models that have it.
+    pub dropout: &'a Noise,
+}
+
+impl<'a> StepOptions<'a> {
+    /// Those of a model whose only noise is that of z.
+    pub fn discrete(kl_weight: f32, noise: &'a Noise, samples: usize) -> Self {
+        StepOptions { kl_weight, noise, samples, gaussian: noise, dropout: noise }
+    }
 }
 
 /// What a step tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// Mean loss of what the decoder followed, in nats per image, without the KL term.
+    /// Mean loss of what the decoder followed, in nats per image: with the KL of Gaussian codes, where there are some,
+    /// without that of z.
     pub reconstruction: f64,
     /// What the estimator has measured, in the order of [`Estimator::measures`].
     pub tallies: [Tally; MEASURES],
@@ -99,6 +112,17 @@ pub struct Asked<'a> {
     pub potentials: Vec<f32>,
     /// Answers for these images, by their places in the list.
     pub oracle: Box<dyn Oracle + 'a>,
+    /// Their Gaussian codes, of models that have some.
+    pub codes: Option<GaussianCodes>,
+}
+
+/// The Gaussian codes of some images, as they were [drawn](Draw).
+#[derive(Debug, Clone)]
+pub struct GaussianCodes {
+    /// `[images, blocks, D]`.
+    pub samples: Vec<f32>,
+    /// KL of each to the prior, in closed form, in nats `[images, blocks]`.
+    pub kl: Vec<f32>,
 }
 
 /// A model with its optimiser; see the [module](self).
@@ -111,6 +135,9 @@ pub trait Engine {
 
     /// The latent variable.
     fn structure(&self) -> &AnyStructure;
+
+    /// What the decoder reads.
+    fn inputs(&self) -> &Inputs;
 
     /// Brings the images of a batch into the engine's own form, outside of the time of a step; a step does it
     /// otherwise.
@@ -133,13 +160,15 @@ pub trait Engine {
         options: &StepOptions<'_>,
     ) -> Result<StepReport, Error>;
 
-    /// Potentials of some images, and an oracle for them; nothing is updated.
+    /// Potentials of some images, and an oracle for them; nothing is updated. Gaussian codes are drawn as `draw` says,
+    /// the noise of an image being a function of its place in the list.
     ///
     /// # Errors
     /// Images that cannot be read.
-    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32]) -> Result<Asked<'a>, Error>;
+    fn ask<'a>(&'a mut self, images: &'a dyn Images, batch: &'a [u32], draw: Draw<'_>) -> Result<Asked<'a>, Error>;
 
-    /// Means of the pixels `[rows, height, width, channels]` in [0, 1] for codes `[rows, U]`.
+    /// Means of the pixels `[rows, height, width, channels]` in [0, 1] for rows of the decoder's
+    /// [inputs](Engine::inputs): codes `[rows, U]`, where there are no Gaussian ones.
     ///
     /// # Errors
     /// Wrong lengths.
@@ -166,6 +195,11 @@ pub struct ModelOptions<'a> {
     pub binary: bool,
     /// The latent variable.
     pub structure: AnyStructure,
+    /// Gaussian codes beside it.
+    pub continuous: Continuous,
+    /// Whether the losses that an estimator asks for have the KL of the Gaussian codes; what the decoder follows has it
+    /// always.
+    pub continuous_kl: bool,
     /// The likelihood of the pixels.
     pub likelihood: Arc<dyn Likelihood>,
     /// The estimator that it will be trained with.

@@ -92,6 +92,19 @@ pub enum Error {
         /// The estimator.
         estimator: &'static str,
     },
+    /// A label is no value of its variable.
+    #[error("the label of variable {variable} is {value}: expected 0 to {}, or unknown", values.saturating_sub(1))]
+    Label {
+        /// The variable, counted from 0.
+        variable: usize,
+        /// What the label says.
+        value: u32,
+        /// Number of values of the variable.
+        values: usize,
+    },
+    /// A label was given to a structure that cannot be restricted to what agrees with it.
+    #[error("this structure takes no labels: it is no product of one-hot rows, and has no `condition` of its own")]
+    NoLabels,
     /// An error in one example of a batch.
     #[error("example {example} of the batch: {source}")]
     Example {

@@ -37,6 +37,7 @@
 //!
 //! - [`structure`]: sets of assignments with exact arg max and, where tractable, exact sums;
 //! - [`estimator`]: gradients, one file each; [`oracle`]: what they ask;
+//! - [`supervision`]: what potentials learn from labels;
 //! - [`engine`]: what a training loop needs of whoever computes networks; [`likelihood`]; [`network`]: parameters;
 //! - [`registry`]: names, settings and constructors; [`noise`], [`schedule`], [`math`].
 //!
@@ -46,6 +47,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod continuous;
 pub mod engine;
 mod error;
 pub mod estimator;
@@ -57,6 +59,7 @@ pub mod oracle;
 pub mod registry;
 pub mod schedule;
 pub mod structure;
+pub mod supervision;
 pub mod testing;
 
 pub use error::Error;

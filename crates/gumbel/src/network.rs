@@ -1,7 +1,10 @@
 //! Parameters of networks in host memory: how they begin, how they are stored, and how engines exchange them.
 
 use crate::Error;
+use crate::continuous::Inputs;
+use crate::engine::ModelOptions;
 use crate::noise::{Noise, Purpose};
+use crate::structure::Structure;
 
 /// A named parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +85,110 @@ pub fn perceptron(widths: &[usize], seed: u64, stream: u64) -> Vec<Named> {
         ]
     });
     layers.collect()
+}
+
+/// The perceptrons of a model with Gaussian codes (the authors' sizes: paper, Section 4.2 and their code).
+///
+/// The trunk reads the images. From its last layer, a linear one, the head emits the potentials, and a linear layer
+/// `blocks`, one part for each Gaussian code; a perceptron `shared` over the codes turns each part into means and
+/// log-variances.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MixedWidths {
+    /// Pixels, hidden layers, last layer.
+    pub trunk: Vec<usize>,
+    /// From the trunk's last layer to the potentials.
+    pub head: Vec<usize>,
+    /// Number of Gaussian codes.
+    pub blocks: usize,
+    /// From a part to twice the dimensions of a code.
+    pub shared: Vec<usize>,
+    /// From the decoder's inputs to the outputs.
+    pub decoder: Vec<usize>,
+    /// Slope of the activation of trunk and head where it is negative.
+    pub leak: f32,
+    /// The same of the shared layers.
+    pub shared_leak: f32,
+    /// Probability with which a unit before the last shared layer is left out in training.
+    pub dropout: f32,
+}
+
+impl MixedWidths {
+    /// Those of a model's options: the settings `hidden` (the trunk with its last layer), `head`, `part`, `shared`,
+    /// `decoder-hidden`, `leak`, `shared-leak` and `dropout`.
+    ///
+    /// # Errors
+    /// Widths that cannot be, networks beyond [`MAX_WEIGHTS`].
+    pub fn new(options: &ModelOptions<'_>, inputs: &Inputs) -> Result<Self, Error> {
+        let pixels = options.shape.len();
+        MixedWidths::between(options, inputs, pixels, pixels * options.likelihood.outputs())
+    }
+
+    /// The same for a trunk that reads `from` numbers and a decoder that ends in `to`, as where convolutions stand before
+    /// and behind.
+    ///
+    /// # Errors
+    /// As [`new`](MixedWidths::new).
+    pub fn between(options: &ModelOptions<'_>, inputs: &Inputs, from: usize, to: usize) -> Result<Self, Error> {
+        let settings = options.settings;
+        let list = |name: &'static str| {
+            widths(settings.text(name)).map_err(|_| {
+                let expected = "at most 16 widths from 1 to 65536, such as 300 or 400,200";
+                Error::setting(name, settings.text(name), expected)
+            })
+        };
+        let trunk = [&[from], &list("hidden")?[..]].concat();
+        let last = *trunk.last().expect("the inputs at least");
+        if trunk.len() < 2 {
+            return Err(Error::setting("hidden", settings.text("hidden"), "at least one layer, which the heads read"));
+        }
+        let found = MixedWidths {
+            trunk,
+            head: [&[last], &list("head")?[..], &[options.structure.potentials()]].concat(),
+            blocks: inputs.blocks(),
+            shared: [&[settings.whole("part") as usize], &list("shared")?[..], &[2 * inputs.kind().dim()]].concat(),
+            decoder: [&[inputs.width()], &list("decoder-hidden")?[..], &[to]].concat(),
+            leak: settings.real("leak") as f32,
+            shared_leak: settings.real("shared-leak") as f32,
+            dropout: settings.real("dropout") as f32,
+        };
+        for (name, widths) in found.networks() {
+            let weights = weights(&widths);
+            if weights > MAX_WEIGHTS {
+                let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights} in {name}");
+                return Err(Error::setting("hidden", settings.text("hidden"), expected));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Widths of the layer that emits the parts.
+    pub fn parts(&self) -> [usize; 2] {
+        [*self.trunk.last().expect("a trunk has layers"), self.blocks * self.shared[0]]
+    }
+
+    /// The perceptrons in the order of their parameters: the encoder's, with the prefix of their names, then the
+    /// decoder's. Without Gaussian codes there are no parts.
+    pub fn networks(&self) -> Vec<(&'static str, Vec<usize>)> {
+        let mut all = vec![("trunk.", self.trunk.clone()), ("head.", self.head.clone())];
+        if self.blocks > 0 {
+            all.extend([("parts.", self.parts().to_vec()), ("shared.", self.shared.clone())]);
+        }
+        all.push(("", self.decoder.clone()));
+        all
+    }
+
+    /// The parameters at the beginning.
+    pub fn initial(&self, seed: u64) -> Parameters {
+        let named = |prefix: &str, widths: &[usize], stream: u64| -> Vec<Named> {
+            let layers = perceptron(widths, seed, stream).into_iter();
+            layers.map(|p| Named { name: format!("{prefix}{}", p.name), ..p }).collect()
+        };
+        let mut networks = self.networks();
+        let decoder = networks.pop().map(|(_, widths)| named("", &widths, 1)).unwrap_or_default();
+        let encoder = networks.iter().zip([0, 2, 3, 4]);
+        let encoder = encoder.flat_map(|((prefix, widths), stream)| named(prefix, widths, stream)).collect();
+        Parameters { encoder, decoder }
+    }
 }
 
 /// Widths of hidden layers from a text such as `300` or `400,200`; none from an empty one.

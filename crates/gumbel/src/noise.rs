@@ -26,6 +26,14 @@ pub enum Purpose {
     Evaluation,
     /// Pictures: samples and which examples to show.
     Picture,
+    /// Gaussian codes of training; the index is the step.
+    Gaussian,
+    /// Units that dropout leaves out; the index is the step.
+    Dropout,
+    /// Which images have a label, and their order; the index is the pass.
+    Labels,
+    /// Gumbel noise, Gaussian codes and dropout of steps on labelled images; the index is the step, times three.
+    Labelled,
     /// Anything a user of the library wants to draw.
     User(u32),
 }
@@ -38,6 +46,10 @@ impl Purpose {
             Purpose::Noise => 3,
             Purpose::Evaluation => 4,
             Purpose::Picture => 5,
+            Purpose::Gaussian => 6,
+            Purpose::Dropout => 7,
+            Purpose::Labels => 8,
+            Purpose::Labelled => 9,
             Purpose::User(n) => (1 << 32) | n as u64,
         }
     }
@@ -106,6 +118,20 @@ impl Noise {
     /// Fills `out` with uniform variables strictly between 0 and 1.
     pub fn uniform(&self, out: &mut [f32]) {
         self.fill(out, uniform_from_bits);
+    }
+
+    /// Fills `out` with standard normal variables, from two uniform ones each (Box and Muller, 1958).
+    pub fn normal(&self, out: &mut [f32]) {
+        for (c, chunk) in out.chunks_mut(CHUNK).enumerate() {
+            let mut uniform = [0.0; 64];
+            for (p, part) in chunk.chunks_mut(32).enumerate() {
+                let uniform = &mut uniform[..2 * part.len()];
+                self.at((2 * (c * CHUNK + p * 32)) as u64).uniform(uniform);
+                for (x, pair) in part.iter_mut().zip(uniform.chunks_exact(2)) {
+                    *x = (-2.0 * pair[0].ln()).sqrt() * (std::f32::consts::TAU * pair[1]).cos();
+                }
+            }
+        }
     }
 
     /// A uniformly random permutation of `0..count` (Fisher-Yates).
@@ -194,6 +220,23 @@ mod tests {
         // Standard error of the mean: sqrt(1.645 / n); of the variance: sqrt((mu4 - var^2) / n), mu4 = 14.61.
         assert!(mean.abs() < 4.0 * (expected / n).sqrt(), "mean {mean}");
         assert!((variance - expected).abs() < 4.0 * ((14.61 - expected * expected) / n).sqrt(), "variance {variance}");
+    }
+
+    #[test]
+    fn normal_variables_have_their_moments_and_places() {
+        let mut x = vec![0.0; 400_000];
+        let noise = Noise::new(2, Purpose::Gaussian, 0);
+        noise.normal(&mut x);
+        let n = x.len() as f64;
+        let moment = |k: i32| x.iter().map(|v| (*v as f64).powi(k)).sum::<f64>() / n;
+        // Variances of the powers: 1, 2, 15, 96.
+        for (k, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
+            let found = moment(k);
+            assert!((found - expected).abs() < 4.0 * (variance / n).sqrt(), "{k}: {found}");
+        }
+        let mut few = [0.0; 37];
+        noise.normal(&mut few);
+        assert_eq!(few, x[..37]);
     }
 
     #[test]

@@ -72,6 +72,8 @@ impl<'a> Case<'a> {
         let mut settings = Settings::default();
         settings.set("hidden", Value::Text(self.hidden.into()));
         let options = ModelOptions {
+            continuous: gumbel::continuous::Continuous::None,
+            continuous_kl: true,
             settings: &settings,
             shape,
             binary: true,

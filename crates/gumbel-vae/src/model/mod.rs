@@ -1,17 +1,20 @@
-//! Encoders and decoders: modules of Burn, and the [multi-layer perceptron](Mlp) that is both.
-//!
-//! Both traits leave a door open: an encoder may also emit continuous parameters, a decoder may also read continuous
-//! samples. No engine walks through it yet: an encoder that emits some is refused by the first step.
+//! Encoders and decoders: modules of Burn. The [multi-layer perceptron](Mlp) is both, [`MixedMlp`] and [`ConvEncoder`]
+//! emit parameters of Gaussian codes too, [`ConvDecoder`] reads anything.
 
+mod conv;
+mod mixed;
 mod mlp;
 
 use crate::host;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
 use gumbel::network::Named;
+use gumbel::noise::Noise;
 use gumbel::structure::{Change, Code};
 
+pub use conv::{ConvDecoder, ConvEncoder};
+pub use mixed::MixedMlp;
 pub use mlp::{Layer, Mlp};
 
 /// What an encoder emits for a batch of images.
@@ -21,7 +24,8 @@ pub struct Encoded {
     ///
     /// [`Structure::to_potentials`]: gumbel::structure::Structure::to_potentials
     pub potentials: Tensor<2>,
-    /// Parameters of continuous variables `[batch, C]`.
+    /// Parameters of Gaussian codes `[batch, blocks * 2 * D]`: for each code its means, then its log-variances
+    /// ([`Inputs::parameters`](gumbel::continuous::Inputs::parameters)).
     pub continuous: Option<Tensor<2>>,
 }
 
@@ -34,49 +38,53 @@ impl From<Tensor<2>> for Encoded {
 
 /// Emits the potentials of a batch of images.
 pub trait Encoder: Module {
-    /// Images `[batch, height * width * channels]` with numbers in [0, 1] to potentials `[batch, P]`.
-    fn encode(&self, images: Tensor<2>) -> Encoded;
+    /// Images `[batch, height * width * channels]` with numbers in [0, 1] to potentials `[batch, P]`. In a training step
+    /// `dropout` is the stream of what is left out, of an encoder that leaves something out.
+    fn encode(&self, images: Tensor<2>, dropout: Option<&Noise>) -> Encoded;
 }
 
 /// Reads codes, emits what the likelihood reads of them. It never sees the image.
 ///
 /// A [code](gumbel::structure::Structure::encode) is `[rows, U]` zeros and ones: one-hot rows for variables with
 /// values; an indicator per element of a subset, edge of a spanning tree, `[row, column]` of a permutation, `[parent,
-/// child]` of an arborescence. Some estimators relax it to numbers in [0, 1].
+/// child]` of an arborescence. Some estimators relax it to numbers in [0, 1]. Of a model with Gaussian codes it reads
+/// what [`Inputs`](gumbel::continuous::Inputs) make of both: `[rows, width]`.
 pub trait Decoder: Module {
-    /// Codes `[rows, U]`, and continuous samples `[rows, C]` where there are any, to outputs
-    /// `[rows, height * width * channels]`: for Bernoulli pixels, logits.
-    fn outputs(&self, codes: Tensor<2>, continuous: Option<Tensor<2>>) -> Tensor<2>;
+    /// Inputs `[rows, width]` to outputs `[rows, outputs * height * width * channels]`: for Bernoulli pixels, logits.
+    fn outputs(&self, inputs: Tensor<2>) -> Tensor<2>;
 
-    /// Outputs of all one-coordinate changes of a batch of codes `[batch, width]`, in the order of [`changes`], each
-    /// with the continuous samples `[batch, C]` of its example.
+    /// Outputs of all one-coordinate changes of the codes in a batch of inputs `[batch, width]`, whose first `unary`
+    /// numbers are the code, in the order of [`changes`].
     ///
-    /// The default decodes every changed code in full. A decoder whose first layer is linear can do better: a change
+    /// The default decodes every changed input in full. A decoder whose first layer is linear can do better: a change
     /// moves that layer by one row, or by the difference of two.
-    fn neighbour_outputs(
-        &self,
-        codes: &[f32],
-        width: usize,
-        kind: Code,
-        continuous: Option<Tensor<2>>,
-        device: &Device,
-    ) -> Tensor<2> {
-        let moves = changes(codes, width, kind);
+    fn neighbour_outputs(&self, inputs: &[f32], width: usize, unary: usize, kind: Code, device: &Device) -> Tensor<2> {
+        let moves = changes(inputs, width, unary, kind);
         let mut changed = vec![0.0; moves.len() * width];
-        for ((example, change), code) in moves.iter().zip(changed.chunks_exact_mut(width)) {
-            code.copy_from_slice(&codes[example * width..][..width]);
-            change.off.into_iter().for_each(|u| code[u] = 0.0);
-            change.on.into_iter().for_each(|u| code[u] = 1.0);
+        for ((example, change), input) in moves.iter().zip(changed.chunks_exact_mut(width)) {
+            input.copy_from_slice(&inputs[example * width..][..width]);
+            change.off.into_iter().for_each(|u| input[u] = 0.0);
+            change.on.into_iter().for_each(|u| input[u] = 1.0);
         }
-        let continuous = continuous.map(|samples| {
-            let of: Vec<i64> = moves.iter().map(|(example, _)| *example as i64).collect();
-            samples.select(0, Tensor::<1, Int>::from_data(TensorData::new(of, [moves.len()]), device))
-        });
-        self.outputs(host::tensor(changed, [moves.len(), width], device), continuous)
+        self.outputs(host::tensor(changed, [moves.len(), width], device))
+    }
+
+    /// Outputs `[rows * blocks, outputs]` of inputs that are zero but for one block each: for every row of samples
+    /// `[rows, blocks * D]` and every block the input with that block alone.
+    ///
+    /// The default decodes them in full. A decoder whose first layer is linear can do better: of a block it needs D rows
+    /// of that layer.
+    fn block_outputs(&self, samples: Tensor<2>, blocks: usize) -> Tensor<2> {
+        let ([rows, width], device) = (samples.dims(), samples.device());
+        let dim = width / blocks;
+        let mask: Tensor<2> = Tensor::eye(blocks, &device);
+        let mask = mask.reshape([1, blocks, blocks, 1]);
+        let inputs = samples.reshape([rows, 1, blocks, dim]) * mask;
+        self.outputs(inputs.reshape([rows * blocks, blocks * dim]))
     }
 
     /// A decoder that ends in a linear layer may give what goes into it and the layer: losses of many images at all
-    /// states then cost less. The default has none. Decoders that read continuous samples are not asked.
+    /// states then cost less. The default has none.
     fn head(&self, _codes: Tensor<2>) -> Option<Head> {
         None
     }
@@ -100,11 +108,12 @@ impl Head {
     }
 }
 
-/// All one-coordinate changes of a batch of codes `[batch, width]`, with the examples that they belong to.
-pub fn changes(codes: &[f32], width: usize, kind: Code) -> Vec<(usize, Change)> {
-    let mut out = Vec::with_capacity(codes.len());
-    for (example, code) in codes.chunks_exact(width).enumerate() {
-        kind.for_each_change(code, |change| out.push((example, change)));
+/// All one-coordinate changes of the codes in a batch of inputs `[batch, width]`, whose first `unary` numbers are the
+/// code, with the examples that they belong to.
+pub fn changes(inputs: &[f32], width: usize, unary: usize, kind: Code) -> Vec<(usize, Change)> {
+    let mut out = Vec::with_capacity(inputs.len());
+    for (example, input) in inputs.chunks_exact(width).enumerate() {
+        kind.for_each_change(&input[..unary], |change| out.push((example, change)));
     }
     out
 }

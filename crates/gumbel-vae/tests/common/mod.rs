@@ -110,8 +110,8 @@ pub fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
     t.inner().into_data().as_slice::<f32>().unwrap().to_vec()
 }
 
-/// Gradients of all parameters of some modules.
-pub fn gradients<M: Module>(modules: &[&M], loss: Tensor<1>) -> Vec<Vec<f32>> {
+/// Gradients of all parameters of a module.
+pub fn of_module<M: Module>(module: &M, grads: &Gradients) -> Vec<Vec<f32>> {
     struct Reader<'a>(&'a Gradients, Vec<Vec<f32>>);
     impl ModuleVisitor for Reader<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -120,8 +120,13 @@ pub fn gradients<M: Module>(modules: &[&M], loss: Tensor<1>) -> Vec<Vec<f32>> {
             self.1.push(value.grad(self.0).map_or_else(zero, values));
         }
     }
-    let grads = loss.backward();
-    let mut reader = Reader(&grads, vec![]);
-    modules.iter().for_each(|module| module.visit(&mut reader));
+    let mut reader = Reader(grads, vec![]);
+    module.visit(&mut reader);
     reader.1
+}
+
+/// Gradients of all parameters of some modules.
+pub fn gradients<M: Module>(modules: &[&M], loss: Tensor<1>) -> Vec<Vec<f32>> {
+    let grads = loss.backward();
+    modules.iter().flat_map(|module| of_module(*module, &grads)).collect()
 }

@@ -9,39 +9,10 @@
 //! compiled for the vector instructions of the machine at run time. [`softplus`] and [`sigmoid`] are polynomial
 //! approximations, accurate to a few units in the last place.
 
-use super::{Likelihood, LikelihoodEntry};
+use super::{Likelihood, LikelihoodEntry, ROWS, sum};
 use crate::math::{sigmoid, softplus};
 use crate::vectorised;
 use rayon::prelude::*;
-
-/// Width of the partial sums: fixed, so that the result is the same whatever the machine's vectors.
-const LANES: usize = 16;
-
-/// Sum over `i < len` of `f(i)`, in a fixed order that vectorises.
-#[inline(always)]
-fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let whole = len / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(start + l);
-        }
-    }
-    for i in whole..len {
-        lanes[i - whole] += f(i);
-    }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-/// Rows per piece of parallel work; fixed. One row is a few microseconds.
-const ROWS: usize = 4;
 
 /// The Bernoulli likelihood in the registry.
 pub(super) fn entry() -> LikelihoodEntry {
@@ -58,6 +29,19 @@ pub(super) fn entry() -> LikelihoodEntry {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bernoulli;
+
+/// The loss of one image.
+#[inline(always)]
+fn row(logits: &[f32], pixels: &[f32]) -> f32 {
+    sum(
+        logits.len(),
+        #[inline(always)]
+        |block, terms| {
+            let inputs = logits[block.clone()].iter().zip(&pixels[block]);
+            terms.iter_mut().zip(inputs).for_each(|(term, (t, x))| *term = softplus(*t) - x * t);
+        },
+    )
+}
 
 impl Likelihood for Bernoulli {
     fn name(&self) -> &'static str {
@@ -79,7 +63,7 @@ impl Likelihood for Bernoulli {
             vectorised!({
                 for (i, (loss, t)) in losses.iter_mut().zip(outputs.chunks_exact(pixels)).enumerate() {
                     let x = &images[(c * ROWS + i) / per_image * pixels..][..pixels];
-                    *loss = sum(pixels, |d| softplus(t[d]) - x[d] * t[d]);
+                    *loss = row(t, x);
                 }
             });
         });
@@ -101,10 +85,8 @@ impl Likelihood for Bernoulli {
                 let rows = outputs.chunks_exact(pixels).zip(images.chunks_exact(pixels)).zip(scales);
                 let answers = losses.iter_mut().zip(slopes.chunks_exact_mut(pixels));
                 for ((loss, g), ((t, x), scale)) in answers.zip(rows) {
-                    *loss = sum(pixels, |d| softplus(t[d]) - x[d] * t[d]);
-                    for d in 0..pixels {
-                        g[d] = scale * (sigmoid(t[d]) - x[d]);
-                    }
+                    *loss = row(t, x);
+                    g.iter_mut().zip(t).zip(x).for_each(|((g, t), x)| *g = scale * (sigmoid(*t) - x));
                 }
             });
         });
@@ -117,7 +99,13 @@ impl Likelihood for Bernoulli {
             vectorised!({
                 let rows = slopes.chunks_exact_mut(pixels).zip(outputs.chunks_exact(pixels));
                 for (total, (s, t)) in sums.iter_mut().zip(rows) {
-                    *total = sum(pixels, |d| softplus(t[d]));
+                    *total = sum(
+                        pixels,
+                        #[inline(always)]
+                        |block, terms| {
+                            terms.iter_mut().zip(&t[block]).for_each(|(term, t)| *term = softplus(*t));
+                        },
+                    );
                     s.iter_mut().zip(t).for_each(|(s, t)| *s = sigmoid(*t));
                 }
             });
@@ -128,8 +116,8 @@ impl Likelihood for Bernoulli {
         constants.fill(0.0);
     }
 
-    fn means(&self, outputs: &mut [f32]) {
-        outputs.iter_mut().for_each(|t| *t = sigmoid(*t));
+    fn means(&self, outputs: &[f32], means: &mut [f32]) {
+        means.iter_mut().zip(outputs).for_each(|(mean, t)| *mean = sigmoid(*t));
     }
 }
 

@@ -205,6 +205,10 @@ impl Structure for AnyStructure {
         plain!(self, s => s.make(change, assignment))
     }
 
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        plain!(self, s => s.condition(known, potentials))
+    }
+
     #[inline(always)]
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         plain!(self, s => s.add_statistics(assignment, scale, out))

@@ -21,6 +21,7 @@
 //! undirected and directed graphs", Combinatorica 6, 1986; T. Koo, A. Globerson, X. Carreras, M. Collins, "Structured
 //! prediction models via the matrix-tree theorem", 2007.
 
+use super::condition;
 use super::latent::LatentEntry;
 use super::matrix_tree::{self, Arc};
 use super::moves;
@@ -373,6 +374,21 @@ impl Structure for Arborescence {
             assignment[child] = parent as u32;
         }
         possible
+    }
+
+    /// Forbids the other parents of the known nodes. The root is its own parent, and no other node is.
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        let n = self.nodes;
+        for (child, parent) in condition::known_values(known, n, n)? {
+            if (child == self.root) != (child == parent) {
+                let detail = format!("{parent} cannot be the parent of {child} where {} is the root", self.root);
+                return Err(Error::Infeasible { detail });
+            }
+            if child != self.root {
+                (0..n).filter(|p| *p != parent).for_each(|p| potentials[p * n + child] = f32::NEG_INFINITY);
+            }
+        }
+        Ok(0.0)
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

@@ -42,6 +42,7 @@ pub trait Plain {
     fn has_moves(&self) -> bool;
     fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>);
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool;
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error>;
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]);
     fn add_weighted_statistics(&self, weights: &[f32], out: &mut [f32], z: &mut [u32], scratch: &mut AnyScratch);
     fn scores(&self, potentials: &[f32], scores: &mut [f32]);
@@ -111,6 +112,9 @@ impl<S: super::Structure> Plain for S {
     }
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
         super::Structure::make(self, change, assignment)
+    }
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        super::Structure::condition(self, known, potentials)
     }
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
         super::Structure::add_statistics(self, assignment, scale, out)

@@ -21,6 +21,7 @@ pub(crate) mod brute_force;
 mod categorical;
 mod chain;
 mod code;
+mod condition;
 mod erased;
 mod latent;
 mod matrix_tree;
@@ -44,6 +45,7 @@ pub use arborescence::{Arborescence, ArborescenceScratch};
 pub use categorical::Categorical;
 pub use chain::Chain;
 pub use code::{Change, Code, neighbour_losses};
+pub use condition::UNKNOWN;
 pub use latent::{Built, Latent, LatentEntry, MAX_POTENTIALS, Sizes, latents};
 pub use moves::Move;
 pub use pairwise::{Pairwise, PairwiseScratch};
@@ -69,6 +71,7 @@ pub use tree::Tree;
 /// | [`ln_states`] | a KL term | from `states`; NaN where they are not counted |
 /// | [`scores`], [`add_weighted_statistics`] | estimators that go through all states | state by state |
 /// | [`has_moves`], [`moves`], [`make`] | a local search | one-hot rows: from `score`, slowly; else none |
+/// | [`condition`] | labels | one-hot rows: other values are forbidden; else an error |
 /// | [`block`] | estimators for independent variables | `None`: coupled |
 /// | [`pair`] | pictures of couplings | `None`: no such potential |
 /// | [`to_potentials`], [`to_raw_gradient`] | encoders | any number is a potential |
@@ -91,6 +94,7 @@ pub use tree::Tree;
 /// [`has_moves`]: Structure::has_moves
 /// [`moves`]: Structure::moves
 /// [`make`]: Structure::make
+/// [`condition`]: Structure::condition
 /// [`block`]: Structure::block
 /// [`pair`]: Structure::pair
 /// [`to_potentials`]: Structure::to_potentials
@@ -219,6 +223,32 @@ pub trait Structure: Sync {
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
         assignment[change.place as usize] = change.value;
         true
+    }
+
+    /// Changes unary potentials so that the arg max and the sums are those over the assignments that agree with a label:
+    /// `known` has n values, of which [`UNKNOWN`] says nothing.
+    ///
+    /// Returns what the scores of these assignments lose by it, so that `score before = score after + lost`: 0 where
+    /// other values are forbidden by `-inf`. Potentials that are no numbers may stay what they are, or not: look
+    /// at them before.
+    ///
+    /// ```
+    /// use gumbel::structure::{Pairwise, Structure, UNKNOWN};
+    /// let model = Pairwise::new(2)?;
+    /// let mut potentials = [0.0, 1.0, 0.0, 1.0, -3.0]; // both would rather be 1, but not together
+    /// let lost = model.condition(&[1, UNKNOWN], &mut potentials)?;
+    /// let mut z = [0; 2];
+    /// let maximum = model.argmax(&potentials, &mut z, &mut model.scratch())?;
+    /// assert_eq!((z, maximum.value + lost), ([1, 0], 1.0));
+    /// # Ok::<(), gumbel::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A wrong length; [`Error::Label`] for a value out of range; [`Error::NoLabels`] where the structure cannot;
+    /// [`Error::Infeasible`] if no assignment agrees and that is seen here already: else the arg max finds it.
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        condition::one_hot(self, known, potentials)
     }
 
     /// Adds `scale * s(assignment)` to `out` (P values).

@@ -21,6 +21,7 @@
 //! Reference: R. Jonker, A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
 //! problems", Computing 38, 1987.
 
+use super::condition;
 use super::latent::LatentEntry;
 use super::moves;
 use super::precise::{Real, with_rounding_of_sums};
@@ -524,6 +525,15 @@ impl Structure for Permutation {
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
         assignment.swap(change.place as usize, change.value as usize);
         true
+    }
+
+    /// Forbids the other columns of the known rows.
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        for (row, column) in condition::known_values(known, self.size, self.size)? {
+            let row = potentials[row * self.size..][..self.size].iter_mut().enumerate();
+            row.filter(|(j, _)| *j != column).for_each(|(_, h)| *h = f32::NEG_INFINITY);
+        }
+        Ok(0.0)
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

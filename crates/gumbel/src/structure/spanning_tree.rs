@@ -20,6 +20,7 @@
 //! R. C. Prim, "Shortest connection networks and some generalizations", 1957; the sums: see `matrix_tree.rs`.
 
 use super::arborescence::largest;
+use super::condition;
 use super::latent::{self, LatentEntry};
 use super::matrix_tree::{self, Arc};
 use super::moves;
@@ -441,6 +442,20 @@ impl Structure for SpanningTree {
             (assignment[out], assignment[into]) = (0, 1);
         }
         closes
+    }
+
+    /// Edges that must be there get a better potential than all others.
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        let lost = condition::elements(known, potentials)?;
+        let mut sure = self.edges.iter().zip(known).filter(|(_, value)| **value == 1).map(|(edge, _)| edge).peekable();
+        if sure.peek().is_some() {
+            let mut parent: Vec<u32> = (0..self.nodes as u32).collect();
+            if let Some((i, j)) = sure.find(|(i, j)| !join(&mut parent, *i, *j)) {
+                let detail = format!("the edge ({i}, {j}) closes a cycle of edges that must be there");
+                return Err(Error::Infeasible { detail });
+            }
+        }
+        Ok(lost)
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

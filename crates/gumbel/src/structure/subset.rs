@@ -31,6 +31,7 @@
 //!
 //! Reference: Chen, Dempster, Liu, "Weighted finite population sampling to maximize entropy", Biometrika 1994.
 
+use super::condition::{self, UNKNOWN};
 use super::latent::LatentEntry;
 use super::precise::{self, Real};
 use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
@@ -332,6 +333,20 @@ impl Structure for Subset {
             (assignment[out], assignment[into]) = (0, 1);
         }
         possible
+    }
+
+    /// Elements that must be there get a better score than all others.
+    fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
+        let lost = condition::elements(known, potentials)?;
+        let sure = known.iter().filter(|value| **value == 1).count();
+        let open = known.iter().filter(|value| **value == UNKNOWN).count();
+        if !(sure..=sure + open).contains(&self.chosen) {
+            let most = sure + open;
+            return Err(Error::Infeasible {
+                detail: format!("{} elements are to be chosen, and the label leaves {sure} to {most}", self.chosen),
+            });
+        }
+        Ok(lost)
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {
