@@ -55,8 +55,8 @@ pub struct Common {
     /// Threads (default: all cores); results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = whole(1..=1024))]
     pub threads: Option<usize>,
-    /// Folder with mnist/, fashion-mnist/, omniglot/ under their original file names (default: the user's cache,
-    /// filled by download)
+    /// Folder with mnist/, fashion-mnist/, omniglot/, celeba/ under their original file names (default: the user's
+    /// cache, filled by download)
     // Empty is the same as absent, in an environment, hence not the parser of paths, which refuses it.
     #[arg(long, global = true, value_name = "DIR", env = "GUMBEL_DATA", value_parser = folder())]
     pub data_dir: Option<PathBuf>,
@@ -254,6 +254,9 @@ pub struct Evaluate {
     /// Draws per image for paper_loss (default: as in training)
     #[arg(long, value_name = "M", value_parser = whole(1..=100_000))]
     pub samples: Option<usize>,
+    /// Gaussian codes per image of the importance-weighted -ln p(x), of models that have some; 0: it is not computed
+    #[arg(long, value_name = "K", default_value = "10", value_parser = whole(0..=100_000))]
+    pub importance: usize,
 }
 
 fn split(text: &str) -> Result<gumbel_data::Split, String> {

@@ -32,8 +32,8 @@ impl Attributes {
     /// Attributes called `names`, with `values` `[count, names]`: -1 for no, 0 for unknown, 1 for yes.
     ///
     /// # Errors
-    /// [`DataError::Argument`] without names, if a name is empty, cannot be printed or stands there twice, if the values
-    /// are not a whole number of rows, or if one is not -1, 0 or 1.
+    /// [`DataError::Argument`] without names, if a name is empty, cannot be printed or stands there twice, if the
+    /// values are not a whole number of rows, or if one is not -1, 0 or 1.
     pub fn new(names: Vec<String>, values: Vec<i8>) -> Result<Attributes, DataError> {
         let mut seen = HashSet::new();
         for name in &names {
@@ -105,8 +105,8 @@ impl Attributes {
         })
     }
 
-    /// The share of images that have the attribute in this column, in `[0, 1]`, among those of which it is known; `None`
-    /// if it is known of none.
+    /// The share of images that have the attribute in this column, in `[0, 1]`, among those of which it is known;
+    /// `None` if it is known of none.
     #[must_use]
     pub fn share(&self, column: usize) -> Option<f64> {
         let rows = self.values.chunks_exact(self.names.len());

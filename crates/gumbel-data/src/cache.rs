@@ -1,9 +1,10 @@
-//! What is slow to read, kept: the images of a data set in one file of the user's cache, which is checked whenever it is
-//! read, and made again where it is damaged or no longer that of its sources.
+//! What is slow to read, kept: the images of a data set in one file of the user's cache, which is checked whenever it
+//! is read, and made again where it is damaged or no longer that of its sources.
 //!
 //! The file, all numbers little-endian: [`MAGIC`]; the key of the sources, 32 bytes; height, width, channels, bytes of
 //! the names of attributes, images of train, valid and test, each u64; the names, each followed by a line feed; the
-//! attributes `[images, names]` and the pixels `[images, height, width, channels]` of each split; the SHA-256 of all this.
+//! attributes `[images, names]` and the pixels `[images, height, width, channels]` of each split; the SHA-256 of all
+//! this.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, BufWriter, Read, Write};

@@ -372,8 +372,8 @@ impl Dataset {
     /// The same data set with only the attributes called `names`, in this order.
     ///
     /// # Errors
-    /// [`DataError::Name`], listing the attributes, for one that is none of them; [`DataError::Argument`] if there are no
-    /// attributes, no names, or a name is given twice.
+    /// [`DataError::Name`], listing the attributes, for one that is none of them; [`DataError::Argument`] if there are
+    /// no attributes, no names, or a name is given twice.
     pub fn with_attributes(self, names: &[impl AsRef<str>]) -> Result<Dataset, DataError> {
         let choose = |images: Images| {
             let chosen = attributes_of(&images)?.choose(names)?;
@@ -387,12 +387,12 @@ impl Dataset {
     /// its classes and labels.
     ///
     /// A label is a binary number with a digit for each name, 1 for yes, the first name's digit the highest: with
-    /// `["Eyeglasses", "Smiling", "Male"]`, class 6 is 110, called `+Eyeglasses+Smiling-Male`. All `2^names` classes are
-    /// there, whether or not an image is in them. Former classes and labels are replaced; the attributes stay.
+    /// `["Eyeglasses", "Smiling", "Male"]`, class 6 is 110, called `+Eyeglasses+Smiling-Male`. All `2^names` classes
+    /// are there, whether or not an image is in them. Former classes and labels are replaced; the attributes stay.
     ///
     /// # Errors
-    /// Those of [`with_attributes`](Dataset::with_attributes); [`DataError::Argument`] for too many names, and if a value
-    /// is unknown.
+    /// Those of [`with_attributes`](Dataset::with_attributes); [`DataError::Argument`] for too many names, and if a
+    /// value is unknown.
     ///
     /// ```
     /// use gumbel_data::{Attributes, Dataset, Images};

@@ -5,14 +5,17 @@
 //! and as flags the keys are the same.
 
 use crate::keys::FREE;
+use crate::labels;
 use crate::presets;
 use crate::{Error, KlSchedule, Registry, Result};
+use gumbel::continuous::{Continuous, Inputs};
 use gumbel::engine::{Engine, ModelEntry, ModelOptions, Shape};
 use gumbel::estimator::{Estimator, EstimatorEntry, KlTerm, Moment};
 use gumbel::likelihood::{Likelihood, LikelihoodEntry};
 use gumbel::registry::{Entry, Kind, Setting, Settings, Value, did_you_mean, one_of};
-use gumbel::structure::Latent;
-use gumbel_data::{Binarization, Dataset, DatasetEntry, Limits, Progress, Source};
+use gumbel::structure::{Latent, Structure};
+use gumbel::supervision::{self, Supervision};
+use gumbel_data::{Binarization, Dataset, DatasetEntry, Limits, MAX_CLASS_ATTRIBUTES, PixelKind, Progress, Source};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +38,9 @@ pub struct Config {
     latent: Latent,
     kl: KlSchedule,
     binarization: Binarization,
+    continuous: Continuous,
+    labels: labels::Count,
+    schedule: labels::Schedule,
     data_dir: Option<PathBuf>,
 }
 
@@ -198,6 +204,11 @@ fn chosen<'a>(given: &'a Given, key: &str) -> &'a str {
     given.get(key).map_or(default, String::as_str)
 }
 
+/// The names in a list.
+fn names(text: &str) -> Vec<&str> {
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
 /// The settings that apply to what is chosen: those of the run, then those of its parts.
 fn applicable(registry: &Registry, given: &Given) -> Result<Vec<Setting>> {
     let latent = chosen(given, "latent");
@@ -285,9 +296,33 @@ impl Config {
         for (key, value) in preset {
             all.entry(key.into()).or_insert(value.into());
         }
+        // Ink is rounded; grey and colour have levels of their own.
+        let pixels = registry.datasets.get(chosen(&all, "dataset"))?.pixels();
+        if pixels != PixelKind::Ink {
+            all.entry("likelihood".into()).or_insert("logistic".into());
+            all.entry("binarization".into()).or_insert(pixels.binarization().to_string());
+        }
+        let phases = all.get("supervision").map(|text| text.parse()).transpose()?;
+        if let Some(labels::Schedule::Phases(_, epochs)) = phases {
+            let found = all.entry("epochs".into()).or_insert(epochs.to_string()).clone();
+            if file.is_none() && found != epochs.to_string() {
+                let expected = format!("{epochs}, the second number of supervision = {}", all["supervision"]);
+                return Err(Error::setting("epochs", found, expected));
+            }
+        }
+        let continuous: Continuous = chosen(&all, "continuous").parse()?;
+        if continuous != Continuous::None && chosen(&all, "model") == "mlp" {
+            all.entry("hidden".into()).or_insert("400,200".into()); // the authors' trunk
+        }
+        let attributes = names(chosen(&all, "attributes"));
+        if !attributes.is_empty() && !all.contains_key("latent") && attributes.len() <= MAX_CLASS_ATTRIBUTES {
+            all.insert("latent".into(), format!("categorical:{}", 1 << attributes.len()));
+        }
         // The default latent is for those who can have coupled variables.
-        let independent =
-            chosen(&all, "estimator") != "direct" || all.get("rao-blackwell").is_some_and(|v| v == "true");
+        let independent = chosen(&all, "estimator") != "direct"
+            || all.get("rao-blackwell").is_some_and(|v| v == "true")
+            || matches!(continuous, Continuous::Rows(_))
+            || chosen(&all, "labels") != "0";
         if independent && !all.contains_key("latent") {
             all.insert("latent".into(), "categorical:10".into());
         }
@@ -314,7 +349,10 @@ impl Config {
         let binarization: Binarization = settings.text("binarization").parse()?;
         let binarization = binarization.with_seed(settings.whole("seed"));
         let registry = registry.clone();
-        let config = Config { registry, keys, settings, latent, kl, binarization, data_dir: None };
+        let (labels, schedule) = (settings.text("labels").parse()?, settings.text("supervision").parse()?);
+        let data_dir = None;
+        let config =
+            Config { registry, keys, settings, latent, kl, binarization, continuous, labels, schedule, data_dir };
         config.check()?;
         Ok(config)
     }
@@ -336,6 +374,10 @@ impl Config {
         if self.likelihood().needs_binary() && !self.binarization.is_binary() {
             let expected = format!("one that makes images binary, which {} reads", self.text("likelihood"));
             return Err(Error::setting("binarization", self.text("binarization"), expected));
+        }
+        Inputs::new(self.continuous, structure)?;
+        if self.labels != labels::Count::Some(0) {
+            self.supervision()?.check(structure)?;
         }
         let mut estimator = self.estimator()?;
         let (name, term) = (self.text("estimator"), estimator.kl(structure));
@@ -370,6 +412,38 @@ impl Config {
             estimator.begin(&Moment { step, kl_weight: self.kl.weight(step, steps_per_epoch) })?;
         }
         Ok(estimator.begin(&Moment { step: 0, kl_weight: self.kl.weight(0, steps_per_epoch) })?)
+    }
+
+    /// Which Gaussian codes there are.
+    pub fn continuous(&self) -> Continuous {
+        self.continuous
+    }
+
+    /// How many training images have a label.
+    pub fn labels(&self) -> labels::Count {
+        self.labels
+    }
+
+    /// When labels are looked at.
+    pub fn supervision_schedule(&self) -> labels::Schedule {
+        self.schedule
+    }
+
+    /// What is learned from a label.
+    ///
+    /// # Errors
+    /// Values out of range.
+    pub fn supervision(&self) -> Result<Supervision> {
+        let loss = match self.text("supervised-loss") {
+            "cross-entropy" => supervision::Loss::CrossEntropy,
+            _ => supervision::Loss::Argmax { epsilon: self.real("supervised-epsilon") as f32 },
+        };
+        Ok(Supervision::new(loss, self.real("supervised-weight") as f32)?)
+    }
+
+    /// The chosen attributes of the data set.
+    pub fn attributes(&self) -> Vec<&str> {
+        names(self.text("attributes"))
     }
 
     /// Where the names of this configuration were looked up.
@@ -485,8 +559,8 @@ impl Config {
             shape,
             binary: self.binarization.is_binary(),
             structure: self.latent.structure.clone(),
-            continuous: gumbel::continuous::Continuous::None,
-            continuous_kl: true,
+            continuous: self.continuous,
+            continuous_kl: self.settings.switch("continuous-kl"),
             likelihood: self.likelihood(),
             estimator,
             batch: self.count("batch-size"),
@@ -524,6 +598,11 @@ impl Config {
             false => Limits { train: limit("train-limit"), eval: limit("eval-limit") },
         };
         let mut data = gumbel_data::load_first(self.dataset_entry(), source, limits, progress)?;
+        let attributes = self.attributes();
+        if !attributes.is_empty() {
+            let single = self.latent.structure.variables() == 1;
+            data = if single { data.with_attribute_classes(&attributes)? } else { data.with_attributes(&attributes)? };
+        }
         if all {
             data.train = data.train.followed_by(&data.valid)?;
         }

@@ -17,11 +17,12 @@
 
 use crate::sums::{Draws, expectations};
 use crate::{Config, Error, Result};
-use gumbel::continuous::Draw;
+use gumbel::continuous::{Continuous, Draw};
 use gumbel::engine::{Asked, Engine, Images};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::oracle::Oracle;
-use gumbel::structure::{AnyScratch, AnyStructure, Categorical, Code, Structure, Sums};
+use gumbel::structure::{AnyScratch, AnyStructure, Categorical, Code, Structure, Sums, argmax_batch};
+use gumbel::supervision::{UNKNOWN, agreement};
 use gumbel_data::Split;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -35,6 +36,12 @@ pub struct Protocol {
     pub paper_samples: Option<usize>,
     /// Seed of the samples.
     pub seed: u64,
+    /// Gaussian codes per image, of models that have some.
+    pub codes: usize,
+    /// Gaussian codes per image of the importance-weighted nll; 0: it is not computed.
+    pub importance: usize,
+    /// Whether the likelihood is one of 8-bit numbers.
+    pub has_bits: bool,
 }
 
 /// The largest |Z| that is enumerated for every image.
@@ -59,7 +66,13 @@ impl Protocol {
             (authors, 0) => authors,
             (_, samples) => Some(samples),
         };
-        Protocol { paper_samples, seed: config.seed() }
+        Protocol {
+            paper_samples,
+            seed: config.seed(),
+            codes: config.count("eval-codes"),
+            importance: 0,
+            has_bits: config.likelihood().has_bits(),
+        }
     }
 }
 
@@ -72,13 +85,16 @@ pub enum BoundKind {
     Exact,
     /// An unbiased estimate of the bound: exact KL, reconstruction at exact samples of q.
     Sampled,
+    /// An unbiased estimate of the bound of a model with Gaussian codes: exact over all states, a mean over samples of
+    /// the codes, whose KL is exact.
+    Codes,
     /// An estimate for the perturbed arg max instead of q: reconstruction at its samples, and a lower bound of its KL,
     /// `ln |Z| - E[noise at the sample]`, between 0 and `ln |Z|`. It may lie below the true bound.
     PerturbAndMap,
 }
 
 /// Means over the images of a split, in nats per image.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Images evaluated.
     pub images: usize,
@@ -90,14 +106,31 @@ pub struct Evaluation {
     pub bound_samples: Option<usize>,
     /// E_q[-ln p(x|z)].
     pub reconstruction: f64,
-    /// KL(q || uniform).
+    /// KL of all latent variables to their prior: that of z to the uniform distribution, and of Gaussian codes.
     pub kl: f64,
-    /// Exact -ln p(x).
+    /// Of these, that of the Gaussian codes, of models that have some.
+    pub codes_kl: Option<f64>,
+    /// Exact -ln p(x); of a model with Gaussian codes an importance-weighted estimate, which is above it in the mean.
     pub nll: Option<f64>,
+    /// Samples behind `nll` if it is an estimate.
+    pub nll_samples: Option<usize>,
+    /// The bound in bits for each number of an image, of likelihoods of 8-bit numbers.
+    pub bits_per_dimension: Option<f64>,
+    /// How the mode of q agrees with labels, where they are given.
+    pub agreement: Option<Agreed>,
     /// The authors' figure; `None` for structures that are not in the paper.
     pub paper_loss: Option<f64>,
     /// Samples of z per image behind `paper_loss`; `None`: exact.
     pub paper_samples: Option<usize>,
+}
+
+/// The mode of q against labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreed {
+    /// Share of the known values that the mode has: for one variable, accuracy.
+    pub accuracy: f64,
+    /// The same by class, of one variable, or by variable.
+    pub each: Vec<Option<f64>>,
 }
 
 /// Sums over images.
@@ -105,6 +138,8 @@ pub struct Evaluation {
 struct Totals {
     reconstruction: f64,
     kl: f64,
+    /// KL of the Gaussian codes, of which `kl` and `reconstruction` have nothing.
+    codes_kl: f64,
     nll: f64,
     /// Reconstruction and KL of `paper_loss`.
     paper: [f64; 2],
@@ -123,7 +158,8 @@ fn states(structure: &AnyStructure) -> Option<usize> {
     }
 }
 
-/// Evaluates the present parameters of an engine on the first `limit` images (0: all) of a split.
+/// Evaluates the present parameters of an engine on the first `limit` images (0: all) of a split, of which `known`
+/// `[images, n]` may be known.
 ///
 /// # Errors
 /// No images; numbers that are not finite.
@@ -132,6 +168,7 @@ pub fn evaluate(
     images: &dyn Images,
     split: Split,
     limit: usize,
+    known: Option<&[u32]>,
     protocol: &Protocol,
 ) -> Result<Evaluation> {
     let count = if limit == 0 { images.count() } else { limit.min(images.count()) };
@@ -143,27 +180,143 @@ pub fn evaluate(
         ));
     }
     let structure = engine.structure().clone();
+    let kind = engine.inputs().kind();
     let states = states(&structure);
-    let codes = states.filter(|_| structure.code() == Code::Indicators).map(|states| Places::new(&structure, states));
-    mean(&structure, count, states, protocol, |b, range| {
+    let places = states.filter(|_| structure.code() == Code::Indicators).map(|states| Places::new(&structure, states));
+    let mut modes = vec![];
+    let draws = if kind == Continuous::None { 1 } else { protocol.codes.max(1) };
+    let mut found = mean(&structure, count, states, protocol, |b, range| {
         let batch: Vec<u32> = range.map(|i| i as u32).collect();
-        let noise = Noise::new(protocol.seed, Purpose::Evaluation, (split as u64) << 32 | b as u64);
-        let Asked { potentials, mut oracle, .. } = engine.ask(images, &batch, Draw::Mean)?;
-        let mut rows = match states {
-            Some(states) => {
-                let of: Vec<u32> = (0..batch.len() as u32).collect();
-                let mut losses = vec![0.0; batch.len() * states];
-                oracle.states(&of, &mut losses)?;
-                with_states(&structure, &potentials, codes.as_ref(), &losses, &noise, protocol)?
+        let mut rows = vec![Totals::default(); batch.len()];
+        for draw in 0..draws {
+            let index = (split as u64) << 32 | (draw as u64) << 24 | b as u64;
+            let noise = Noise::new(protocol.seed, Purpose::Evaluation, index);
+            let gaussian = Noise::new(protocol.seed, Purpose::Evaluation, 1 << 40 | index);
+            let Asked { potentials, mut oracle, codes } = engine.ask(images, &batch, Draw::Sample(&gaussian))?;
+            let mut own = match states {
+                Some(states) => {
+                    let of: Vec<u32> = (0..batch.len() as u32).collect();
+                    let mut losses = vec![0.0; batch.len() * states];
+                    oracle.states(&of, &mut losses)?;
+                    let places = places.as_ref();
+                    let mut own = with_states(&structure, &potentials, places, &losses, &noise, protocol)?;
+                    if let Some(codes) = &codes {
+                        // The losses once more without the KL of the codes: what is missing is theirs.
+                        let blocks = codes.kl.len() / batch.len();
+                        for (b, losses) in losses.chunks_exact_mut(states).enumerate() {
+                            let kl = &codes.kl[b * blocks..][..blocks];
+                            losses.iter_mut().enumerate().for_each(|(s, l)| *l -= kl[s % blocks]);
+                        }
+                        let without = with_states(&structure, &potentials, places, &losses, &noise, protocol)?;
+                        for (own, without) in own.iter_mut().zip(without) {
+                            own.codes_kl = own.reconstruction - without.reconstruction;
+                            own.reconstruction = without.reconstruction;
+                        }
+                    }
+                    own
+                }
+                None => {
+                    let mut own = with_samples(&structure, &potentials, &mut *oracle, &noise, protocol)?;
+                    if let Some(codes) = &codes {
+                        own.iter_mut().zip(&codes.kl).for_each(|(own, kl)| {
+                            own.codes_kl = *kl as f64;
+                            own.reconstruction -= own.codes_kl;
+                        });
+                    }
+                    own
+                }
+            };
+            if is_coupled(&structure) {
+                let samples = protocol.paper_samples.unwrap_or(1);
+                paper(&structure, &potentials, &mut *oracle, &noise, samples, &mut own)?;
             }
-            None => with_samples(&structure, &potentials, &mut *oracle, &noise, protocol)?,
-        };
-        if is_coupled(&structure) {
-            let samples = protocol.paper_samples.unwrap_or(1);
-            paper(&structure, &potentials, &mut *oracle, &noise, samples, &mut rows)?;
+            rows.iter_mut().zip(own).for_each(|(row, own)| row.add(&own, 1.0 / draws as f64));
+            if draw == 0 && known.is_some() {
+                let start = modes.len();
+                modes.resize(start + batch.len() * structure.variables(), 0);
+                argmax_batch(&structure, &potentials, &mut modes[start..])?;
+            }
         }
         Ok(rows)
-    })
+    })?;
+    if kind != Continuous::None {
+        found.nll = None;
+        if found.bound_kind == BoundKind::Exact {
+            (found.bound_kind, found.bound_samples) = (BoundKind::Codes, Some(draws));
+        }
+        if let (Some(states), true) = (states, protocol.importance > 0) {
+            found.nll = Some(importance(engine, images, split, (count, states), protocol)?);
+            found.nll_samples = Some(protocol.importance);
+        }
+    }
+    if protocol.has_bits {
+        found.bits_per_dimension = Some(found.bound / (images.shape().len() as f64 * std::f64::consts::LN_2));
+    }
+    if let Some(known) = known {
+        found.agreement = Some(agreed(&structure, &modes, known)?);
+    }
+    Ok(found)
+}
+
+/// The importance-weighted -ln p(x) of a model with Gaussian codes, exact over the states: `-ln 1/k sum_i sum_z p(z)
+/// p(x | z, c_i) p(c_i) / q(c_i | x)` with k samples c_i (Burda et al., ICLR 2016).
+fn importance(
+    engine: &mut dyn Engine,
+    images: &dyn Images,
+    split: Split,
+    (count, states): (usize, usize),
+    protocol: &Protocol,
+) -> Result<f64> {
+    let structure = engine.structure().clone();
+    let size = BATCH.min(LOSSES / states).max(1);
+    let mut total = 0.0;
+    for (b, start) in (0..count).step_by(size).enumerate() {
+        let batch: Vec<u32> = (start as u32..count.min(start + size) as u32).collect();
+        let of: Vec<u32> = (0..batch.len() as u32).collect();
+        let mut evidence = vec![vec![]; batch.len()];
+        let mut losses = vec![0.0; batch.len() * states];
+        for draw in 0..protocol.importance {
+            let index = (split as u64) << 32 | b as u64;
+            let noise = Noise::new(protocol.seed, Purpose::Evaluation, (draw as u64 + 1) << 44 | index);
+            engine.ask(images, &batch, Draw::Weight(&noise))?.oracle.states(&of, &mut losses)?;
+            for (evidence, losses) in evidence.iter_mut().zip(losses.chunks_exact(states)) {
+                evidence.push(ln_sum_exp(losses.iter().map(|l| -*l as f64)) - structure.ln_states());
+            }
+        }
+        let samples = (protocol.importance as f64).ln();
+        total -= evidence.into_iter().map(|e| ln_sum_exp(e.into_iter()) - samples).sum::<f64>();
+    }
+    Ok(total / count as f64)
+}
+
+fn ln_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let most = values.clone().fold(f64::NEG_INFINITY, f64::max);
+    most + values.map(|v| (v - most).exp()).sum::<f64>().ln()
+}
+
+/// Modes `[images, n]` against what is known of the images, of which there may be more.
+fn agreed(structure: &AnyStructure, modes: &[u32], known: &[u32]) -> Result<Agreed> {
+    let n = structure.variables();
+    let known = known.get(..modes.len()).unwrap_or(known);
+    let accuracy = agreement(modes, known, n)?.accuracy();
+    let groups = if n == 1 { structure.unary() } else { n };
+    let mut counts = vec![[0usize; 2]; groups];
+    for (place, (z, y)) in modes.iter().zip(known).enumerate().filter(|(_, (_, y))| **y != UNKNOWN) {
+        let [correct, all] = &mut counts[if n == 1 { *y as usize } else { place % n }];
+        (*correct, *all) = (*correct + (z == y) as usize, *all + 1);
+    }
+    let each = counts.iter().map(|[correct, all]| (*all > 0).then(|| *correct as f64 / *all as f64)).collect();
+    Ok(Agreed { accuracy, each })
+}
+
+impl Totals {
+    fn add(&mut self, other: &Totals, weight: f64) {
+        self.reconstruction += weight * other.reconstruction;
+        self.kl += weight * other.kl;
+        self.codes_kl += weight * other.codes_kl;
+        self.nll += weight * other.nll;
+        (0..2).for_each(|i| self.paper[i] += weight * other.paper[i]);
+    }
 }
 
 /// The mean over `count` images of what `rows` says of batch b of them.
@@ -179,10 +332,7 @@ fn mean(
     for (b, start) in (0..count).step_by(batch).enumerate() {
         // In the order of the images: the sum does not depend on threads.
         for row in rows(b, start..count.min(start + batch))? {
-            totals.reconstruction += row.reconstruction;
-            totals.kl += row.kl;
-            totals.nll += row.nll;
-            (0..2).for_each(|i| totals.paper[i] += row.paper[i]);
+            totals.add(&row, 1.0);
         }
     }
     let n = count as f64;
@@ -196,9 +346,10 @@ fn mean(
         None if is_coupled(structure) => (Some((paper + paper_kl) / n), Some(protocol.paper_samples.unwrap_or(1))),
         None => (None, None),
     };
+    let codes_kl = totals.codes_kl / n;
     Ok(Evaluation {
         images: count,
-        bound: totals.reconstruction / n + kl,
+        bound: totals.reconstruction / n + kl + codes_kl,
         bound_kind: match states {
             Some(_) => BoundKind::Exact,
             None if structure.has_sums() => BoundKind::Sampled,
@@ -206,8 +357,12 @@ fn mean(
         },
         bound_samples: states.is_none().then(|| bound_samples(protocol)),
         reconstruction: totals.reconstruction / n,
-        kl,
+        kl: kl + codes_kl,
+        codes_kl: (codes_kl != 0.0).then_some(codes_kl),
         nll: states.is_some().then_some(totals.nll / n),
+        nll_samples: None,
+        bits_per_dimension: None,
+        agreement: None,
         paper_loss,
         paper_samples,
     })
@@ -285,7 +440,7 @@ fn with_states(
             _ => found.loss,
         };
         let nll = structure.ln_states() - found.ln_evidence;
-        Ok(Totals { reconstruction: found.loss, kl, nll, paper: [paper, 0.0] })
+        Ok(Totals { reconstruction: found.loss, kl, codes_kl: 0.0, nll, paper: [paper, 0.0] })
     };
     rows.map_init(|| vec![0.0; states], row).collect()
 }
@@ -408,6 +563,7 @@ fn with_samples(
     let totals = samplers.iter().enumerate().map(|(b, s)| Totals {
         reconstruction: s.losses / all as f64,
         kl: kl.get(b).copied().unwrap_or(structure.ln_states() - s.collected / all as f64),
+        codes_kl: 0.0,
         nll: 0.0,
         paper: [s.paper / paper as f64, 0.0],
     });
@@ -484,7 +640,7 @@ mod tests {
     }
 
     fn protocol(samples: usize) -> Protocol {
-        Protocol { paper_samples: Some(samples), seed: 0 }
+        Protocol { paper_samples: Some(samples), seed: 0, codes: 1, importance: 0, has_bits: false }
     }
 
     fn exactly(structure: &AnyStructure, h: &[f32], noise: &Noise) -> Vec<Totals> {

@@ -26,7 +26,68 @@ pub const KEYS: &[Setting] = &[
     ),
     setting("estimator", Kind::Text, "direct", "NAME", "how the gradient at the potentials is estimated"),
     setting("model", Kind::Text, "mlp", "NAME", "encoder and decoder"),
-    setting("likelihood", Kind::Text, "bernoulli", "NAME", "what the decoder's outputs say about a pixel"),
+    setting(
+        "likelihood",
+        Kind::Text,
+        "bernoulli",
+        "NAME",
+        "what the decoder's outputs say about a pixel; by default of grey and colour images, logistic",
+    ),
+    setting(
+        "continuous",
+        Kind::Text,
+        "none",
+        "KIND:D",
+        "Gaussian codes of D dimensions: rows:D, one for every state, of which the decoder reads the one of z; \
+         joint:D, one beside z",
+    ),
+    setting(
+        "continuous-kl",
+        Kind::Switch,
+        "true",
+        "BOOL",
+        "whether the losses of states that an estimator sees have the KL of their codes; what the decoder follows \
+         has it always",
+    ),
+    setting("labels", Kind::Text, "0", "N", "training images with a label, as many of each class: a number, or all"),
+    setting("label-draw", Kind::Whole(0, u64::MAX), "0", "N", "which images these are: the seed of their draw"),
+    setting(
+        "attributes",
+        Kind::Text,
+        "",
+        "NAMES",
+        "attributes of the data set: their combinations are the classes of one K-way variable, or each is a binary \
+         variable of a latent with as many",
+    ),
+    setting(
+        "supervision",
+        Kind::Text,
+        "joint",
+        "WHEN",
+        "when labels are looked at: joint, in every step; phases:A,B, in A passes over the labelled images before B \
+         epochs without",
+    ),
+    setting(
+        "supervised-loss",
+        Kind::Choice(&["argmax", "cross-entropy"]),
+        "argmax",
+        "NAME",
+        "what is learned from a label: argmax, the label in the place of the perturbed arg max; cross-entropy of q",
+    ),
+    setting(
+        "supervised-epsilon",
+        Kind::Real(|v| v.is_finite() && v > 0.0, "a finite number greater than 0"),
+        "0.05",
+        "X",
+        "epsilon of argmax: the gradient is divided by it",
+    ),
+    setting(
+        "supervised-weight",
+        Kind::Real(|v| v.is_finite() && v >= 0.0, "a finite number of at least 0"),
+        "1",
+        "X",
+        "weight of what is learned from a label",
+    ),
     setting(
         "kl",
         Kind::Text,
@@ -44,6 +105,13 @@ pub const KEYS: &[Setting] = &[
         "0",
         "M",
         "draws per image for paper_loss; 0: as the authors; exact and marginal always take the expectation",
+    ),
+    setting(
+        "eval-codes",
+        Kind::Whole(1, 1000),
+        "1",
+        "M",
+        "Gaussian codes per image in an evaluation, of models that have some",
     ),
     setting(
         "eval-every",

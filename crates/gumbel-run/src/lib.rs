@@ -39,6 +39,7 @@ pub mod images;
 pub mod inspect;
 mod keys;
 mod kl;
+pub mod labels;
 pub mod metrics;
 pub mod model;
 pub mod picture;

@@ -30,10 +30,14 @@ pub struct Metrics {
     pub bound_samples: Option<usize>,
     /// E_q[-ln p(x|z)].
     pub reconstruction: f64,
-    /// KL(q || uniform).
+    /// KL of all latent variables to their prior.
     pub kl: f64,
-    /// Exact -ln p(x).
+    /// Of these, that of the Gaussian codes, of models that have some.
+    pub codes_kl: Option<f64>,
+    /// Exact -ln p(x), or an importance-weighted estimate.
     pub nll: Option<f64>,
+    /// Samples behind `nll` if it is an estimate.
+    pub nll_samples: Option<usize>,
     /// Reconstruction at sampled z + KL, the authors' figure: with couplings, the KL of the unary terms only. Absent
     /// for structures that are not in the paper.
     pub paper_loss: Option<f64>,
@@ -41,6 +45,10 @@ pub struct Metrics {
     pub paper_samples: Option<usize>,
     /// Accuracy of the mode of q on labelled images; only for supervised latents.
     pub accuracy: Option<f64>,
+    /// The same by class, of one variable, or by variable; null where no image is known.
+    pub accuracies: Vec<Option<f64>>,
+    /// The bound in bits for each number of an image, of likelihoods of 8-bit numbers.
+    pub bits_per_dimension: Option<f64>,
     /// Values under names of their owners'.
     pub named: Vec<(String, Option<f64>)>,
     /// Time of all training steps so far, without evaluation.
@@ -70,10 +78,14 @@ impl Metrics {
             bound_samples: e.bound_samples,
             reconstruction: e.reconstruction,
             kl: e.kl,
+            codes_kl: e.codes_kl,
             nll: e.nll,
+            nll_samples: e.nll_samples,
             paper_loss: e.paper_loss,
             paper_samples: e.paper_samples,
-            accuracy: None,
+            accuracy: e.agreement.as_ref().map(|a| a.accuracy),
+            accuracies: e.agreement.as_ref().map(|a| a.each.clone()).unwrap_or_default(),
+            bits_per_dimension: e.bits_per_dimension,
             named: named.into_iter().collect(),
             train_seconds: 0.0,
             seconds: 0.0,
@@ -101,12 +113,24 @@ impl Serialize for Metrics {
         }
         map.serialize_entry("reconstruction", &self.reconstruction)?;
         map.serialize_entry("kl", &self.kl)?;
+        if let Some(codes_kl) = self.codes_kl {
+            map.serialize_entry("codes_kl", &codes_kl)?;
+        }
         map.serialize_entry("nll", &self.nll)?;
+        if let Some(samples) = self.nll_samples {
+            map.serialize_entry("nll_samples", &samples)?;
+        }
         map.serialize_entry("paper_loss", &self.paper_loss)?;
         if let Some(samples) = self.paper_samples {
             map.serialize_entry("paper_samples", &samples)?;
         }
         map.serialize_entry("accuracy", &self.accuracy)?;
+        if !self.accuracies.is_empty() {
+            map.serialize_entry("accuracies", &self.accuracies)?;
+        }
+        if let Some(bits) = self.bits_per_dimension {
+            map.serialize_entry("bits_per_dimension", &bits)?;
+        }
         for (name, value) in &self.named {
             map.serialize_entry(name, value)?;
         }
@@ -167,10 +191,14 @@ impl<'de> Deserialize<'de> for Metrics {
             bound_samples: fields.option("bound_samples")?,
             reconstruction: fields.take("reconstruction")?,
             kl: fields.take("kl")?,
+            codes_kl: fields.option("codes_kl")?,
             nll: fields.option("nll")?,
+            nll_samples: fields.option("nll_samples")?,
             paper_loss: fields.option("paper_loss")?,
             paper_samples: fields.option("paper_samples")?,
             accuracy: fields.option("accuracy")?,
+            accuracies: fields.find("accuracies")?.unwrap_or_default(),
+            bits_per_dimension: fields.option("bits_per_dimension")?,
             named: vec![],
             train_seconds: fields.find("train_seconds")?.unwrap_or_default(),
             seconds: fields.take("seconds")?,

@@ -21,6 +21,21 @@ const COMMON: [(&str, &str); 7] = [
     ("binarization", "round"),
     ("samples", "1"),
 ];
+/// The semi-supervised mixed model (Section 4.2): what its code sets otherwise. The losses of the states have no KL.
+const MIXED: [(&str, &str); 9] = [
+    ("hidden", "400,200"),
+    ("head", "100"),
+    ("part", "100"),
+    ("shared", "66"),
+    ("decoder-hidden", "400"),
+    ("lr", "0.0008"),
+    ("continuous-kl", "false"),
+    ("supervised-loss", "argmax"),
+    ("supervised-epsilon", "0.05"),
+];
+/// Its annealing counts the steps on labelled images: epsilon is 1 for an epoch and 0.1 from then on.
+const MIXED_DIRECT: [(&str, &str); 4] =
+    [("epsilon", "1"), ("epsilon-min", "0.1"), ("epsilon-decay", "0.01"), ("epsilon-every", "500")];
 /// Direct optimisation: the KL is part of what is reported, not of what is minimised.
 const DIRECT: [(&str, &str); 8] = [
     ("kl", "off"),
@@ -54,7 +69,21 @@ pub fn values(name: &str, given: &Given) -> Result<Vec<(&'static str, &'static s
         "paper-unbiased" => "exact",
         _ => return Err(Error::setting("preset", name, one_of(name, &NAMES))),
     };
-    let mut all = COMMON.to_vec();
+    // The first value of a key is the one that counts.
+    let mixed = given.get("continuous").is_some_and(|kind| kind != "none");
+    let labels = given.get("labels").is_some_and(|labels| labels != "0");
+    let mut all = vec![];
+    if mixed {
+        all.extend(MIXED);
+        all.push(if labels { ("supervision", "phases:1200,400") } else { ("epochs", "400") });
+    }
+    if mixed && estimator == "direct" {
+        all.extend(MIXED_DIRECT);
+    }
+    if mixed && labels {
+        all.push(("epochs", "400"));
+    }
+    all.extend(COMMON);
     match estimator {
         "direct" => all.extend(DIRECT),
         "gumbel-softmax" | "straight-through" => all.extend(RELAXED),
@@ -67,8 +96,12 @@ pub fn values(name: &str, given: &Given) -> Result<Vec<(&'static str, &'static s
     }
     // Their structured scripts train on all images and report the last epoch.
     let latent = given.get("latent").map_or("", String::as_str);
-    if !latent.is_empty() && !latent.starts_with("categorical:") {
+    if !mixed && !latent.is_empty() && !latent.starts_with("categorical:") {
         all.push(("train-on", "all"));
+    }
+    // A given phase says the epochs itself.
+    if given.contains_key("supervision") {
+        all.retain(|(key, _)| *key != "epochs");
     }
     Ok(all)
 }

@@ -2,8 +2,8 @@
 //!
 //! The folder holds `config.toml` (resolved), `metrics.jsonl` (one line per evaluated epoch and split), `checkpoint/`
 //! (the latest), `best.safetensors` (the epoch with the least validation bound), `summary.json`, `samples.png`,
-//! `reconstructions.png`, `curves.svg`, and `data-dir`, where the data lay if their folder was named. Every file is
-//! whole or absent.
+//! `reconstructions.png`, `curves.svg`, `labels.json`, which images have a label, if any, and `data-dir`, where the
+//! data lay if their folder was named. Every file is whole or absent.
 //!
 //! Nothing that a step computes depends on anything but the configuration and the step's number: the order of the
 //! images is a permutation keyed by the epoch, the noise is keyed by the step, and what the estimator has learned is in
@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, Summary};
 use crate::store::{self, Checkpoint, write_atomic};
 use crate::stored::{ModelCard, remember_data_dir};
 use crate::trainer::Trainer;
-use crate::{Config, Error, Result, plot, show};
+use crate::{Config, Error, Result, labels, plot, show};
 use gumbel::estimator::{MEASURES, Tally};
 use gumbel::noise::{Noise, Purpose};
 use gumbel_data::{Dataset, Split};
@@ -96,19 +96,25 @@ pub fn train(
     if count == 0 || data.valid.count() == 0 || data.test.count() == 0 {
         return Err(Error::setting("dataset", config.text("dataset"), "at least one image in each split"));
     }
-    let mut trainer = Trainer::new(config, shape(data))?;
+    let labelled = labels::draw(config, data, count)?;
+    let mut trainer = Trainer::new(config, shape(data))?.with_labels(labelled.clone())?;
     let steps_per_epoch = count.div_ceil(config.count("batch-size")) as u64;
     config.check_schedules(&mut *trainer.estimator, steps_per_epoch)?;
     let files = Files::new(folder);
     let lock = prepare(&files, start)?;
     let run = config.digest();
     let (state, step, began) = (State::default(), 0, Instant::now());
-    let mut run = Run { config, data, files, run, trainer, state, step, count, steps_per_epoch, began };
+    let first = 0;
+    let mut run = Run { config, data, files, run, trainer, state, first, step, count, steps_per_epoch, began };
     if start == Start::Resume {
         run.resume(observer)?;
     }
     lock.claim(&run.run, &config.to_toml())?;
     remember_data_dir(&run.files, config.data_dir())?;
+    if let Some(labelled) = &labelled {
+        let text = serde_json::to_string(labelled).expect("labels are numbers");
+        write_atomic(&run.files.other("labels.json"), text.as_bytes())?;
+    }
     run.go(observer)
 }
 
@@ -119,6 +125,9 @@ struct Run<'a> {
     run: Digest,
     trainer: Trainer,
     state: State,
+    /// Steps on labelled images before the first epoch.
+    first: u64,
+    /// Steps since.
     step: u64,
     /// Training images.
     count: usize,
@@ -150,7 +159,9 @@ impl Run<'_> {
         let foreign = |found: String| Error::foreign(&path, "a checkpoint of this run", found);
         self.state =
             serde_json::from_str(&stored.state).map_err(|e| foreign(format!("a state that does not parse ({e})")))?;
-        self.step = stored.snapshot.steps;
+        let steps = stored.snapshot.steps;
+        self.first = steps.min(self.trainer.first_steps());
+        self.step = (steps - self.first) / self.trainer.updates();
         if self.step > self.total() {
             let least = self.step.div_ceil(self.steps_per_epoch);
             let expected = format!("at least {least}: the run has come that far");
@@ -216,6 +227,18 @@ impl Run<'_> {
         if self.step > 0 && self.step.is_multiple_of(steps_per_epoch) {
             self.end_epoch(observer)?;
         }
+        while self.first < self.trainer.first_steps() {
+            self.first_step()?;
+            observer.step(0, self.first, self.trainer.first_steps());
+            let stop = observer.stop();
+            let every = self.config.whole("checkpoint-every");
+            if stop || every > 0 && self.first.is_multiple_of(every) {
+                self.save()?;
+            }
+            if stop {
+                return stopped(&self);
+            }
+        }
         while self.step < self.total() {
             let epoch = self.step / steps_per_epoch + 1;
             let order = Noise::new(self.config.seed(), Purpose::Shuffle, epoch).permutation(self.count);
@@ -259,6 +282,16 @@ impl Run<'_> {
             }
             other => other,
         }
+    }
+
+    /// A step on labelled images before the first epoch.
+    fn first_step(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let images = SplitImages::new(self.data, Split::Train, self.config.binarization(), 1);
+        self.trainer.labelled_step(&images, self.first).map_err(|e| self.diverged(e))?;
+        self.first += 1;
+        self.state.train_seconds += began.elapsed().as_secs_f64();
+        Ok(())
     }
 
     fn train_step(&mut self, epoch: u64, order: &[u32]) -> Result<()> {
@@ -321,7 +354,8 @@ impl Run<'_> {
         let mut lines = vec![];
         for (split, limit) in [(Split::Train, train_limit), (Split::Valid, limit), (Split::Test, limit)] {
             let images = SplitImages::new(self.data, split, config.binarization(), 0);
-            let e = evaluate(&mut *self.trainer.engine, &images, split, limit, &protocol)?;
+            let known = self.known(split);
+            let e = evaluate(&mut *self.trainer.engine, &images, split, limit, known.as_deref(), &protocol)?;
             if !e.bound.is_finite() {
                 return Err(gumbel::Error::NotANumber { what: "bound", index: 0 }.into());
             }
@@ -331,6 +365,14 @@ impl Run<'_> {
             lines.push(line);
         }
         Ok(lines)
+    }
+
+    /// What is known of the images of a split, where a run has labels: its accuracy is told.
+    fn known(&self, split: Split) -> Option<Vec<u32>> {
+        match self.config.labels() {
+            labels::Count::Some(0) => None,
+            _ => labels::known(self.config, self.data.split(split)),
+        }
     }
 
     /// What the estimator has measured, for the training split; null elsewhere, and for what others measure.

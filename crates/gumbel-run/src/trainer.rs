@@ -1,10 +1,12 @@
 //! A model, its estimator, and the steps of training: what a training loop and a measurement of its speed have in
 //! common.
 
+use crate::labels::{Labelled, Schedule};
 use crate::{Config, Result};
 use gumbel::engine::{Engine, Images, Shape, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, Measure, Moment};
 use gumbel::noise::{Noise, Purpose};
+use gumbel::supervision::{Supervision, Taught};
 
 /// A configuration's engine and estimator. What a step does depends on the configuration and the step's number only, on
 /// the parameters that it begins with, and on the images.
@@ -16,6 +18,11 @@ pub struct Trainer {
     config: Config,
     /// Whether the engine adds the gradient of the KL term.
     inside: bool,
+    /// The labelled images.
+    labelled: Option<Labelled>,
+    /// What is learned from their labels, and when.
+    supervision: Supervision,
+    schedule: Schedule,
 }
 
 impl Trainer {
@@ -28,7 +35,47 @@ impl Trainer {
         let structure = &config.latent().structure;
         let engine = config.engine(&*estimator, shape)?;
         let inside = config.kl().is_inside(estimator.kl(structure));
-        Ok(Trainer { engine, estimator, config: config.clone(), inside })
+        let (supervision, schedule) = (config.supervision()?, config.supervision_schedule());
+        Ok(Trainer { engine, estimator, config: config.clone(), inside, labelled: None, supervision, schedule })
+    }
+
+    /// The same with labelled images of the training split.
+    ///
+    /// # Errors
+    /// A loss that the latent cannot have.
+    pub fn with_labels(self, labelled: Option<Labelled>) -> Result<Self> {
+        if labelled.is_some() {
+            self.supervision.check(self.engine.structure())?;
+        }
+        Ok(Trainer { labelled, ..self })
+    }
+
+    /// Steps on labelled images before the first epoch.
+    pub fn first_steps(&self) -> u64 {
+        match (&self.labelled, self.schedule) {
+            (Some(labelled), Schedule::Phases(passes, _)) => passes * labelled.batches(self.config.count("batch-size")),
+            _ => 0,
+        }
+    }
+
+    /// Steps of the optimiser to a step of training.
+    pub fn updates(&self) -> u64 {
+        1 + u64::from(self.labelled.is_some() && self.schedule == Schedule::Joint)
+    }
+
+    /// The labelled step with the number `step`, from 0, on images of the training split; nothing without labels.
+    ///
+    /// # Errors
+    /// As [`step`](Trainer::step).
+    pub fn labelled_step(&mut self, images: &dyn Images, step: u64) -> Result<()> {
+        let Some(labelled) = &self.labelled else { return Ok(()) };
+        let seed = self.config.seed();
+        let (batch, known) = labelled.batch(seed, step, self.config.count("batch-size"));
+        let stream = |part: u64| Noise::new(seed, Purpose::Labelled, 3 * step + part);
+        let options =
+            StepOptions { kl_weight: 0.0, noise: &stream(0), samples: 1, gaussian: &stream(1), dropout: &stream(2) };
+        self.engine.step(images, &batch, &mut Taught::new(self.supervision, known), &options)?;
+        Ok(())
     }
 
     /// Brings the images of a batch into the engine's form, outside of the time of a step.
@@ -39,7 +86,8 @@ impl Trainer {
         Ok(self.engine.prepare(images, batch)?)
     }
 
-    /// The training step with the number `step`, from 0, on some images.
+    /// The training step with the number `step`, from 0, on some images; with labels that are looked at in every step,
+    /// a labelled one behind it.
     ///
     /// # Errors
     /// Numbers that are no longer finite, images that cannot be read, schedules that leave their range.
@@ -55,7 +103,11 @@ impl Trainer {
             gaussian: &stream(Purpose::Gaussian),
             dropout: &stream(Purpose::Dropout),
         };
-        Ok(self.engine.step(images, batch, &mut *self.estimator, &options)?)
+        let report = self.engine.step(images, batch, &mut *self.estimator, &options)?;
+        if self.schedule == Schedule::Joint {
+            self.labelled_step(images, step)?;
+        }
+        Ok(report)
     }
 
     /// What the estimator measures.

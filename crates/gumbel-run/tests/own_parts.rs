@@ -250,7 +250,7 @@ fn a_structure_of_ones_own_trains_and_is_evaluated() {
     // The stored model has the same figures; more epochs may be added, fewer than are done may not be asked for.
     let mut again = stored::open(&registry(), folder.path()).unwrap();
     let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
-    let found = evaluate(&mut *again.engine, &images, Split::Test, 100, &Protocol::new(&config)).unwrap();
+    let found = evaluate(&mut *again.engine, &images, Split::Test, 100, None, &Protocol::new(&config)).unwrap();
     assert_eq!(found.bound, summary.test.bound);
     let fewer = config.with("epochs", "2").unwrap();
     let error = train(&fewer, &data, folder.path(), Start::Resume, &mut Quiet).unwrap_err();

@@ -1,9 +1,9 @@
-//! The oracle of models with Gaussian codes: every image has its own, so that the decoder's inputs at a code differ from
-//! image to image.
+//! The oracle of models with Gaussian codes: every image has its own, so that the decoder's inputs at a code differ
+//! from image to image.
 //!
-//! The loss of an image at a code is that of the decoder, whose [`Inputs`] are made of the code and the samples, and the
-//! codes' own term `sum_k y_k KL_k` over the states' weights y. A latent of few states that have codes of their own is
-//! decoded in full at the first question, and every question about hard codes is looked up.
+//! The loss of an image at a code is that of the decoder, whose [`Inputs`] are made of the code and the samples, and
+//! the codes' own term `sum_k y_k KL_k` over the states' weights y. A latent of few states that have codes of their own
+//! is decoded in full at the first question, and every question about hard codes is looked up.
 
 use crate::host;
 use crate::model::Decoder;

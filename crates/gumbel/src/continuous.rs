@@ -3,10 +3,10 @@
 //! An encoder may emit, beside the potentials of z, means m and log-variances v of Gaussian codes
 //! `q(c | x) = N(m, exp v)` with the prior N(0, I). Two ways to read them:
 //!
-//! - [`Continuous::Rows`] (paper, Section 4.2): every state k of a small latent has a code of its own; the decoder reads
-//!   the matrix `[K, D]` whose rows are zero but for row z. With state weights y (of a relaxed code, their multilinear
-//!   extension: `y_k` is the probability of state k where the variables are independent) row k is `y_k c_k`, and the
-//!   loss of the codes is `sum_k y_k KL_k`.
+//! - [`Continuous::Rows`] (paper, Section 4.2): every state k of a small latent has a code of its own; the decoder
+//!   reads the matrix `[K, D]` whose rows are zero but for row z. With state weights y (of a relaxed code, their
+//!   multilinear extension: `y_k` is the probability of state k where the variables are independent) row k is `y_k
+//!   c_k`, and the loss of the codes is `sum_k y_k KL_k`.
 //! - [`Continuous::Joint`]: one code c, read behind the discrete code of any structure.
 //!
 //! Codes are reparametrised, `c = m + exp(v / 2) n` with n from N(0, I) (Kingma and Welling, ICLR 2014), and

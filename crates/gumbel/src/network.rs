@@ -123,8 +123,8 @@ impl MixedWidths {
         MixedWidths::between(options, inputs, pixels, pixels * options.likelihood.outputs())
     }
 
-    /// The same for a trunk that reads `from` numbers and a decoder that ends in `to`, as where convolutions stand before
-    /// and behind.
+    /// The same for a trunk that reads `from` numbers and a decoder that ends in `to`, as where convolutions stand
+    /// before and behind.
     ///
     /// # Errors
     /// As [`new`](MixedWidths::new).

@@ -64,7 +64,8 @@
 
 use crate::Error;
 use crate::error::check_len;
-use crate::estimator::Tally;
+use crate::estimator::{Estimator, Piece, Tally};
+use crate::oracle::{Followed, Oracle, Questions};
 use crate::structure::{Maximum, Structure, Sums, add, argmax_batch, batch_size};
 
 pub use crate::structure::UNKNOWN;
@@ -488,4 +489,53 @@ pub fn agreement(assignments: &[u32], known: &[u32], variables: usize) -> Result
         found.merge(&Agreement { asked, correct, rows_asked: 1, rows_correct: whole });
     }
     Ok(found)
+}
+
+/// The estimator of a step on labelled images: potentials learn from the labels, and the decoder follows what completes
+/// them, z_y, with the same noise.
+///
+/// It asks nothing of the oracle. Labels belong to one batch: whoever takes a step makes one.
+#[derive(Debug, Clone)]
+pub struct Taught {
+    supervision: Supervision,
+    /// `[batch, n]`.
+    known: Vec<u32>,
+}
+
+impl Taught {
+    /// For a batch of which `known` `[batch, n]` is known.
+    pub fn new(supervision: Supervision, known: Vec<u32>) -> Self {
+        Taught { supervision, known }
+    }
+}
+
+impl<S: Sums> Estimator<S> for Taught {
+    fn questions(&self, _: &S) -> Questions {
+        Questions::NONE
+    }
+
+    fn rows(&self, _: usize) -> usize {
+        1
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (structure, first) = (piece.structure, piece.first);
+        let (p, n, u) = (structure.potentials(), structure.variables(), structure.unary());
+        let (mut memory, mut perturbed) = (Memory::default(), vec![0.0; p]);
+        let mut assignments = vec![0; piece.count() * n];
+        for (b, z) in assignments.chunks_exact_mut(n).enumerate() {
+            let (h, gradient) = (&piece.potentials[b * p..][..p], &mut piece.gradient[b * p..][..p]);
+            let noise = &piece.noise.of(0, b)[..u];
+            let known = self.known.get((first + b) * n..(first + b + 1) * n).unwrap_or(&[]);
+            check_len("labels", known.len(), n)?;
+            let labelled = Labelled { potentials: h, noise, known, first: first + b };
+            self.supervision.add(structure, labelled, piece.scale, gradient, &mut memory)?;
+            perturbed.copy_from_slice(h);
+            add(&mut perturbed[..u], noise, 1.0);
+            let found = conditioned_argmax(structure, &perturbed, known, z, &mut memory);
+            found.map_err(|e| e.in_example(first + b))?;
+        }
+        let weights = vec![piece.scale; piece.count()];
+        oracle.follow(Followed::Assignments { row: 0, assignments: &assignments, weights: &weights })
+    }
 }

@@ -1,5 +1,5 @@
-//! What is learnt from labels, against enumeration: arg maxima, probabilities and gradients of every structure, asked by
-//! its own type and as one chosen at run time.
+//! What is learnt from labels, against enumeration: arg maxima, probabilities and gradients of every structure, asked
+//! by its own type and as one chosen at run time.
 
 use gumbel::Error;
 use gumbel::noise::{Noise, Purpose, below};

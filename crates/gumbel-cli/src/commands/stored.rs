@@ -11,7 +11,7 @@ use gumbel_run::metrics::Metrics;
 use gumbel_run::picture::{CURVE_FORMATS, Format, GRID_FORMATS, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
 use gumbel_run::plot::{self, Comparison};
 use gumbel_run::stored::{self, ModelCard, Stored};
-use gumbel_run::{Config, inspect, show};
+use gumbel_run::{Config, inspect, labels, show};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     let data = matching(common, &mut config, &card, &command.run)?;
     let mut protocol = Protocol::new(&config);
     protocol.paper_samples = command.samples.or(protocol.paper_samples);
+    protocol.importance = command.importance;
     let key = |key| usize::try_from(config.whole(key)).unwrap_or(usize::MAX);
     // The training split as far as it was trained on.
     let limit = match (command.split, key("train-limit"), key("eval-limit")) {
@@ -30,7 +31,8 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     };
     let began = Instant::now();
     let images = SplitImages::new(&data, command.split, config.binarization(), 0);
-    let e = evaluate::evaluate(&mut *engine, &images, command.split, limit, &protocol)?;
+    let known = labels::known(&config, data.split(command.split)).filter(|_| config.labels() != labels::Count::Some(0));
+    let e = evaluate::evaluate(&mut *engine, &images, command.split, limit, known.as_deref(), &protocol)?;
     let scheduled = config.scheduled(card.step.saturating_sub(1))?.into_iter().map(|(name, value)| (name, Some(value)));
     let unmeasured = config.registry().measured_always().into_iter().map(|name| (name.to_string(), None));
     let mut line = Metrics::new(&e, card.epoch, card.step, command.split, scheduled.chain(unmeasured));
@@ -47,15 +49,25 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     let kind = match e.bound_kind {
         BoundKind::Exact => "exact".to_string(),
         BoundKind::Sampled => format!("estimate, {}", samples(e.bound_samples)),
+        BoundKind::Codes => format!("exact over z, {} Gaussian codes per image", e.bound_samples.unwrap_or(1)),
         BoundKind::PerturbAndMap => {
             format!("estimate for the perturbed arg max, KL from below, {}", samples(e.bound_samples))
         }
     };
+    let mut more = String::new();
+    if let Some(bits) = e.bits_per_dimension {
+        more += &format!("\nbits/dimension {bits:10.4}");
+    }
+    if let Some(agreed) = &e.agreement {
+        let percent = |share: &Option<f64>| share.map_or("-".into(), |s| format!("{:.1}", 100.0 * s));
+        let each: Vec<String> = agreed.each.iter().map(percent).collect();
+        more += &format!("\naccuracy       {:10.2} % ({})", 100.0 * agreed.accuracy, each.join(", "));
+    }
     let paper = match e.paper_loss {
         Some(loss) => format!("{loss:10.4}   ({})", samples(e.paper_samples)),
         None => "  none: this latent is not in the paper".into(),
     };
-    output::line(&format!(
+    let found = format!(
         "{} images of {}, {}, epoch {}, nats per image
 bound          {:10.4}   ({})
 reconstruction {:10.4}
@@ -70,9 +82,15 @@ paper_loss     {}",
         kind,
         e.reconstruction,
         e.kl,
-        e.nll.map_or("  too many states to enumerate".into(), |n| format!("{n:10.4}   (exact)")),
+        match (e.nll, e.nll_samples) {
+            (Some(n), None) => format!("{n:10.4}   (exact)"),
+            (Some(n), Some(k)) => format!("{n:10.4}   (importance-weighted, {k} Gaussian codes per image)"),
+            (None, _) if e.bound_kind == BoundKind::Codes => "  not asked for: --importance K".into(),
+            (None, _) => "  too many states to enumerate".into(),
+        },
         paper,
-    ))
+    );
+    output::line(&(found + &more))
 }
 
 fn look(look: &Look) -> show::Look<'_> {

@@ -148,6 +148,9 @@ impl Observer for Watch {
         }
         if self.plain {
             self.line += &format!(" {} {:.3}", m.split, m.bound);
+            if let Some(accuracy) = m.accuracy.filter(|_| m.split != "train") {
+                self.line += &format!(" ({:.2} %)", 100.0 * accuracy);
+            }
             if m.split == "test" {
                 self.notes.drain(..).for_each(|note| output::note(&note));
                 let bounds = std::mem::take(&mut self.line);
@@ -156,8 +159,9 @@ impl Observer for Watch {
         }
         if self.talk && m.split != "train" {
             let nll = m.nll.map_or(String::new(), |n| format!("  -ln p(x) {n:8.3}"));
+            let accuracy = m.accuracy.map_or(String::new(), |a| format!("  accuracy {:5.2} %", 100.0 * a));
             self.bar.println(format!(
-                "epoch {:4}  {:5}  bound {:8.3} = {:8.3} + {:6.3}{nll}  {:.2} ms/step",
+                "epoch {:4}  {:5}  bound {:8.3} = {:8.3} + {:6.3}{nll}{accuracy}  {:.2} ms/step",
                 m.epoch, m.split, m.bound, m.reconstruction, m.kl, m.step_ms
             ));
         }
@@ -179,14 +183,16 @@ impl Observer for Watch {
 /// The result for people.
 fn report(s: &Summary, folder: &str) -> String {
     let nll = s.test.nll.map_or(String::new(), |n| format!(", -ln p(x) {n:.3}"));
+    let bits = s.test.bits_per_dimension.map_or(String::new(), |b| format!(", {b:.3} bits per dimension"));
+    let accuracy = s.test.accuracy.map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a));
     let kind = match s.test.bound_kind {
         BoundKind::Exact => "",
-        BoundKind::Sampled => " (estimate)",
+        BoundKind::Sampled | BoundKind::Codes => " (estimate)",
         BoundKind::PerturbAndMap => " (estimate for the perturbed arg max)",
     };
     format!(
-        "{}, {}, {}, KL {}, {} epochs, seed {}: test bound{kind} {:.3} nats{nll} at epoch {} ({:.3} at the last), \
-         {:.1} s
+        "{}, {}, {}, KL {}, {} epochs, seed {}: test bound{kind} {:.3} nats{nll}{bits}{accuracy} at epoch {} \
+         ({:.3} at the last), {:.1} s
 pictures: {folder}/samples.png, reconstructions.png, curves.svg",
         s.dataset,
         s.latent,

@@ -1,7 +1,7 @@
 //! CelebA: faces of celebrities with forty attributes, as 64x64 images in red, green and blue.
 //!
-//! Liu, Luo, Wang and Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015. Its licence forbids others to pass the
-//! files on: they are read where somebody has put them.
+//! Liu, Luo, Wang and Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015. Its licence forbids others to pass
+//! the files on: they are read where somebody has put them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -53,12 +53,12 @@ pub(super) fn entry() -> DatasetEntry {
 /// Reads CelebA from `folder`: the aligned images, `img_align_celeba.zip` or the files in `img_align_celeba/`, and the
 /// lists `list_attr_celeba.txt` and `list_eval_partition.txt`, all as they were published.
 ///
-/// Of each image (178x218, JPEG) the square of side 148 whose first pixel is in column 15 and row 40 is averaged down to
-/// 64x64 in red, green and blue: each value is the mean over the 2.3125 x 2.3125 source pixels that it covers, rounded.
-/// Images of half the size (89x109) are accepted too, and half that square is taken of them.
+/// Of each image (178x218, JPEG) the square of side 148 whose first pixel is in column 15 and row 40 is averaged down
+/// to 64x64 in red, green and blue: each value is the mean over the 2.3125 x 2.3125 source pixels that it covers,
+/// rounded. Images of half the size (89x109) are accepted too, and half that square is taken of them.
 ///
-/// The second list says which images are for training (0), validation (1) and testing (2); each split is in the order of
-/// the first list. Its values become [`Attributes`]; there are no classes (see [`Dataset::with_attribute_classes`]).
+/// The second list says which images are for training (0), validation (1) and testing (2); each split is in the order
+/// of the first list. Its values become [`Attributes`]; there are no classes (see [`Dataset::with_attribute_classes`]).
 ///
 /// The lists may name fewer images than were published, the same in both, and the archive may hold more of them; each
 /// image that they name must be there.
@@ -67,9 +67,9 @@ pub(super) fn entry() -> DatasetEntry {
 /// that as long as the files are the same: by where they lie, their sizes and their times.
 ///
 /// # Errors
-/// [`DataError::Missing`] if files are missing; [`DataError::Io`] if one cannot be read; [`DataError::Format`], with the
-/// line or the image, for lists that are malformed or do not name the same images, for values of attributes that are not
-/// -1, 0 (unknown) or 1, and for images that are missing, damaged or of another size.
+/// [`DataError::Missing`] if files are missing; [`DataError::Io`] if one cannot be read; [`DataError::Format`], with
+/// the line or the image, for lists that are malformed or do not name the same images, for values of attributes that
+/// are not -1, 0 (unknown) or 1, and for images that are missing, damaged or of another size.
 pub fn read_celeba(folder: &Path) -> Result<Dataset, DataError> {
     entry().read(folder)
 }
@@ -312,8 +312,8 @@ fn decode(bytes: &[u8], (at, location): (At<'_>, &str)) -> Result<[u8; DIM], Dat
     Ok(shrink(&pixels, size[0], scale))
 }
 
-/// Area average of the square, rounded to the nearest level. A pixel of `image` `[rows, width, channels]` is `scale` pixels
-/// of the full size wide.
+/// Area average of the square, rounded to the nearest level. A pixel of `image` `[rows, width, channels]` is `scale`
+/// pixels of the full size wide.
 ///
 /// In sixteenths of a full-size pixel all lengths are whole: an output pixel is 37 wide, a source pixel 16 or 32.
 fn shrink(image: &[u8], width: usize, scale: usize) -> [u8; DIM] {

@@ -4,9 +4,10 @@
 //! feature `burn`.
 
 use gumbel::Error;
+use gumbel::continuous::{Continuous, Inputs};
 use gumbel::engine::{Engine, ModelEntry, ModelOptions};
 use gumbel::estimator::Follows;
-use gumbel::network::{MAX_WEIGHTS, weights, widths};
+use gumbel::network::{MAX_WEIGHTS, MixedWidths, weights, widths};
 use gumbel::registry::{Kind, Setting};
 use gumbel::structure::Structure;
 
@@ -19,6 +20,44 @@ const HIDDEN: Setting = Setting {
     help: "widths of the hidden layers, such as 300 or 400,200; the decoder has them in reverse order",
 };
 
+/// Settings of a model with Gaussian codes, those of the authors (paper, Section 4.2; their code): layers whose number
+/// of inputs says what they are for.
+pub(super) const MIXED: [Setting; 7] = [
+    text("head", "100", "WIDTHS", "with Gaussian codes: layers between the encoder's last and the potentials"),
+    Setting {
+        name: "part",
+        kind: Kind::Whole(1, 1 << 16),
+        default: "100",
+        value: "WIDTH",
+        help: "with Gaussian codes: numbers that the encoder has for each code",
+    },
+    text(
+        "shared",
+        "66",
+        "WIDTHS",
+        "with Gaussian codes: layers between these and means and variances, shared by the codes",
+    ),
+    text("decoder-hidden", "400", "WIDTHS", "with Gaussian codes: hidden layers of the decoder"),
+    real("leak", "0.2", "slope of the encoder's activations where they are negative, with Gaussian codes"),
+    real("shared-leak", "0.5", "the same in the shared layers"),
+    Setting {
+        name: "dropout",
+        kind: Kind::Real(|v| (0.0..1.0).contains(&v), "a number from 0 to less than 1"),
+        default: "0.5",
+        value: "P",
+        help: "probability with which a unit before the last shared layer is left out in training",
+    },
+];
+
+const fn text(name: &'static str, default: &'static str, value: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::Text, default, value, help }
+}
+
+const fn real(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    let kind = Kind::Real(|v| (0.0..=1.0).contains(&v), "a number from 0 to 1");
+    Setting { name, kind, default, value: "X", help }
+}
+
 /// Most numbers in one intermediate result of a step: two gigabytes.
 const MAX_NUMBERS: usize = 1 << 29;
 
@@ -27,7 +66,7 @@ pub fn entry() -> ModelEntry {
     ModelEntry::new(
         "mlp",
         "perceptrons: encoder pixels-hidden-potentials, decoder code-hidden-pixels",
-        &[HIDDEN],
+        &[&[HIDDEN][..], &MIXED].concat(),
         build,
     )
     .checked(check)
@@ -44,7 +83,10 @@ fn build(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
 
 #[cfg(feature = "burn")]
 fn autodiff(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
-    gumbel_vae::perceptron(options)
+    match options.continuous {
+        Continuous::None => gumbel_vae::perceptron(options),
+        _ => gumbel_vae::mixed(options),
+    }
 }
 
 #[cfg(not(feature = "burn"))]
@@ -62,6 +104,10 @@ fn autodiff(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
 fn check(options: &ModelOptions<'_>) -> Result<(), Error> {
     let text = options.settings.text("hidden");
     let hidden = widths(text)?;
+    if options.continuous != Continuous::None {
+        let inputs = Inputs::new(options.continuous, &options.structure)?;
+        return MixedWidths::new(options, &inputs).map(drop);
+    }
     let (structure, estimator) = (&options.structure, options.estimator);
     let latent = || options.settings.get("latent").map_or("this latent".into(), |l| l.to_string());
     let (potentials, pixels) = (structure.potentials(), options.shape.len());

@@ -1,9 +1,9 @@
-//! Convolutions of stride 2 around the perceptrons of a mixed model: for images of any number of channels whose sides can
-//! be halved.
+//! Convolutions of stride 2 around the perceptrons of a mixed model: for images of any number of channels whose sides
+//! can be halved.
 //!
-//! The encoder halves an image while its sides are even and longer than four, 64 to 4 and 28 to 7, each time with kernels
-//! of 4 x 4 and twice the channels; what is left is what the perceptrons of [`MixedMlp`] read. The decoder goes the same
-//! way back. There is no normalisation: what an image becomes does not depend on the others of its batch.
+//! The encoder halves an image while its sides are even and longer than four, 64 to 4 and 28 to 7, each time with
+//! kernels of 4 x 4 and twice the channels; what is left is what the perceptrons of [`MixedMlp`] read. The decoder goes
+//! the same way back. There is no normalisation: what an image becomes does not depend on the others of its batch.
 
 use super::{Decoder, Encoded, Encoder, MixedMlp, Mlp};
 use crate::host;
@@ -97,8 +97,8 @@ pub struct ConvDecoder {
 }
 
 impl ConvEncoder {
-    /// The encoder and the decoder of a model's options, with settings `channels` (of the first convolution) and those of
-    /// [`MixedWidths`]. `device` is a plain device.
+    /// The encoder and the decoder of a model's options, with settings `channels` (of the first convolution) and those
+    /// of [`MixedWidths`]. `device` is a plain device.
     ///
     /// # Errors
     /// Images that cannot be halved, sizes that cannot be.

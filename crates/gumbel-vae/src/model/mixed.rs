@@ -20,8 +20,8 @@ pub struct MixedMlp {
 }
 
 impl MixedMlp {
-    /// The encoder and the decoder of these widths, with the parameters of [`MixedWidths::initial`]. `device` is a plain
-    /// device.
+    /// The encoder and the decoder of these widths, with the parameters of [`MixedWidths::initial`]. `device` is a
+    /// plain device.
     pub fn new(widths: &MixedWidths, seed: u64, device: &Device) -> (Self, Mlp) {
         let initial = widths.initial(seed);
         let network = |prefix: &str| {

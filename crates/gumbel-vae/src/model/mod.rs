@@ -38,8 +38,8 @@ impl From<Tensor<2>> for Encoded {
 
 /// Emits the potentials of a batch of images.
 pub trait Encoder: Module {
-    /// Images `[batch, height * width * channels]` with numbers in [0, 1] to potentials `[batch, P]`. In a training step
-    /// `dropout` is the stream of what is left out, of an encoder that leaves something out.
+    /// Images `[batch, height * width * channels]` with numbers in [0, 1] to potentials `[batch, P]`. In a training
+    /// step `dropout` is the stream of what is left out, of an encoder that leaves something out.
     fn encode(&self, images: Tensor<2>, dropout: Option<&Noise>) -> Encoded;
 }
 
@@ -72,8 +72,8 @@ pub trait Decoder: Module {
     /// Outputs `[rows * blocks, outputs]` of inputs that are zero but for one block each: for every row of samples
     /// `[rows, blocks * D]` and every block the input with that block alone.
     ///
-    /// The default decodes them in full. A decoder whose first layer is linear can do better: of a block it needs D rows
-    /// of that layer.
+    /// The default decodes them in full. A decoder whose first layer is linear can do better: of a block it needs D
+    /// rows of that layer.
     fn block_outputs(&self, samples: Tensor<2>, blocks: usize) -> Tensor<2> {
         let ([rows, width], device) = (samples.dims(), samples.device());
         let dim = width / blocks;

@@ -25,7 +25,8 @@
 //! At the ends `-ln p` is softplus(-a) and softplus(b).
 //!
 //! Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling, "Improving variational inference with inverse autoregressive
-//! flow", NeurIPS 2016; units and the bound of l are those of Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017.
+//! flow", NeurIPS 2016; units and the bound of l are those of Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR
+//! 2017.
 
 use super::located::{self, Block, Located, bounded, exp_and_less_one};
 use super::{BLOCK, Likelihood, LikelihoodEntry};

@@ -2,7 +2,7 @@
 //!
 //! | name | images | outputs of a number | a loss is |
 //! |---|---|---|---|
-//! | [`bernoulli`](Bernoulli) | zeros and ones, or grey levels as probabilities | logit | -ln probability of zeros and ones |
+//! | [`bernoulli`](Bernoulli) | zeros and ones, or grey levels as probabilities | logit | -ln probability |
 //! | [`logistic`](Logistic) | 8-bit numbers | location, log-scale | -ln probability of levels |
 //! | [`gaussian`](Gaussian) | any numbers | mean, log-scale | -ln *density* |
 //!

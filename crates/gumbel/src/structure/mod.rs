@@ -225,8 +225,8 @@ pub trait Structure: Sync {
         true
     }
 
-    /// Changes unary potentials so that the arg max and the sums are those over the assignments that agree with a label:
-    /// `known` has n values, of which [`UNKNOWN`] says nothing.
+    /// Changes unary potentials so that the arg max and the sums are those over the assignments that agree with a
+    /// label: `known` has n values, of which [`UNKNOWN`] says nothing.
     ///
     /// Returns what the scores of these assignments lose by it, so that `score before = score after + lost`: 0 where
     /// other values are forbidden by `-inf`. Potentials that are no numbers may stay what they are, or not: look
