@@ -1,0 +1,250 @@
+//! Labels: which images have one, what training sees of them, and that a run with labels is one like any other.
+
+use gumbel_data::{Dataset, Images, Split};
+use gumbel_run::evaluate::{Protocol, evaluate};
+use gumbel_run::folder::{Files, Start};
+use gumbel_run::images::SplitImages;
+use gumbel_run::labels::{self, Labelled};
+use gumbel_run::metrics::Metrics;
+use gumbel_run::train::{Observer, Outcome, Quiet, train};
+use gumbel_run::{Config, Registry, stored};
+use std::fs;
+use std::path::Path;
+
+/// A small run on glyphs: 400 images, three epochs of four steps.
+fn config(given: &[(&str, &str)]) -> Config {
+    let small = [
+        ("latent", "categorical:10"),
+        ("hidden", "16"),
+        ("train-limit", "400"),
+        ("eval-limit", "100"),
+        ("eval-every", "1"),
+        ("checkpoint-every", "3"),
+    ];
+    Config::new(&Registry::standard(), &[&small, given].concat()).unwrap()
+}
+
+fn refusal(given: &[(&str, &str)]) -> String {
+    let error = Config::new(&Registry::standard(), given).unwrap_err();
+    assert!(error.is_usage(), "{error}");
+    error.to_string()
+}
+
+fn data() -> Dataset {
+    gumbel_data::glyphs(0, [400, 100, 100]).unwrap()
+}
+
+fn drawn(given: &[(&str, &str)]) -> Labelled {
+    labels::draw(&config(given), &data(), 400).unwrap().unwrap()
+}
+
+#[test]
+fn as_many_of_each_class_are_drawn_by_a_seed_of_their_own() {
+    let found = drawn(&[("labels", "57"), ("epochs", "3")]);
+    assert_eq!((found.images.len(), found.known.len()), (57, 57));
+    assert!(found.images.windows(2).all(|pair| pair[0] < pair[1]), "each once, in order");
+    let truth = data().train.labels().unwrap().to_vec();
+    let mut counts = [0; 10];
+    for (image, label) in found.images.iter().zip(&found.known) {
+        assert_eq!(u32::from(truth[*image as usize]), *label);
+        counts[*label as usize] += 1;
+    }
+    assert_eq!(counts, [6, 6, 6, 6, 6, 6, 6, 5, 5, 5]);
+    assert_eq!(found, drawn(&[("labels", "57"), ("seed", "9")]), "not by the seed");
+    assert_ne!(found, drawn(&[("labels", "57"), ("label-draw", "1")]));
+    assert_eq!(drawn(&[("labels", "all")]).images, (0..400).collect::<Vec<u32>>());
+    assert_eq!(labels::draw(&config(&[]), &data(), 400).unwrap(), None);
+    // Only of those that are trained on.
+    let few = labels::draw(&config(&[("labels", "20")]), &data(), 100).unwrap().unwrap();
+    assert!(few.images.iter().all(|image| *image < 100));
+}
+
+#[test]
+fn labels_that_cannot_be_are_refused() {
+    let refused = |given: &[(&str, &str)], count| {
+        let error = labels::draw(&config(given), &data(), count).unwrap_err();
+        assert!(error.is_usage(), "{error}");
+        error.to_string()
+    };
+    let message = refused(&[("labels", "401")], 400);
+    assert!(message.starts_with("labels = 401: expected at most 400"), "{message}");
+    let message = refused(&[("labels", "104")], 105);
+    assert!(message.contains("has too few images for its share"), "{message}");
+    for (latent, model) in [("categorical:9", "too few values"), ("binary:10", "no attributes")] {
+        let message = refused(&[("labels", "20"), ("latent", latent)], 400);
+        assert!(message.contains("no labels of glyphs are values of"), "{model}: {message}");
+    }
+    let message = refusal(&[("labels", "many")]);
+    assert!(message.contains("a number of images, all, or 0 for none"), "{message}");
+    for wrong in ["phases", "phases:1", "phases:0,3", "phases:1,0", "both", "phases:1,2,3"] {
+        let message = refusal(&[("labels", "10"), ("supervision", wrong)]);
+        assert!(message.starts_with(&format!("supervision = {wrong}: expected joint, or phases:A,B")), "{message}");
+    }
+    let message = refusal(&[("labels", "10"), ("supervision", "phases:2,3"), ("epochs", "4")]);
+    assert!(message.contains("epochs = 4: expected 3"), "{message}");
+}
+
+/// Every labelled image once in a pass, in an order of its own, and what is known of it.
+#[test]
+fn a_pass_goes_over_all_labelled_images() {
+    let found = drawn(&[("labels", "57")]);
+    assert_eq!(found.batches(20), 3);
+    let pass = |number: u64| -> Vec<u32> {
+        let batches = (3 * number..3 * number + 3).map(|b| found.batch(5, b, 20));
+        let mut images = vec![];
+        for (places, known) in batches {
+            for (place, label) in places.iter().zip(known) {
+                let at = found.images.iter().position(|image| image == place).unwrap();
+                assert_eq!(found.known[at], label);
+            }
+            images.extend(places);
+        }
+        images
+    };
+    let (first, second) = (pass(0), pass(1));
+    assert_ne!(first, second);
+    for mut images in [first, second] {
+        images.sort_unstable();
+        assert_eq!(images, found.images);
+    }
+}
+
+fn figures(folder: &Path) -> Vec<Metrics> {
+    let untimed = |m| Metrics { train_seconds: 0.0, seconds: 0.0, step_ms: 0.0, ..m };
+    stored::read_metrics(folder).unwrap().into_iter().map(untimed).collect()
+}
+
+#[track_caller]
+fn same(a: &Path, b: &Path) {
+    assert_eq!(figures(a), figures(b));
+    assert!(fs::read(Files::new(a).best()).unwrap() == fs::read(Files::new(b).best()).unwrap());
+}
+
+/// Is killed after so many calls, without a chance to save anything.
+struct Killed(u64);
+
+impl Observer for Killed {
+    fn step(&mut self, _: usize, _: u64, _: u64) {
+        self.0 -= 1;
+        if self.0 == 0 {
+            std::panic::panic_any("killed");
+        }
+    }
+}
+
+/// Stops after so many steps.
+struct Stopped(u64);
+
+impl Observer for Stopped {
+    fn step(&mut self, _: usize, _: u64, _: u64) {
+        self.0 -= 1;
+    }
+    fn stop(&mut self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[test]
+fn runs_with_labels_are_killed_and_resumed_with_the_same_bits() {
+    let data = data();
+    for given in [
+        [("labels", "250"), ("supervision", "phases:4,2"), ("supervised-loss", "argmax")],
+        [("labels", "50"), ("supervision", "joint"), ("supervised-loss", "cross-entropy")],
+    ] {
+        let epochs: &[_] = if given[1].1 == "joint" { &[("epochs", "2")] } else { &[] };
+        let config = config(&[&given, epochs].concat());
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let whole = train(&config, &data, &at("whole"), Start::Fresh, &mut Quiet).unwrap().summary.unwrap();
+        assert!(whole.test.accuracy.is_some_and(|a| (0.0..=1.0).contains(&a)));
+        for kill in [2, 5, 1, 3] {
+            let run = || train(&config, &data, &at("killed"), Start::Resume, &mut Killed(kill));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err(), "kill {kill}");
+        }
+        train(&config, &data, &at("killed"), Start::Resume, &mut Quiet).unwrap();
+        same(&at("whole"), &at("killed"));
+        for steps in [1, 3] {
+            let outcome = train(&config, &data, &at("stopped"), Start::Resume, &mut Stopped(steps)).unwrap();
+            assert!(matches!(outcome, Outcome { summary: None, .. }));
+        }
+        train(&config, &data, &at("stopped"), Start::Resume, &mut Quiet).unwrap();
+        same(&at("whole"), &at("stopped"));
+        // Which images have a label stands in the folder.
+        let text = fs::read_to_string(at("whole").join("labels.json")).unwrap();
+        let stands: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let images = labels::draw(&config, &data, 400).unwrap().unwrap().images;
+        assert_eq!(stands["images"], serde_json::json!(images));
+    }
+}
+
+/// Other labels than those that were drawn change no bit of the model.
+#[test]
+fn training_sees_no_other_label() {
+    let config = config(&[("labels", "50"), ("epochs", "2")]);
+    let data = data();
+    let known = labels::draw(&config, &data, 400).unwrap().unwrap().images;
+    // The draw is balanced by true labels, so that those that are not drawn change among themselves behind the last
+    // that is: the images of a class that come first in the order of the draw stay the first.
+    let turned = |images: &Images, keep: &[u32]| {
+        let labels = images.labels().unwrap().iter().enumerate();
+        let labels = labels.map(|(i, y)| if keep.contains(&(i as u32)) { *y } else { 9 - *y }).collect();
+        Images::new(images.height(), images.width(), images.pixels().to_vec(), Some(labels)).unwrap()
+    };
+    let mut other = data.clone();
+    other.valid = turned(&data.valid, &[]);
+    other.test = turned(&data.test, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    train(&config, &data, &at("true"), Start::Fresh, &mut Quiet).unwrap();
+    train(&config, &other, &at("held-out"), Start::Fresh, &mut Quiet).unwrap();
+    let best = |name: &str| fs::read(Files::new(&at(name)).best()).unwrap();
+    assert!(best("true") == best("held-out"));
+    let accuracy = |name: &str| figures(&at(name)).last().unwrap().accuracy;
+    assert_ne!(accuracy("true"), accuracy("held-out"));
+    // With all the labels that are drawn in their places, the rest may be wrong.
+    other.train = turned(&data.train, &known);
+    let again = labels::draw(&config, &other, 400).unwrap().unwrap();
+    if again.images == known {
+        train(&config, &other, &at("train"), Start::Fresh, &mut Quiet).unwrap();
+        assert!(best("true") == best("train"));
+    }
+    // A label that is drawn counts.
+    let mut one = data.clone();
+    let wrong: Vec<u32> = (0..400).filter(|i| *i != known[7]).collect();
+    one.train = turned(&data.train, &wrong);
+    train(&config, &one, &at("one"), Start::Fresh, &mut Quiet).unwrap();
+    assert!(best("true") != best("one"));
+}
+
+/// Both schedules and both losses find the classes from few labels, on threads as they come.
+#[test]
+fn labels_teach_the_classes() {
+    let data = data();
+    for given in [
+        [("labels", "100"), ("supervision", "phases:40,2"), ("supervised-loss", "argmax"), ("epochs", "2")],
+        [("labels", "100"), ("supervision", "joint"), ("supervised-loss", "argmax"), ("epochs", "40")],
+        [("labels", "100"), ("supervision", "joint"), ("supervised-loss", "cross-entropy"), ("epochs", "40")],
+    ] {
+        let config = config(&[&given[..], &[("hidden", "64"), ("eval-every", "100")]].concat());
+        let folder = tempfile::tempdir().unwrap();
+        let run = |name: &str, threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let path = folder.path().join(name);
+            let found = pool.install(|| train(&config, &data, &path, Start::Fresh, &mut Quiet).unwrap().summary);
+            (found.unwrap().test, fs::read(Files::new(&path).best()).unwrap())
+        };
+        let ((one, best), (three, again)) = (run("one", 1), run("three", 3));
+        assert!(best == again && one.accuracy == three.accuracy, "threads");
+        assert!(one.accuracy.unwrap() > 0.5, "{given:?}: {:?}", one.accuracy);
+        let each = &one.accuracies;
+        let mean = each.iter().flatten().sum::<f64>() / each.len() as f64;
+        assert!((mean - one.accuracy.unwrap()).abs() < 1e-9, "the classes of the test images are balanced");
+        // The same from outside.
+        let mut open = stored::open(&Registry::standard(), &folder.path().join("one")).unwrap();
+        let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
+        let known = labels::known(&config, &data.test).unwrap();
+        let protocol = Protocol::new(&config);
+        let found = evaluate(&mut *open.engine, &images, Split::Test, 100, Some(&known), &protocol).unwrap();
+        assert_eq!(Some(found.agreement.unwrap().accuracy), one.accuracy);
+    }
+}
