@@ -5,8 +5,8 @@ mod common;
 mod testing;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation};
-use common::{BATCH, Pictures, engine, engine_with, gumbel, images, noise, tensor, uniform, values};
+use burn::tensor::{Tensor, activation};
+use common::{BATCH, Pictures, device, engine, engine_with, gumbel, images, noise, tensor, uniform, values};
 use gumbel::engine::{Engine, StepOptions};
 use gumbel::estimator::{
     Direct, DirectJoint, Estimator, Exact, Flips, GumbelSoftmax, LocalExpectation, Marginal, Perturbation, Sides,
@@ -310,7 +310,7 @@ fn steps_do_not_depend_on_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let structure = Categorical::new(10).unwrap();
-            let device = Device::flex();
+            let device = device();
             let encoder = Mlp::new(&[784, 300, 10], 1, 0, &device);
             let decoder = Mlp::new(&[10, 300, 784], 1, 1, &device);
             let mut engine = Autodiff::new(encoder, decoder, structure.into(), Arc::new(Bernoulli), 1e-3, &device);

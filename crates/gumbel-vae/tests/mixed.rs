@@ -94,7 +94,7 @@ fn perceptron(
     continuous: Continuous,
     likelihood: impl Likelihood + 'static,
 ) -> (Autodiff<MixedMlp, gumbel_vae::model::Mlp>, Pictures) {
-    let (settings, shape, device) = (Settings::defaults(&SETTINGS), Shape::grey(3, 4), Device::flex());
+    let (settings, shape, device) = (Settings::defaults(&SETTINGS), Shape::grey(3, 4), common::device());
     let options = options(&settings, structure.into(), continuous, Arc::new(likelihood), shape);
     let inputs = gumbel::continuous::Inputs::new(continuous, &options.structure).unwrap();
     let (encoder, decoder) = MixedMlp::new(&MixedWidths::new(&options, &inputs).unwrap(), 5, &device);
@@ -103,7 +103,7 @@ fn perceptron(
 
 fn made<E: Encoder, D: Decoder>(encoder: E, decoder: D, options: &ModelOptions<'_>) -> Autodiff<E, D> {
     let (structure, likelihood) = (options.structure.clone(), options.likelihood.clone());
-    let engine = Autodiff::new(encoder, decoder, structure, likelihood, 1e-3, &Device::flex());
+    let engine = Autodiff::new(encoder, decoder, structure, likelihood, 1e-3, &common::device());
     engine.with_continuous(options.continuous, true).unwrap()
 }
 
@@ -216,7 +216,7 @@ fn gradients_are_those_of_the_whole_objective() {
 
 #[test]
 fn so_are_those_of_convolutions() {
-    let device = Device::flex();
+    let device = common::device();
     let settings = Settings::defaults(&SETTINGS);
     let likelihoods: [Arc<dyn Likelihood>; 2] = [Arc::new(Bernoulli), Arc::new(Logistic)];
     for (likelihood, channels) in likelihoods.into_iter().zip([1, 3]) {

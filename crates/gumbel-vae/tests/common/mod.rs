@@ -33,6 +33,12 @@ pub fn gumbel(len: usize, seed: u64) -> Vec<f32> {
     x
 }
 
+/// Where tensors live: `GUMBEL_TEST_DEVICE`, by default the CPU.
+pub fn device() -> Device {
+    let name = std::env::var("GUMBEL_TEST_DEVICE").unwrap_or("cpu".into());
+    gumbel_vae::device(&name).unwrap()
+}
+
 /// A batch of binary images.
 pub fn images() -> Vec<f32> {
     uniform(BATCH * PIXELS, 1).iter().map(|u| (*u < 0.3) as u8 as f32).collect()
@@ -95,7 +101,7 @@ pub fn engine_with(
     hidden: &[usize],
     likelihood: Arc<dyn Likelihood>,
 ) -> Autodiff<Mlp, Mlp> {
-    let (structure, device) = (structure.into(), Device::flex());
+    let (structure, device) = (structure.into(), device());
     let encoder = Mlp::new(&[&[PIXELS], hidden, &[structure.potentials()]].concat(), 3, 0, &device);
     let decoder = Mlp::new(&[&[structure.unary()], hidden, &[PIXELS]].concat(), 3, 1, &device);
     Autodiff::new(encoder, decoder, structure, likelihood, 1e-3, &device)
@@ -103,7 +109,7 @@ pub fn engine_with(
 
 /// A tensor on the autodiff device.
 pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+    Tensor::from_data(TensorData::new(values, shape), &device().autodiff())
 }
 
 pub fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {

@@ -1,0 +1,215 @@
+//! Runs of models with Gaussian codes: what an evaluation says against quadrature, settings that cannot be, runs that
+//! are killed.
+
+#![cfg(feature = "burn")]
+
+use gumbel::continuous::Draw;
+use gumbel::noise::{Noise, Purpose};
+use gumbel_data::{Dataset, Split};
+use gumbel_run::evaluate::{BoundKind, Protocol, evaluate};
+use gumbel_run::folder::{Files, Start};
+use gumbel_run::images::{SplitImages, shape};
+use gumbel_run::metrics::Metrics;
+use gumbel_run::train::{Observer, train};
+use gumbel_run::trainer::Trainer;
+use gumbel_run::{Config, Registry, stored};
+use std::fs;
+use std::path::Path;
+
+fn config(given: &[(&str, &str)]) -> Config {
+    let small = [
+        ("latent", "categorical:3"),
+        ("hidden", "16"),
+        ("head", "8"),
+        ("part", "8"),
+        ("shared", "8"),
+        ("decoder-hidden", "16"),
+        ("train-limit", "400"),
+        ("eval-limit", "100"),
+        ("eval-every", "1"),
+        ("epochs", "2"),
+        ("checkpoint-every", "3"),
+    ];
+    // The first value of a key counts.
+    Config::new(&Registry::standard(), &[given, &small].concat()).unwrap()
+}
+
+fn data() -> Dataset {
+    gumbel_data::glyphs(0, [400, 100, 100]).unwrap()
+}
+
+/// ln of the sum of exponentials.
+fn ln_sum_exp(values: &[f64]) -> f64 {
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    most + values.iter().map(|v| (v - most).exp()).sum::<f64>().ln()
+}
+
+/// Codes of one dimension: every integral by a sum over a grid, from what the engine says of potentials, codes and
+/// pixels.
+#[test]
+fn bound_and_evidence_are_those_of_quadrature() {
+    let data = data();
+    for continuous in ["rows:1", "joint:1"] {
+        let config = config(&[("continuous", continuous), ("eval-codes", "400")]);
+        let mut trainer = Trainer::new(&config, shape(&data)).unwrap();
+        let images = SplitImages::new(&data, Split::Train, config.binarization(), 0);
+        let order: Vec<u32> = (0..400).collect();
+        for step in 0..30u64 {
+            let batch = &order[(step as usize % 4) * 100..][..100];
+            trainer.step(&images, batch, step, 4).unwrap();
+        }
+        let engine = &mut *trainer.engine;
+        let count = 6;
+        let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
+        let batch: Vec<u32> = (0..count as u32).collect();
+        let mean = engine.ask(&images, &batch, Draw::Mean).unwrap();
+        let (h, means, kl) = (mean.potentials, mean.codes.as_ref().unwrap().samples.clone(), mean.codes.unwrap().kl);
+        let noise = Noise::new(0, Purpose::User(0), 0);
+        let drawn = engine.ask(&images, &batch, Draw::Sample(&noise)).unwrap().codes.unwrap().samples;
+        let blocks = means.len() / count;
+        // The deviation is what the sample has beside the mean.
+        let deviations: Vec<f64> = (0..count)
+            .flat_map(|b| {
+                let mut n = vec![0.0f32; blocks];
+                noise.at_row(b).normal(&mut n);
+                let at = b * blocks;
+                (0..blocks).map(|k| f64::from((drawn[at + k] - means[at + k]) / n[k])).collect::<Vec<_>>()
+            })
+            .collect();
+        let pixels = 784;
+        let mut x = vec![0.0; count * pixels];
+        gumbel::engine::Images::fill(&images, &batch, &mut x).unwrap();
+        // -ln p(x | z, c) at codes of a grid.
+        const GRID: usize = 241;
+        let grid: Vec<f64> = (0..GRID).map(|i| (i as f64 - 120.0) / 20.0).collect();
+        let width = engine.inputs().width();
+        let mut read = vec![0.0f32; 3 * GRID * width];
+        for (row, input) in read.chunks_exact_mut(width).enumerate() {
+            let (z, c) = (row / GRID, grid[row % GRID] as f32);
+            if continuous == "rows:1" {
+                input[z] = c;
+            } else {
+                (input[z], input[3]) = (1.0, c);
+            }
+        }
+        let mut pixel_means = vec![0.0; 3 * GRID * pixels];
+        engine.means(&read, &mut pixel_means).unwrap();
+        let density =
+            |c: f64, m: f64, s: f64| -0.5 * ((c - m) / s).powi(2) - s.ln() - 0.5 * (2.0 * std::f64::consts::PI).ln();
+        let step: f64 = 0.05;
+        let (mut bound, mut own_kl, mut nll) = (0.0, 0.0, 0.0);
+        for b in 0..count {
+            let x = &x[b * pixels..][..pixels];
+            let loss: Vec<f64> = pixel_means
+                .chunks_exact(pixels)
+                .map(|means| {
+                    let one =
+                        |(m, x): (&f32, &f32)| if *x > 0.5 { f64::from(*m).ln() } else { (1.0 - f64::from(*m)).ln() };
+                    -means.iter().zip(x).map(one).sum::<f64>()
+                })
+                .collect();
+            let h: Vec<f64> = h[b * 3..][..3].iter().map(|h| f64::from(*h)).collect();
+            let all = ln_sum_exp(&h);
+            let mut terms = vec![];
+            for z in 0..3 {
+                let k = if blocks == 1 { 0 } else { z };
+                let (m, s) = (f64::from(means[b * blocks + k]), deviations[b * blocks + k]);
+                let q = (h[z] - all).exp();
+                let expected: f64 =
+                    (0..GRID).map(|i| density(grid[i], m, s).exp() * step * loss[z * GRID + i]).sum::<f64>();
+                let code_kl = 0.5 * (m * m + s * s - 1.0) - s.ln();
+                assert!((code_kl - f64::from(kl[b * blocks + k])).abs() < 1e-3 * code_kl.max(1.0), "{code_kl}");
+                bound += q * (expected + code_kl + (h[z] - all) + 3f64.ln());
+                own_kl += q * code_kl;
+                terms
+                    .extend((0..GRID).map(|i| density(grid[i], 0.0, 1.0) + step.ln() - loss[z * GRID + i] - 3f64.ln()));
+            }
+            nll -= ln_sum_exp(&terms);
+        }
+        let [bound, own_kl, nll] = [bound, own_kl, nll].map(|sum| sum / count as f64);
+        let protocol = Protocol { importance: 2000, ..Protocol::new(&config) };
+        let found = evaluate(engine, &images, Split::Test, count, None, &protocol).unwrap();
+        assert_eq!((found.bound_kind, found.bound_samples), (BoundKind::Codes, Some(400)));
+        assert!((found.bound - bound).abs() < 0.3, "{continuous}: bound {} {bound}", found.bound);
+        assert!((found.codes_kl.unwrap() - own_kl).abs() < 0.01, "{continuous}: {:?} {own_kl}", found.codes_kl);
+        assert!((found.nll.unwrap() - nll).abs() < 0.3, "{continuous}: nll {:?} {nll}", found.nll);
+        assert_eq!(found.nll_samples, Some(2000));
+        assert!(bound > nll + 0.2, "{continuous}: nothing to compare: {bound} {nll}");
+        let none = evaluate(engine, &images, Split::Test, count, None, &Protocol::new(&config)).unwrap();
+        assert_eq!((none.nll, none.bound), (None, found.bound));
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let refused = |given: &[(&str, &str)]| {
+        let error = Config::new(&Registry::standard(), given).unwrap_err();
+        assert!(error.is_usage(), "{error}");
+        error.to_string()
+    };
+    let message = refused(&[("continuous", "rows:4"), ("latent", "binary:15")]);
+    assert!(message.contains("joint:D, or a latent of at most 1024 states"), "{message}");
+    let message = refused(&[("continuous", "columns:4")]);
+    assert!(message.contains("none, rows:D or joint:D"), "{message}");
+    let message = refused(&[("continuous", "rows:4"), ("hidden", "")]);
+    assert!(message.contains("at least one layer"), "{message}");
+    let message = refused(&[("continuous", "rows:4"), ("dropout", "1")]);
+    assert!(message.starts_with("dropout = 1: expected"), "{message}");
+    let message = refused(&[("continuous", "rows:4"), ("shared", "70000")]);
+    assert!(message.starts_with("shared = 70000: expected"), "{message}");
+}
+
+fn figures(folder: &Path) -> Vec<Metrics> {
+    let untimed = |m| Metrics { train_seconds: 0.0, seconds: 0.0, step_ms: 0.0, ..m };
+    stored::read_metrics(folder).unwrap().into_iter().map(untimed).collect()
+}
+
+struct Killed(u64);
+
+impl Observer for Killed {
+    fn step(&mut self, _: usize, _: u64, _: u64) {
+        self.0 -= 1;
+        if self.0 == 0 {
+            std::panic::panic_any("killed");
+        }
+    }
+}
+
+/// Perceptrons with dropout and convolutions, with and without labels, one and three threads, killed and whole: the
+/// same bits; and the pictures are there.
+#[test]
+fn runs_end_with_the_same_bits() {
+    let data = data();
+    for given in [
+        [("continuous", "rows:4"), ("labels", "50"), ("supervision", "phases:9,2"), ("latent", "categorical:10")],
+        [("continuous", "joint:5"), ("labels", "0"), ("kl", "on"), ("latent", "pairwise:4")],
+        [("continuous", "joint:3"), ("model", "conv"), ("channels", "4"), ("latent", "binary:3")],
+    ] {
+        let config = config(&given);
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let run = |name: &str, start, threads: usize, observer: &mut (dyn Observer + Send)| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| train(&config, &data, &at(name), start, observer).unwrap().summary)
+        };
+        let summary = run("whole", Start::Fresh, 1, &mut Silent).unwrap();
+        assert!(summary.test.bound.is_finite() && summary.test.codes_kl.is_some(), "{given:?}");
+        for picture in ["samples.png", "reconstructions.png"] {
+            assert_eq!(&fs::read(at("whole").join(picture)).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+        }
+        for kill in [2, 5, 2] {
+            let killed = || train(&config, &data, &at("killed"), Start::Resume, &mut Killed(kill));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(killed)).is_err(), "kill {kill}");
+        }
+        run("killed", Start::Resume, 3, &mut Silent);
+        assert_eq!(figures(&at("whole")), figures(&at("killed")), "{given:?}");
+        assert!(
+            fs::read(Files::new(&at("whole")).best()).unwrap() == fs::read(Files::new(&at("killed")).best()).unwrap()
+        );
+    }
+}
+
+/// Says nothing, from any thread.
+struct Silent;
+
+impl Observer for Silent {}
