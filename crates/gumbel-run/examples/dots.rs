@@ -26,7 +26,7 @@ struct Brush {
 
 impl Decoder for Brush {
     /// The strokes of all dots add up: `codes [rows, 49]` times the stroke moved to every place `[49, 784]`.
-    fn outputs(&self, codes: Tensor<2>, _: Option<Tensor<2>>) -> Tensor<2> {
+    fn outputs(&self, codes: Tensor<2>) -> Tensor<2> {
         // Which entry of the brush (or the last, which is empty) a pixel gets from a place.
         let offset = |pixel: usize, place: usize| (pixel + 3).checked_sub(place * 4).filter(|o| *o < BRUSH);
         let entry = |i: usize, at: usize| Some(offset(at / SIDE, i / GRID)? * BRUSH + offset(at % SIDE, i % GRID)?);

@@ -239,6 +239,9 @@ impl Run<'_> {
                 return stopped(&self);
             }
         }
+        if self.first > 0 && self.state.metrics.is_empty() {
+            self.end_first(observer)?;
+        }
         while self.step < self.total() {
             let epoch = self.step / steps_per_epoch + 1;
             let order = Noise::new(self.config.seed(), Purpose::Shuffle, epoch).permutation(self.count);
@@ -322,6 +325,15 @@ impl Run<'_> {
         epoch.is_multiple_of(self.config.whole("eval-every")) || epoch == self.config.whole("epochs")
     }
 
+    /// Evaluates what the labelled images alone have taught, as epoch 0.
+    fn end_first(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let lines = self.evaluate(0).map_err(|e| self.diverged(e))?;
+        lines.iter().for_each(|l| observer.metrics(l));
+        self.state.metrics.extend(lines);
+        self.write_metrics()?;
+        self.save()
+    }
+
     /// Evaluates the epoch that has ended, if it is due and this has not been done, and saves.
     fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let epoch = self.step / self.steps_per_epoch;
@@ -330,7 +342,7 @@ impl Run<'_> {
         }
         if self.is_due(epoch) {
             let lines = self.evaluate(epoch as usize).map_err(|e| self.diverged(e))?;
-            let best = self.state.metrics.iter().filter(|m| m.split == "valid").map(|m| m.bound);
+            let best = self.state.metrics.iter().filter(|m| m.split == "valid" && m.epoch > 0).map(|m| m.bound);
             // Validation images that were trained on choose nothing.
             if self.config.trains_on_all() || lines[1].bound < best.fold(f64::INFINITY, f64::min) {
                 self.state.best_epoch = epoch as usize;
@@ -347,7 +359,8 @@ impl Run<'_> {
     fn evaluate(&mut self, epoch: usize) -> Result<Vec<Metrics>> {
         let config = self.config;
         let protocol = Protocol::new(config);
-        let schedules: Vec<_> = config.scheduled(self.step - 1)?.into_iter().map(|(n, v)| (n, Some(v))).collect();
+        let schedules: Vec<_> =
+            config.scheduled(self.step.saturating_sub(1))?.into_iter().map(|(n, v)| (n, Some(v))).collect();
         let step_ms = self.state.step_seconds * 1e3 / self.steps_per_epoch as f64;
         let limit = config.count("eval-limit");
         let train_limit = if limit == 0 { TRAIN_EVALUATION } else { limit }.min(self.count);
@@ -384,7 +397,7 @@ impl Run<'_> {
         let mut named: Vec<(String, Option<f64>)> = absent.map(|name| (name.to_string(), None)).collect();
         if split == Split::Train {
             let values = measures.iter().zip(&self.state.tallies);
-            let value = |(sum, count): (f64, f64)| Some(Tally { sum, count }.mean());
+            let value = |(sum, count): (f64, f64)| (self.step > 0).then(|| Tally { sum, count }.mean());
             named.extend(values.map(|(measure, tally)| (measure.name.to_string(), value(*tally))));
         }
         named

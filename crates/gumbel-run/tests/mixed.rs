@@ -8,10 +8,9 @@ use gumbel::noise::{Noise, Purpose};
 use gumbel_data::{Dataset, Split};
 use gumbel_run::evaluate::{BoundKind, Protocol, evaluate};
 use gumbel_run::folder::{Files, Start};
-use gumbel_run::images::{SplitImages, shape};
+use gumbel_run::images::SplitImages;
 use gumbel_run::metrics::Metrics;
 use gumbel_run::train::{Observer, train};
-use gumbel_run::trainer::Trainer;
 use gumbel_run::{Config, Registry, stored};
 use std::fs;
 use std::path::Path;
@@ -30,8 +29,8 @@ fn config(given: &[(&str, &str)]) -> Config {
         ("epochs", "2"),
         ("checkpoint-every", "3"),
     ];
-    // The first value of a key counts.
-    Config::new(&Registry::standard(), &[given, &small].concat()).unwrap()
+    // The last value of a key counts.
+    Config::new(&Registry::standard(), &[&small, given].concat()).unwrap()
 }
 
 fn data() -> Dataset {
@@ -50,20 +49,25 @@ fn ln_sum_exp(values: &[f64]) -> f64 {
 fn bound_and_evidence_are_those_of_quadrature() {
     let data = data();
     for continuous in ["rows:1", "joint:1"] {
-        let config = config(&[("continuous", continuous), ("eval-codes", "400")]);
-        let mut trainer = Trainer::new(&config, shape(&data)).unwrap();
-        let images = SplitImages::new(&data, Split::Train, config.binarization(), 0);
-        let order: Vec<u32> = (0..400).collect();
-        for step in 0..30u64 {
-            let batch = &order[(step as usize % 4) * 100..][..100];
-            trainer.step(&images, batch, step, 4).unwrap();
-        }
-        let engine = &mut *trainer.engine;
+        let config = config(&[
+            ("continuous", continuous),
+            ("eval-codes", "400"),
+            ("epochs", "8"),
+            ("eval-every", "8"),
+            ("eval-limit", "6"),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        train(&config, &data, folder.path(), Start::Fresh, &mut Silent).unwrap();
+        let mut open = stored::open(&Registry::standard(), folder.path()).unwrap();
+        let engine = &mut *open.engine;
         let count = 6;
         let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
         let batch: Vec<u32> = (0..count as u32).collect();
-        let mean = engine.ask(&images, &batch, Draw::Mean).unwrap();
-        let (h, means, kl) = (mean.potentials, mean.codes.as_ref().unwrap().samples.clone(), mean.codes.unwrap().kl);
+        let (h, means, kl) = {
+            let mean = engine.ask(&images, &batch, Draw::Mean).unwrap();
+            let codes = mean.codes.unwrap();
+            (mean.potentials, codes.samples, codes.kl)
+        };
         let noise = Noise::new(0, Purpose::User(0), 0);
         let drawn = engine.ask(&images, &batch, Draw::Sample(&noise)).unwrap().codes.unwrap().samples;
         let blocks = means.len() / count;
