@@ -407,7 +407,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub enum Data {
     /// What is there
     List,
-    /// Images per split, size, classes, ink
+    /// Images per split, size, kind of pixels, classes, ink, attributes
     Info {
         /// Data set
         name: String,

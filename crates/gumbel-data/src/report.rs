@@ -109,6 +109,9 @@ pub struct Info {
     pub pixels: PixelKind,
     /// Names of the attributes; none for most data sets.
     pub attributes: Vec<String>,
+    /// Share of the images that have each attribute, in `[0, 1]`, among those of which it is known; `null` where it is
+    /// known of none.
+    pub attribute_shares: PerSplit<Vec<Option<f64>>>,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Number of images.
@@ -139,6 +142,9 @@ pub fn info(entry: &DatasetEntry, source: &Source) -> Result<Info, DataError> {
         channels: data.train.channels(),
         pixels: entry.pixels(),
         attributes: data.attributes().to_vec(),
+        attribute_shares: PerSplit::of(&data, |images| {
+            images.attributes().map_or(vec![], |a| (0..a.names().len()).map(|column| a.share(column)).collect())
+        }),
         classes: data.classes.clone(),
         images: PerSplit::of(&data, Images::count),
         mean_ink: PerSplit::of(&data, Images::mean_ink),

@@ -367,7 +367,7 @@ impl<E: Encoder, D: Decoder> Engine for Autodiff<E, D> {
             return Ok(Asked { potentials, oracle: Box::new(oracle), codes: None });
         };
         let gaussians = &*self.gaussians.insert(Gaussians::new(&self.inputs, host::take(emitted), draw));
-        let codes = GaussianCodes { samples: gaussians.samples.clone(), kl: gaussians.kl() };
+        let codes = GaussianCodes::new(gaussians);
         let (inputs, terms) = (&self.inputs, &gaussians.terms);
         let parts = mixed::Parts { structure, inputs, likelihood, device, codes: gaussians, terms };
         let oracle = Mixed::new(decoder, parts, values, batch.len(), false);

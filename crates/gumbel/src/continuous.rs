@@ -296,6 +296,11 @@ impl Gaussians {
         Gaussians { dim, blocks, parameters, noise, samples, terms }
     }
 
+    /// What the encoder says of them, `[batch, blocks, 2, D]`: means, then log-variances.
+    pub fn parameters(&self) -> &[f32] {
+        &self.parameters
+    }
+
     /// Numbers of the samples of an image.
     fn width(&self) -> usize {
         self.blocks * self.dim
@@ -350,6 +355,17 @@ pub fn kl(parameters: &[f32]) -> f32 {
     let (mean, log_variance) = parameters.split_at(parameters.len() / 2);
     let one = |(m, v): (&f32, &f32)| m * m + v.exp() - 1.0 - v;
     0.5 * mean.iter().zip(log_variance).map(one).sum::<f32>()
+}
+
+/// What each dimension adds to the [KL](kl) of parameters `[2, D]`, in nats `[D]`: how much a code says by it.
+///
+/// ```
+/// let kl: Vec<f32> = gumbel::continuous::kl_of_dimensions(&[1.0, 2.0, 0.0, 0.0]).collect();
+/// assert_eq!(kl, [0.5, 2.0]);
+/// ```
+pub fn kl_of_dimensions(parameters: &[f32]) -> impl Iterator<Item = f32> + '_ {
+    let (mean, log_variance) = parameters.split_at(parameters.len() / 2);
+    mean.iter().zip(log_variance).map(|(m, v)| 0.5 * (m * m + v.exp() - 1.0 - v))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! the loss.
 
 use crate::Error;
-use crate::continuous::{Continuous, Draw, Inputs};
+use crate::continuous::{Continuous, Draw, Gaussians, Inputs};
 use crate::estimator::{Estimator, MEASURES, Tally};
 use crate::likelihood::Likelihood;
 use crate::network::Snapshot;
@@ -123,6 +123,15 @@ pub struct GaussianCodes {
     pub samples: Vec<f32>,
     /// KL of each to the prior, in closed form, in nats `[images, blocks]`.
     pub kl: Vec<f32>,
+    /// What the encoder says of them, `[images, blocks, 2, D]`: means, then log-variances.
+    pub parameters: Vec<f32>,
+}
+
+impl GaussianCodes {
+    /// Those of codes that were drawn.
+    pub fn new(drawn: &Gaussians) -> Self {
+        GaussianCodes { samples: drawn.samples.clone(), kl: drawn.kl(), parameters: drawn.parameters().to_vec() }
+    }
 }
 
 /// A model with its optimiser; see the [module](self).

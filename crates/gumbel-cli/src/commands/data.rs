@@ -4,7 +4,7 @@ use super::progress;
 use crate::args::{Common, Data};
 use crate::output::{self, Failure};
 use crate::registry;
-use gumbel_data::{DatasetEntry, FileStatus, printable};
+use gumbel_data::{DatasetEntry, FileStatus, PixelKind, printable};
 
 /// Looks at, fetches and verifies data sets.
 pub fn run(common: &Common, command: &Data) -> Result<(), Failure> {
@@ -50,16 +50,29 @@ fn info(common: &Common, entry: &DatasetEntry) -> Result<(), Failure> {
     }
     output::line(&format!("{}: {}", i.name, i.origin))?;
     output::line(&format!("images   {} train, {} valid, {} test", i.images.train, i.images.valid, i.images.test))?;
-    let channels = match i.channels {
-        1 => "grey".to_string(),
-        3 => "colour".to_string(),
-        n => format!("{n} channels"),
+    let pixels = match i.pixels {
+        PixelKind::Ink => "ink on a ground: Bernoulli, rounded, where nothing else is said",
+        PixelKind::Grey => "grey: 256 levels",
+        PixelKind::Colour => "colour: red, green, blue, 256 levels each",
     };
+    let channels = if i.channels == 1 { "1 channel".to_string() } else { format!("{} channels", i.channels) };
     output::line(&format!("size     {} x {} pixels, {channels}", i.height, i.width))?;
+    output::line(&format!("pixels   {pixels}"))?;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let (train, test) = (percent(i.mean_ink.train), percent(i.mean_ink.test));
     output::line(&format!("ink      {train} of the training pixels after rounding, {test} of the test pixels"))?;
-    output::line(&format!("classes  {}: {}", i.classes.len(), printable(&i.classes.join(", "))))?;
+    match i.classes.len() {
+        0 => output::line(&"classes  none")?,
+        count => output::line(&format!("classes  {count}: {}", printable(&i.classes.join(", "))))?,
+    }
+    if !i.attributes.is_empty() {
+        let count = i.attributes.len();
+        output::line(&format!("attributes {count}, with the share of the training and of the test images:"))?;
+    }
+    let share = |share: Option<f64>| share.map_or("-".into(), percent);
+    for ((name, train), test) in i.attributes.iter().zip(i.attribute_shares.train).zip(i.attribute_shares.test) {
+        output::line(&format!("  {:24} {:>7} {:>7}", printable(name), share(train), share(test)))?;
+    }
     Ok(())
 }
 
