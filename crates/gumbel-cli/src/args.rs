@@ -84,6 +84,10 @@ pub enum Command {
     Sample(Sample),
     /// Draw test images beside their reconstructions
     Reconstruct(Reconstruct),
+    /// Draw what coordinates of a Gaussian code do: each slides while everything else stays
+    Traverse(Traverse),
+    /// Draw attributes on and off, or class by class, at the same Gaussian code
+    Attributes(Attributes),
     /// Show what a model has learned: potentials, couplings, active units, how its arg max moves
     Inspect(Inspect),
     /// Draw the curves of several runs over epochs and over time
@@ -279,15 +283,29 @@ pub struct Look {
 
 /// `gumbel sample`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel sample runs/mnist-categorical50-direct-s0 --out grid.png --sort
+  gumbel sample runs/mixed --out many.safetensors --rows 1000 --seed 1      numbers for another program
+
+A file of safetensors has the decoder's means, 0 to 1:
+  images       f32 [rows, columns, height, width, channels]
+  classes      u32 [columns]: of one K-way variable every value is a column; without Gaussian codes there is one row
+  assignments  u32 [columns, n] of other latents; [rows, columns, n] where every image has its own
+  attributes   i32 [columns, attributes], 0 or 1, of runs with --attributes and --labels
+Its metadata key `gumbel` is JSON with the names of the columns.")]
 pub struct Sample {
     /// Run folder
     pub run: PathBuf,
-    /// PNG file to write
+    /// PNG file to write, or safetensors file for numbers
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Rows of ten (default: all values of a K-way variable; ten rows of prior samples)
-    #[arg(long, value_name = "R", value_parser = whole(1..=1000))]
+    /// Rows of ten (default: all values of a K-way variable; ten rows of prior samples); with Gaussian codes, rows that
+    /// share a code
+    #[arg(long, value_name = "R", value_parser = whole(1..=10_000))]
     pub rows: Option<usize>,
+    /// Seed of the samples (default: that of the run)
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Values of a K-way variable in the order in which validation images use them, those used most first
     #[arg(long)]
     pub sort: bool,
@@ -304,6 +322,96 @@ pub struct Reconstruct {
     /// PNG file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// How it is drawn.
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// `gumbel traverse`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel traverse runs/mixed
+  gumbel traverse runs/mixed --image 7 --coordinate 3,12 --range 2 --steps 9
+  gumbel traverse runs/fashion --class sandal --out sandal.png
+
+A row is a coordinate (c), with its mean KL over the first 1,000 test images; a column is a value. Of rows:D the code
+is that of the state that is shown, over the images whose mode of q it is.
+
+--json prints \"out\"; \"z\", the assignment, and its \"name\" or null; \"image\" or null; \"values\"; \"coordinates\", a
+list of {\"coordinate\", \"kl\"}. A file of safetensors has the decoder's means, 0 to 1:
+  images       f32 [coordinates, values, height, width, channels]
+  coordinates  u32 [coordinates], and kl f32 [coordinates], in nats
+  values       f32 [values]
+  assignment   u32 [n]")]
+pub struct Traverse {
+    /// Run folder of a model with Gaussian codes (--continuous rows:D or joint:D)
+    pub run: PathBuf,
+    /// PNG file to write, or safetensors file for numbers (default: traverse.png in the run folder)
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Coordinates of the code, from 0 (default: the eight with the largest mean KL)
+    #[arg(long = "coordinate", value_name = "I,..", value_delimiter = ',', action = clap::ArgAction::Append)]
+    pub coordinates: Vec<usize>,
+    /// Values go from -A to A, in standard deviations of the prior
+    #[arg(long, value_name = "A", default_value = "3", value_parser = deviations)]
+    pub range: f32,
+    /// Number of values
+    #[arg(long, value_name = "N", default_value = "11", value_parser = whole(2..=1000))]
+    pub steps: usize,
+    /// Start from the code of this test image, from 0 (default: from the code 0, the prior's mean)
+    #[arg(long, value_name = "I")]
+    pub image: Option<usize>,
+    /// State of z, by its number or, where labels gave it one, its name (default: the mode of q of the image, or of
+    /// most test images)
+    #[arg(long, value_name = "K")]
+    pub class: Option<String>,
+    /// How it is drawn.
+    #[command(flatten)]
+    pub look: Look,
+}
+
+fn deviations(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(a) if a > 0.0 && a <= 1000.0 => Ok(a),
+        _ => Err("expected a number greater than 0, at most 1000".to_string()),
+    }
+}
+
+/// `gumbel attributes`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel attributes runs/faces
+  gumbel attributes runs/faces --rows 0 --encoded 10 --out faces.png
+  gumbel attributes runs/faces --rows 1000 --encoded 0 --out many.safetensors      numbers for another program
+
+Columns are the combinations of the attributes of a run with --attributes and --labels: all of up to four, else none
+and each one alone. Of a run with --labels alone they are its classes. Rows are codes of the prior, one for all states,
+then test images, each at the left of its row, with their own codes. Where every state has a code of its own (rows:D),
+an image's code is that which the encoder emits for the column's state.
+
+--json prints \"out\"; \"columns\", a list of {\"class\", \"z\": the assignment, \"name\"}; \"rows\"; \"encoded\". A
+file of safetensors has the decoder's means, 0 to 1:
+  images       f32 [rows, columns, height, width, channels], of codes of the prior
+  encoded      f32 [images, columns, height, width, channels], of test images
+  originals    f32 [images, height, width, channels]
+  classes      u32 [columns]; its binary digits are the attributes, the first one the highest
+  attributes   i32 [columns, attributes], 0 or 1
+Its metadata key `gumbel` is JSON with their names.")]
+pub struct Attributes {
+    /// Run folder of a model with Gaussian codes and labels
+    pub run: PathBuf,
+    /// PNG file to write, or safetensors file for numbers (default: attributes.png in the run folder)
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Rows of codes of the prior
+    #[arg(long, value_name = "R", default_value = "6", value_parser = whole(0..=10_000))]
+    pub rows: usize,
+    /// Rows of test images, the first N
+    #[arg(long, value_name = "N", default_value = "4", value_parser = whole(0..=10_000))]
+    pub encoded: usize,
+    /// Seed of the codes (default: that of the run)
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// How it is drawn.
     #[command(flatten)]
     pub look: Look,

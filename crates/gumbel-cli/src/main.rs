@@ -64,8 +64,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     pool.install(|| match cli.command {
         Command::Train(command) => commands::train::run(&common, &command),
         Command::Evaluate(command) => commands::stored::evaluate(&common, &command),
-        Command::Sample(command) => commands::stored::sample(&common, &command),
-        Command::Reconstruct(command) => commands::stored::reconstruct(&common, &command),
+        Command::Sample(command) => commands::show::sample(&common, &command),
+        Command::Reconstruct(command) => commands::show::reconstruct(&common, &command),
+        Command::Traverse(command) => commands::show::traverse(&common, &command),
+        Command::Attributes(command) => commands::show::attributes(&common, &command),
         Command::Inspect(command) => commands::stored::inspect(&common, &command),
         Command::Curves(command) => commands::stored::curves(&common, &command),
         Command::List(command) => commands::list::run(&common, &command),

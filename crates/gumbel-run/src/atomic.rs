@@ -30,11 +30,14 @@ use std::path::{Path, PathBuf};
 /// assert_eq!(std::fs::read(&path).unwrap(), b"{}");
 /// ```
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// The same for content that `write` makes bit by bit, at every call the same.
+pub(crate) fn write_atomic_with(path: &Path, mut write: impl FnMut(&mut File) -> io::Result<()>) -> Result<()> {
     let written = match fs::metadata(path) {
-        Ok(found) if !found.is_file() => {
-            File::options().write(true).open(path).and_then(|mut file| file.write_all(bytes))
-        }
-        _ => target(path).and_then(|target| replace(&target, |file| file.write_all(bytes))),
+        Ok(found) if !found.is_file() => File::options().write(true).open(path).and_then(|mut file| write(&mut file)),
+        _ => target(path).and_then(|target| replace(&target, write)),
     };
     written.map_err(|e| Error::io("write", path, e))
 }

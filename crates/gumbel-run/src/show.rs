@@ -1,12 +1,24 @@
-//! Pictures of what a model makes: samples of its prior, reconstructions.
+//! Pictures of what a model makes: samples of its prior, reconstructions, [coordinates that slide](traverse),
+//! [attributes on and off](attributes); most of them also as numbers, where a file's name ends in `.safetensors`.
 
-use crate::Result;
+mod attributes;
+mod meaning;
+mod sheet;
+mod traverse;
+
+pub use attributes::{Attributes, Column, Shown, attributes};
+pub use meaning::Meaning;
+pub use traverse::{Coordinate, Traverse, Traversed, traverse};
+
 use crate::evaluate::is_single;
-use crate::picture::{Grid, grid};
-use gumbel::continuous::Draw;
+use crate::labels::Count;
+use crate::picture::{Format, Grid, SAMPLE_FORMATS, format, grid};
+use crate::{Config, Error, Result};
+use gumbel::continuous::{Continuous, Draw};
 use gumbel::engine::{Asked, Engine, Images, Shape};
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{AnyStructure, Structure, Sums, argmax_batch, perturbed_argmax};
+use sheet::{Content, Sheet};
 use std::path::Path;
 
 /// Tiles to a row.
@@ -28,22 +40,55 @@ pub struct Look<'a> {
     pub title: Option<&'a str>,
 }
 
+impl<'a> Look<'a> {
+    fn grid<'b>(
+        self,
+        tiles: &'b [f32],
+        shape: Shape,
+        columns: usize,
+        heads: &'b [String],
+        sides: &'b [String],
+    ) -> Grid<'b>
+    where
+        'a: 'b,
+    {
+        let plain = Grid::new(tiles, shape.height, shape.width);
+        let scale = self.scale.unwrap_or(plain.scale);
+        Grid { channels: shape.channels, columns, scale, title: self.title, heads, sides, ..plain }
+    }
+
+    /// Refuses a picture of so many tiles that would be too large, before they are made.
+    fn check(
+        self,
+        path: &Path,
+        shape: Shape,
+        count: usize,
+        columns: usize,
+        heads: &[String],
+        sides: &[String],
+    ) -> Result<()> {
+        self.grid(&[], shape, columns, heads, sides).check(path, count)
+    }
+}
+
 /// Which samples are drawn, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Samples<'a> {
-    /// Seed of assignments drawn from the prior.
+    /// Seed of assignments and codes drawn from the prior.
     pub seed: u64,
     /// Rows of ten; by default all values of a K-way variable, and ten rows of prior samples.
     pub rows: Option<usize>,
     /// The order of the values of a K-way variable; by default that of their numbers.
     pub order: Option<Vec<u32>>,
+    /// What the states stand for: it is written above the columns.
+    pub meaning: Option<Meaning>,
     /// How they are drawn.
     pub look: Look<'a>,
 }
 
 /// Decoder means `[assignments, pixels]` at assignments `[assignments, n]`, and Gaussian codes `[assignments, blocks,
 /// D]` of models that have some.
-pub(crate) fn means(engine: &mut dyn Engine, z: &[u32], samples: &[f32], pixels: usize) -> Result<Vec<f32>> {
+fn means(engine: &mut dyn Engine, z: &[u32], samples: &[f32], pixels: usize) -> Result<Vec<f32>> {
     let (structure, inputs) = (engine.structure().clone(), engine.inputs().clone());
     let (n, u, width, own) = (structure.variables(), structure.unary(), inputs.width(), inputs.samples());
     let rows = z.len() / n;
@@ -59,13 +104,43 @@ pub(crate) fn means(engine: &mut dyn Engine, z: &[u32], samples: &[f32], pixels:
     Ok(means)
 }
 
-/// Gaussian codes drawn from the prior `[rows, blocks, D]`: in each row one for all states.
-pub(crate) fn prior_codes(engine: &dyn Engine, seed: u64, rows: usize) -> Vec<f32> {
-    let inputs = engine.inputs();
-    let dim = inputs.kind().dim();
-    let mut codes = vec![0.0; rows * dim];
+/// Gaussian codes drawn from the prior `[rows, D]`: in each row one for all states.
+fn prior_codes(engine: &dyn Engine, seed: u64, rows: usize) -> Vec<f32> {
+    let mut codes = vec![0.0; rows * engine.inputs().kind().dim()];
     Noise::new(seed, Purpose::Picture, 1).normal(&mut codes);
-    codes.chunks_exact(dim.max(1)).flat_map(|code| code.repeat(inputs.blocks())).collect()
+    codes
+}
+
+/// Refuses a run whose model has no Gaussian codes, before its images are read.
+///
+/// # Errors
+/// A setting error.
+pub fn expect_codes(config: &Config) -> Result<()> {
+    match config.continuous() {
+        Continuous::None => {
+            Err(Error::setting("continuous", "none", "rows:D or joint:D: a run whose model has Gaussian codes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a run without labels, before its images are read: nobody knows what its states stand for.
+///
+/// # Errors
+/// A setting error.
+pub fn expect_labels(config: &Config) -> Result<()> {
+    match config.labels() {
+        Count::Some(0) => {
+            let expected = "a run with labels, which make the states of z stand for attributes or classes";
+            Err(Error::setting("labels", 0, expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file's name asks for numbers instead of a picture.
+fn is_tensors(path: &Path) -> Result<bool> {
+    Ok(format(path, SAMPLE_FORMATS)? == Format::Safetensors)
 }
 
 /// The values of one K-way variable, those first that the images use most: by the mean of q over the images. `None` for
@@ -96,34 +171,84 @@ pub fn by_use(engine: &mut dyn Engine, images: &dyn Images) -> Result<Option<Vec
 /// Gaussian codes the columns are values or assignments, and the images of a row share one code from its prior (the
 /// paper's Figure 4).
 ///
+/// As safetensors: `images` `[rows, columns, height, width, channels]`. Of one K-way variable every value is a column,
+/// `classes` `[columns]`; without Gaussian codes there is one row. Of other latents ten assignments are columns,
+/// `assignments` `[columns, n]`; without Gaussian codes every image has its own, `[rows, columns, n]`. Of attributes,
+/// 0 or 1 as `attributes` `[columns, attributes]`.
+///
 /// # Errors
 /// A picture that cannot be written.
 pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples<'_>, path: &Path) -> Result<()> {
     let structure = engine.structure().clone();
-    let mixed = engine.inputs().samples() > 0;
-    let rows = which.rows.unwrap_or(10);
-    let z = match is_single(&structure) {
-        true => {
-            let mut values = which.order.clone().unwrap_or_else(|| (0..structure.unary() as u32).collect());
-            let most = if mixed { Some(MOST_COLUMNS) } else { which.rows.map(|r| r.saturating_mul(COLUMNS)) };
-            values.truncate(most.unwrap_or(usize::MAX));
-            values
-        }
-        false => of_the_prior(&structure, which.seed, if mixed { COLUMNS } else { rows * COLUMNS })?,
+    let (n, single, mixed) = (structure.variables(), is_single(&structure), engine.inputs().samples() > 0);
+    let (tensors, rows) = (is_tensors(path)?, which.rows.unwrap_or(10));
+    let values = single.then(|| {
+        let mut values = which.order.clone().unwrap_or_else(|| (0..structure.unary() as u32).collect());
+        let most = if mixed { Some(MOST_COLUMNS) } else { which.rows.map(|r| r.saturating_mul(COLUMNS)) };
+        values.truncate(most.filter(|_| !tensors).unwrap_or(usize::MAX));
+        values
+    });
+    let (rows, columns) = match &values {
+        Some(values) => (if mixed { rows } else { 1 }, values.len()),
+        None => (rows, COLUMNS),
     };
-    if !mixed {
-        return draw(path, &means(engine, &z, &[], shape.len())?, shape, COLUMNS, which.look);
+    let across = if mixed { columns } else { COLUMNS };
+    let check = |heads: &[String]| match tensors {
+        true => Ok(()),
+        false => which.look.check(path, shape, rows.saturating_mul(columns), across, heads, &[]),
+    };
+    check(&[])?;
+    let z = match values {
+        Some(values) => values,
+        None => of_the_prior(&structure, which.seed, if mixed { COLUMNS } else { rows * COLUMNS })?,
+    };
+    let codes = prior_codes(engine, which.seed, if mixed { rows } else { 0 });
+    let sheet = Sheet { rows, columns, z, codes, shared: true };
+    if tensors {
+        return store(engine, shape, which, &sheet, path);
     }
-    let (columns, own) = (z.len() / structure.variables(), engine.inputs().samples());
-    let codes = prior_codes(engine, which.seed, rows);
-    let codes: Vec<f32> = codes.chunks_exact(own).flat_map(|code| code.repeat(columns)).collect();
-    draw(path, &means(engine, &z.repeat(rows), &codes, shape.len())?, shape, columns, which.look)
+    let own = mixed || (single && columns <= COLUMNS); // every column has one assignment
+    let head = |z: &[u32]| match &which.meaning {
+        Some(meaning) => Some(meaning.head(z)),
+        None => (mixed && single).then(|| format!("z={}", z[0])),
+    };
+    let heads: Option<Vec<String>> = sheet.z.chunks_exact(n).take(columns).map(head).collect();
+    let heads = heads.filter(|_| own).unwrap_or_default();
+    check(&heads)?;
+    draw(path, &sheet.means(engine, shape)?, shape, across, which.look, &heads, &[])
 }
 
-pub(crate) fn draw(path: &Path, tiles: &[f32], shape: Shape, columns: usize, look: Look<'_>) -> Result<()> {
-    let plain = Grid::new(tiles, shape.height, shape.width);
-    let scale = look.scale.unwrap_or(plain.scale);
-    grid(path, &Grid { channels: shape.channels, columns, scale, title: look.title, ..plain })
+/// Writes samples as numbers.
+fn store(engine: &mut dyn Engine, shape: Shape, which: &Samples<'_>, sheet: &Sheet, path: &Path) -> Result<()> {
+    let structure = engine.structure().clone();
+    let (n, single, count) = (structure.variables(), is_single(&structure), sheet.z.len());
+    let mut all = vec![("images", vec![], Content::Sheet(sheet))];
+    let each = count == sheet.columns * n; // whether every column has one assignment
+    if !single {
+        let shape = if each { vec![sheet.columns, n] } else { vec![sheet.rows, sheet.columns, n] };
+        all.push(("assignments", shape, Content::U32(sheet.z.clone())));
+    }
+    match &which.meaning {
+        Some(meaning) if each => all.extend(attributes::described(meaning, sheet.columns, &sheet.z, n)),
+        _ if single => all.push(("classes", vec![sheet.columns], Content::U32(sheet.z.clone()))),
+        _ => {}
+    }
+    let names = |meaning: &Meaning| sheet.z.chunks_exact(n).map(|z| meaning.name(z)).collect::<Vec<_>>();
+    let names = which.meaning.as_ref().filter(|_| each).map(names);
+    let text = serde_json::json!({ "columns": names, "seed": which.seed }).to_string();
+    sheet::write(path, engine, shape, &text, all)
+}
+
+fn draw(
+    path: &Path,
+    tiles: &[f32],
+    shape: Shape,
+    columns: usize,
+    look: Look<'_>,
+    heads: &[String],
+    sides: &[String],
+) -> Result<()> {
+    grid(path, &look.grid(tiles, shape, columns, heads, sides))
 }
 
 /// Assignments drawn from the prior.
@@ -159,5 +284,5 @@ pub fn reconstructions(engine: &mut dyn Engine, images: &dyn Images, look: Look<
     let means = means(engine, &z, &codes, pixels)?;
     let pairs = x.chunks_exact(pixels).zip(means.chunks_exact(pixels));
     let tiles: Vec<f32> = pairs.flat_map(|(image, mean)| [image, mean].concat()).collect();
-    draw(path, &tiles, shape, COLUMNS, look)
+    draw(path, &tiles, shape, COLUMNS, look, &[], &[])
 }

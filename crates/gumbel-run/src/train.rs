@@ -467,7 +467,8 @@ impl Run<'_> {
             .map_err(|e| Error::foreign(self.files.best(), "the model of this run", e.to_string()))?;
         let images = SplitImages::new(self.data, Split::Valid, config.binarization(), 0);
         let order = show::by_use(&mut **engine, &images)?;
-        let samples = show::Samples { seed: config.seed(), order, ..show::Samples::default() };
+        let meaning = show::Meaning::of(config, Some(self.data));
+        let samples = show::Samples { seed: config.seed(), order, meaning, ..show::Samples::default() };
         show::samples(&mut **engine, shape(self.data), &samples, &self.files.other("samples.png"))?;
         let images = SplitImages::new(self.data, Split::Test, config.binarization(), 0);
         show::reconstructions(&mut **engine, &images, show::Look::default(), &self.files.other("reconstructions.png"))?;

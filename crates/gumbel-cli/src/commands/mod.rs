@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod data;
 pub mod list;
+pub mod show;
 pub mod solve;
 pub mod stored;
 pub mod train;

@@ -1,17 +1,17 @@
-//! Commands on stored runs: `evaluate`, `sample`, `reconstruct`, `inspect`, `curves`.
+//! Commands on stored runs that tell figures: `evaluate`, `inspect`, `curves`.
 
 use super::load;
-use crate::args::{Common, Curves, Evaluate, Inspect, Look, Reconstruct, Sample};
+use crate::args::{Common, Curves, Evaluate, Inspect};
 use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_data::{Dataset, Split};
 use gumbel_run::evaluate::{self, BoundKind, Protocol};
 use gumbel_run::images::SplitImages;
 use gumbel_run::metrics::Metrics;
-use gumbel_run::picture::{CURVE_FORMATS, Format, GRID_FORMATS, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
+use gumbel_run::picture::{CURVE_FORMATS, Format, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
 use gumbel_run::plot::{self, Comparison};
 use gumbel_run::stored::{self, ModelCard, Stored};
-use gumbel_run::{Config, inspect, labels, show};
+use gumbel_run::{Config, inspect, labels};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -91,37 +91,6 @@ paper_loss     {}",
         paper,
     );
     output::line(&(found + &more))
-}
-
-fn look(look: &Look) -> show::Look<'_> {
-    show::Look { scale: look.scale, title: look.title.as_deref() }
-}
-
-/// Draws the decoder's means.
-pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
-    expect_ending(&command.out, GRID_FORMATS)?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
-    let order = match command.sort {
-        true => {
-            let data = matching(common, &mut config, &card, &command.run)?;
-            let images = SplitImages::new(&data, Split::Valid, config.binarization(), 0);
-            show::by_use(&mut *engine, &images)?
-        }
-        false => None,
-    };
-    let which = show::Samples { seed: config.seed(), rows: command.rows, order, look: look(&command.look) };
-    show::samples(&mut *engine, card.shape(), &which, &command.out)?;
-    written(common, &command.out)
-}
-
-/// Draws test images beside their reconstructions.
-pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure> {
-    expect_ending(&command.out, GRID_FORMATS)?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
-    let data = matching(common, &mut config, &card, &command.run)?;
-    let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
-    show::reconstructions(&mut *engine, &images, look(&command.look), &command.out)?;
-    written(common, &command.out)
 }
 
 /// Shows what a model has learned.
@@ -241,7 +210,7 @@ fn legend(command: &Curves) -> Result<Vec<String>, Failure> {
 }
 
 /// The data set of a run, with images of the model's size.
-fn matching(common: &Common, config: &mut Config, card: &ModelCard, run: &Path) -> Result<Dataset, Failure> {
+pub(super) fn matching(common: &Common, config: &mut Config, card: &ModelCard, run: &Path) -> Result<Dataset, Failure> {
     let data = load(common, config)?;
     let found = gumbel_run::images::shape(&data);
     if found != card.shape() {
@@ -261,14 +230,14 @@ fn matching(common: &Common, config: &mut Config, card: &ModelCard, run: &Path) 
 }
 
 /// A picture whose name promises another format would open nowhere: this is said before anything is opened.
-fn expect_ending(path: &Path, formats: &[Format]) -> Result<(), Failure> {
+pub(super) fn expect_ending(path: &Path, formats: &[Format]) -> Result<(), Failure> {
     match format(path, formats) {
         Ok(_) => Ok(()),
         Err(e) => Err(Failure::Usage(format!("--out {e}"))),
     }
 }
 
-fn written(common: &Common, path: &Path) -> Result<(), Failure> {
+pub(super) fn written(common: &Common, path: &Path) -> Result<(), Failure> {
     match (common.json, common.quiet) {
         (true, _) => output::json(&serde_json::json!({ "out": path.to_string_lossy() })),
         (_, false) => output::line(&path.display()),

@@ -1,7 +1,8 @@
 //! Grids of images.
 
-use super::pixels::Pixels;
-use super::{Anchor, GRID_FORMATS, LETTER, Surface, checked_scale, format, title_of, width_of};
+use super::pixels::{Pixels, check_size};
+use super::{Anchor, GRID_FORMATS, LETTER, Surface, checked_scale, format, shortened, title_of, width_of};
+use crate::error::escaped;
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -9,6 +10,12 @@ use std::path::Path;
 const GAP: usize = 2;
 /// The background.
 const GREY: u8 = 128;
+/// A tile of this level is not to be seen.
+pub(crate) const BLANK: f32 = 0.5;
+/// Least units between the texts of neighbours.
+const APART: usize = 5;
+/// Letters of a line above a column or beside a row.
+const LONGEST: usize = 40;
 
 /// A grid of images, row by row; [`Grid::new`] has the defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,12 +36,120 @@ pub struct Grid<'a> {
     pub scale: usize,
     /// A line of text above the tiles.
     pub title: Option<&'a str>,
+    /// Texts above the columns, of some lines each; there may be none. They are written upwards where a column would
+    /// have to be half as wide again as its tiles to hold them.
+    pub heads: &'a [String],
+    /// Texts at the left of the rows, of some lines each; there may be none.
+    pub sides: &'a [String],
 }
 
 impl<'a> Grid<'a> {
     /// Grey tiles, ten to a row, magnified twice.
     pub fn new(tiles: &'a [f32], height: usize, width: usize) -> Self {
-        Grid { tiles, height, width, channels: 1, columns: 10, order: None, scale: 2, title: None }
+        Grid {
+            tiles,
+            height,
+            width,
+            channels: 1,
+            columns: 10,
+            order: None,
+            scale: 2,
+            title: None,
+            heads: &[],
+            sides: &[],
+        }
+    }
+
+    /// Refuses what [`grid`] would refuse of so many tiles, before there are any.
+    pub(crate) fn check(&self, path: &Path, count: usize) -> Result<()> {
+        let scale = checked_scale(self.scale)?;
+        check_size(path, Layout::new(self, count).size, scale)
+    }
+}
+
+/// The lines of a text that can be drawn.
+fn lines_of(text: &str) -> Vec<String> {
+    text.lines().map(|line| shortened(&escaped(line), LONGEST)).collect()
+}
+
+/// Units that a line covers.
+fn visible(line: &str) -> usize {
+    width_of(line).saturating_sub(1)
+}
+
+/// Units from one line to the next.
+const LINE: usize = LETTER.1 + 1;
+
+/// Where the parts are, in units.
+struct Layout {
+    size: (usize, usize),
+    title: Option<String>,
+    heads: Vec<Vec<String>>,
+    /// Whether these are written upwards.
+    upwards: bool,
+    sides: Vec<Vec<String>>,
+    /// Upper edge of the heads, and upper left corner of the first cell.
+    head: usize,
+    corner: (usize, usize),
+    /// From one column to the next, and from one row to the next.
+    pitch: (usize, usize),
+}
+
+impl Layout {
+    fn new(grid: &Grid<'_>, count: usize) -> Self {
+        let columns = grid.columns.max(1);
+        let rows = count.div_ceil(columns).max(1);
+        let texts = |texts: &[String], most| texts.iter().take(most).map(|t| lines_of(t)).collect::<Vec<_>>();
+        let (heads, sides) = (texts(grid.heads, columns), texts(grid.sides, rows));
+        let widest = |texts: &[Vec<String>]| texts.iter().flatten().map(|line| visible(line)).max().unwrap_or(0);
+        let most = |texts: &[Vec<String>]| LINE * texts.iter().map(Vec::len).max().unwrap_or(0);
+        let title = grid.title.map(title_of);
+        let head = if title.is_some() { LETTER.1 + 2 * GAP } else { 0 };
+
+        let pitch = grid.width.saturating_add(GAP);
+        let needed = widest(&heads) + APART;
+        let upwards = needed > pitch + grid.width / 2;
+        let (along, high) = match (heads.is_empty(), upwards) {
+            (true, _) => (0, 0),
+            (_, false) => (needed, most(&heads) + GAP),
+            (_, true) => (most(&heads) + GAP, needed),
+        };
+        let pitch = (pitch.max(along), grid.height.saturating_add(GAP).max(most(&sides)));
+        let left = if sides.is_empty() { 0 } else { widest(&sides) + APART };
+        let corner = (left, head + high);
+
+        let all = |from: usize, count: usize, pitch: usize| count.saturating_mul(pitch).saturating_add(from + GAP);
+        let least = title.as_deref().map_or(0, |t| width_of(t) + 2 * GAP);
+        let size = (all(corner.0, columns, pitch.0).max(least), all(corner.1, rows, pitch.1));
+        Layout { size, title, heads, upwards, sides, head, corner, pitch }
+    }
+
+    /// Writes all texts.
+    fn write(&self, grid: &Grid<'_>, pixels: &mut Pixels) {
+        if let Some(title) = &self.title {
+            pixels.text((GAP, 2 * GAP), Anchor::Start, false, title);
+        }
+        for (c, lines) in self.heads.iter().enumerate() {
+            let middle = self.corner.0 + GAP + c * self.pitch.0 + (self.pitch.0 - GAP) / 2;
+            let left = (middle + 1).saturating_sub(LINE * lines.len() / 2);
+            for (i, line) in lines.iter().enumerate() {
+                match self.upwards {
+                    // The last line stands at the tiles.
+                    false => {
+                        let upper = self.corner.1 - LINE * (lines.len() - i);
+                        pixels.text((middle, upper), Anchor::Middle, false, line);
+                    }
+                    true => pixels.text((left + LINE * i, self.corner.1 - 2), Anchor::Start, true, line),
+                }
+            }
+        }
+        for (r, lines) in self.sides.iter().enumerate() {
+            let middle = self.corner.1 + GAP + r * self.pitch.1 + grid.height / 2;
+            let upper = (middle + 1).saturating_sub(LINE * lines.len() / 2).max(self.head);
+            for (i, line) in lines.iter().enumerate() {
+                pixels.text((self.corner.0, upper + LINE * i), Anchor::End, false, line);
+            }
+        }
     }
 }
 
@@ -51,11 +166,12 @@ impl<'a> Grid<'a> {
 ///
 /// let tiles = [0.0, 1.0, 1.0, 0.0, 0.5, 0.5, 0.5, 0.5]; // two tiles of 2x2 pixels
 /// let folder = tempfile::tempdir().unwrap();
-/// let picture = Grid { order: Some(&[1, 0]), title: Some("by use"), ..Grid::new(&tiles, 2, 2) };
+/// let heads = ["second".into(), "first".into()];
+/// let picture = Grid { order: Some(&[1, 0]), title: Some("by use"), heads: &heads, ..Grid::new(&tiles, 2, 2) };
 /// grid(&folder.path().join("tiles.png"), &picture).unwrap();
 /// ```
 pub fn grid(path: &Path, grid: &Grid<'_>) -> Result<()> {
-    let &Grid { tiles, height, width, channels, columns, order, scale, title } = grid;
+    let &Grid { tiles, height, width, channels, columns, order, scale, .. } = grid;
     format(path, GRID_FORMATS)?;
     let scale = checked_scale(scale)?;
     let size = height.saturating_mul(width).saturating_mul(channels);
@@ -72,20 +188,16 @@ pub fn grid(path: &Path, grid: &Grid<'_>) -> Result<()> {
         return Err(Error::picture(path, format!("expected an order of {count} tiles, found tile {wrong}")));
     }
     let columns = columns.max(1);
-    let rows = drawn.div_ceil(columns).max(1);
-    let along = |tiles: usize, size: usize| tiles.saturating_mul(size + GAP).saturating_add(GAP);
-    let title = title.map(title_of);
-    let top = if title.is_some() { LETTER.1 + 2 * GAP } else { 0 };
-    let least = title.as_deref().map_or(0, |t| width_of(t) + 2 * GAP);
-    let canvas = (along(columns, width).max(least), along(rows, height).saturating_add(top));
+    let layout = Layout::new(grid, drawn);
 
-    let mut pixels = Pixels::new(path, canvas, scale, channels, [GREY; 3])?;
-    if let Some(title) = &title {
-        pixels.text((GAP, 2 * GAP), Anchor::Start, false, title);
-    }
+    let mut pixels = Pixels::new(path, layout.size, scale, channels, [GREY; 3])?;
+    layout.write(grid, &mut pixels);
+    let (corner, pitch) = (layout.corner, layout.pitch);
+    let aside = (pitch.0 - GAP - width) / 2;
     for place in 0..drawn {
         let tile = &tiles[order.map_or(place, |order| order[place]) * size..][..size];
-        let (left, upper) = (GAP + place % columns * (width + GAP), top + GAP + place / columns * (height + GAP));
+        let left = corner.0 + GAP + place % columns * pitch.0 + aside;
+        let upper = corner.1 + GAP + place / columns * pitch.1;
         for (p, values) in tile.chunks_exact(channels).enumerate() {
             let level = |v: &f32| (v.clamp(0.0, 1.0) * 255.0).round() as u8;
             let colour = [level(&values[0]), level(&values[1 % channels]), level(&values[2 % channels])];
@@ -141,6 +253,54 @@ mod tests {
         let (width, height, _, bytes) = read(&path);
         assert_eq!((width, height), (width_of(r"seed 0\u{1b}") + 4, 17));
         assert!(bytes.chunks(3).filter(|p| *p == [0, 0, 0]).count() > 50, "no letters");
+    }
+
+    /// Columns of black letters of a grid of white tiles, one to a row of `.` and `#`.
+    fn drawn(grid_of: &Grid<'_>) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.png");
+        grid(&path, grid_of).unwrap();
+        let (width, _, _, bytes) = read(&path);
+        let letter = |b: &u8| match *b {
+            0 => '#',
+            255 => 'o',
+            _ => '.',
+        };
+        bytes.chunks(width).map(|row| row.iter().map(letter).collect()).collect()
+    }
+
+    #[test]
+    fn columns_and_rows_have_their_names() {
+        let tiles = [1.0; 4 * 30 * 30];
+        let two = Grid { columns: 2, scale: 1, ..Grid::new(&tiles, 30, 30) };
+        let plain = drawn(&two);
+        let row = format!("..{0}..{0}..", "o".repeat(30));
+        assert_eq!((plain.len(), &plain[2]), (66, &row));
+        // Short names above the columns, each in its middle; the tiles stay as they are below them.
+        let heads = ["I".to_string(), "+I\n-I".to_string()];
+        let named = drawn(&Grid { heads: &heads, ..two });
+        assert_eq!(named.len(), 66 + 2 * 9 + 2);
+        assert_eq!(named[named.len() - 66..], plain);
+        assert_eq!(named[11].find('#'), Some(2 + 15 - 2 + 1), "{}", named[11]);
+        assert!(named[..9].iter().all(|row| !row[..34].contains('#')) && named[..9].iter().any(|r| r.contains('#')));
+        // A little wider, and the tiles stand in the middle of their columns.
+        let heads = ["123456".to_string()];
+        let wide = drawn(&Grid { heads: &heads, ..two });
+        assert_eq!((wide[0].len(), wide[20].matches('o').count()), (2 + 2 * 40, 60));
+        assert_eq!(wide[20].find('o'), Some(2 + 4));
+        // Much wider: upwards, with an I lying on its side.
+        let heads = ["IIIIIIIIII".to_string(), "I\nI".to_string()];
+        let upwards = drawn(&Grid { heads: &heads, ..two });
+        assert_eq!((upwards[0].len(), upwards.len()), (66, 66 + 59 + 5));
+        let lying = |from: usize| format!("{}#######", ".".repeat(from));
+        assert_eq!(upwards.iter().filter(|row| row.starts_with(&lying(14))).count(), 10);
+        assert!(upwards.iter().any(|row| row.ends_with("#######..#######.........")), "two lines beside each other");
+        // Names of rows, at the left of the tiles.
+        let sides = ["I".to_string(), "I\nI\nI\nI".to_string()];
+        let beside = drawn(&Grid { sides: &sides, ..two });
+        assert_eq!((beside[0].len(), beside.len()), (66 + 5 + 5, 2 + 2 * 36));
+        assert!(beside.iter().all(|row| !row[10..].contains('#')) && beside[17].contains('#'));
+        assert_eq!(beside[2].find('o'), Some(12));
     }
 
     #[test]

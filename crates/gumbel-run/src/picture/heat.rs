@@ -77,11 +77,6 @@ pub fn heat_map(path: &Path, map: &HeatMap<'_>) -> Result<()> {
     }
     let layout = Layout::new(map);
     match wanted {
-        Format::Png => {
-            let mut pixels = Pixels::new(path, layout.size, scale, 3, WHITE)?;
-            draw(&mut pixels, map, &layout);
-            pixels.write(path)
-        }
         Format::Svg if map.matrix.len() > MOST_SHAPES => {
             let found = format!("expected at most {MOST_SHAPES} cells in an SVG, found {}", map.matrix.len());
             Err(Error::picture(path, found))
@@ -90,6 +85,11 @@ pub fn heat_map(path: &Path, map: &HeatMap<'_>) -> Result<()> {
             let mut svg = Svg::new(layout.size, scale);
             draw(&mut svg, map, &layout);
             svg.write(path)
+        }
+        _ => {
+            let mut pixels = Pixels::new(path, layout.size, scale, 3, WHITE)?;
+            draw(&mut pixels, map, &layout);
+            pixels.write(path)
         }
     }
 }

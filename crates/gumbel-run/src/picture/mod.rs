@@ -11,6 +11,7 @@ mod svg;
 mod ticks;
 
 pub use curves::{Axis, Curve, Figure, Panel, curves};
+pub(crate) use grid::BLANK;
 pub use grid::{Grid, grid};
 pub use heat::{HeatMap, heat_map};
 
@@ -24,10 +25,14 @@ pub enum Format {
     Png,
     /// Shapes.
     Svg,
+    /// No picture, but the numbers of its images, for other programs.
+    Safetensors,
 }
 
 /// Formats of a [`Grid`].
 pub const GRID_FORMATS: &[Format] = &[Format::Png];
+/// Formats of a [`Grid`] whose images are made by a model.
+pub const SAMPLE_FORMATS: &[Format] = &[Format::Png, Format::Safetensors];
 /// Formats of a [`HeatMap`].
 pub const HEAT_MAP_FORMATS: &[Format] = &[Format::Png, Format::Svg];
 /// Formats of a [`Figure`] of curves.
@@ -51,12 +56,14 @@ pub fn format(path: &Path, formats: &[Format]) -> Result<Format> {
     let ending = |format: &Format| match format {
         Format::Png => "png",
         Format::Svg => "svg",
+        Format::Safetensors => "safetensors",
     };
     formats.iter().copied().find(|f| found.eq_ignore_ascii_case(ending(f))).ok_or_else(|| Error::Ending {
         path: path.to_path_buf(),
         expected: match formats {
             [Format::Png] => ".png",
             [Format::Svg] => ".svg",
+            [Format::Png, Format::Safetensors] => ".png or .safetensors",
             _ => ".png or .svg",
         },
     })

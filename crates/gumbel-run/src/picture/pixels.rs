@@ -8,6 +8,16 @@ use std::path::Path;
 /// More pixels than that are a mistake.
 const MOST: usize = 100_000_000;
 
+/// Refuses a picture of `size` units that would be too large.
+pub(super) fn check_size(path: &Path, size: (usize, usize), scale: usize) -> Result<()> {
+    let (width, height) = (size.0.saturating_mul(scale), size.1.saturating_mul(scale));
+    if width.saturating_mul(height) > MOST {
+        let found = format!("expected a picture of at most {MOST} pixels, found one of {width}x{height}");
+        return Err(Error::picture(path, found));
+    }
+    Ok(())
+}
+
 /// Pixels, row by row, in units of `scale` by `scale` pixels.
 pub(super) struct Pixels {
     /// Pixels to a row, and rows.
@@ -21,11 +31,8 @@ pub(super) struct Pixels {
 impl Pixels {
     /// A picture of `size` units, of one colour. `path` stands in the error if it would be too large.
     pub fn new(path: &Path, size: (usize, usize), scale: usize, channels: usize, colour: Colour) -> Result<Self> {
-        let (width, height) = (size.0.saturating_mul(scale), size.1.saturating_mul(scale));
-        if width.saturating_mul(height) > MOST {
-            let found = format!("expected a picture of at most {MOST} pixels, found one of {width}x{height}");
-            return Err(Error::picture(path, found));
-        }
+        check_size(path, size, scale)?;
+        let (width, height) = (size.0 * scale, size.1 * scale);
         let bytes = colour[..channels].iter().copied().cycle().take(width * height * channels).collect();
         Ok(Pixels { size: (width, height), scale, channels, bytes })
     }
