@@ -337,8 +337,8 @@ pub struct Reconstruct {
 A row is a coordinate (c), with its mean KL over the first 1,000 test images; a column is a value. Of rows:D the code
 is that of the state that is shown, over the images whose mode of q it is.
 
---json prints \"out\"; \"z\", the assignment, and its \"name\" or null; \"image\" or null; \"values\"; \"coordinates\", a
-list of {\"coordinate\", \"kl\"}. A file of safetensors has the decoder's means, 0 to 1:
+--json prints \"out\"; \"z\", the assignment, and its \"name\" or null; \"image\" or null; \"values\"; \"coordinates\",
+a list of {\"coordinate\", \"kl\"}. A file of safetensors has the decoder's means, 0 to 1:
   images       f32 [coordinates, values, height, width, channels]
   coordinates  u32 [coordinates], and kl f32 [coordinates], in nats
   values       f32 [values]
@@ -564,4 +564,17 @@ pub fn one_line(message: &str) -> String {
     let lines = message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
     let text = lines.take_while(|l| !l.starts_with("Usage:")).collect::<Vec<_>>().join(" ");
     text.strip_prefix("error: ").unwrap_or(&text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coordinates_may_be_listed_and_repeated() {
+        let line =
+            ["gumbel", "traverse", "run", "--coordinate", "1", "--coordinate", "2,3", "--range", "1", "--range", "2"];
+        let Command::Traverse(command) = Cli::try_parse_from(line).unwrap().command else { panic!("another command") };
+        assert_eq!((command.coordinates, command.range), (vec![1, 2, 3], 2.0));
+    }
 }

@@ -815,3 +815,113 @@ fn many_samples_are_evaluated_in_bounded_memory() {
     let out = json(succeeds(&gumbel(&["evaluate", path, "--samples", "3000", "--json"])).trim());
     assert_eq!(out["bound_samples"], 3000);
 }
+
+/// The description of a file of safetensors, by name, and the numbers of a tensor of u32.
+fn tensors(path: &Path) -> (serde_json::Value, impl Fn(&str) -> Vec<u32>) {
+    let bytes = fs::read(path).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = json(std::str::from_utf8(&bytes[8..end]).unwrap());
+    let (places, data) = (header.clone(), bytes[end..].to_vec());
+    let numbers = move |name: &str| {
+        let place = |i: usize| places[name]["data_offsets"][i].as_u64().unwrap() as usize;
+        let words = data[place(0)..place(1)].chunks_exact(4);
+        words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+    };
+    (header, numbers)
+}
+
+/// Samples as numbers for other programs; what a run without Gaussian codes or labels cannot show.
+#[test]
+fn samples_are_written_as_numbers_and_codes_that_are_not_there_are_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let run = path("run");
+    succeeds(&small(&folder.path().join("run"), &["--quiet"]));
+    let out = succeeds(&gumbel(&["sample", &run, "--out", &path("a.safetensors"), "--json"]));
+    assert!(json(out.trim())["out"].as_str().unwrap().ends_with("a.safetensors"));
+    let (header, numbers) = tensors(&folder.path().join("a.safetensors"));
+    assert_eq!(header["images"]["shape"], serde_json::json!([1, 4, 28, 28, 1]));
+    assert_eq!((header["images"]["dtype"].as_str(), numbers("classes")), (Some("F32"), vec![0, 1, 2, 3]));
+    let means: Vec<f32> = numbers("images").into_iter().map(f32::from_bits).collect();
+    assert!(means.iter().all(|m| (0.0..=1.0).contains(m)) && means.iter().any(|m| *m > 0.3));
+
+    // Assignments of the prior, by the seed of the run or another.
+    succeeds(&small(&folder.path().join("bits"), &["--latent", "binary:3", "--quiet"]));
+    let drawn = |more: &[&str]| {
+        let out = path("b.safetensors");
+        succeeds(&gumbel(&[&["sample", &path("bits"), "--rows", "3", "--out", &out], more].concat()));
+        fs::read(out).unwrap()
+    };
+    assert!(drawn(&[]) == drawn(&["--seed", "0"]) && drawn(&[]) != drawn(&["--seed", "1"]));
+    assert_eq!(tensors(&folder.path().join("b.safetensors")).0["assignments"]["shape"], serde_json::json!([3, 10, 3]));
+
+    let none = "continuous = none: expected rows:D or joint:D";
+    fails(&gumbel(&["traverse", &run]), 2, &[none]);
+    fails(&gumbel(&["attributes", &run]), 2, &[none]);
+    for (args, parts) in [
+        (&["sample", &run, "--out", "x.jpg"][..], &["x.jpg", ".png or .safetensors"][..]),
+        (&["sample", &run, "--out", "x.safetensors", "--scale", "2"], &["--scale", "x.safetensors"]),
+        (&["traverse", &run, "--out", "x.svg"], &["x.svg", ".png or .safetensors"]),
+        (&["traverse", &run, "--steps", "1"], &["--steps", "1"]),
+        (&["traverse", &run, "--range", "0"], &["--range", "greater than 0"]),
+        (&["traverse", &run, "--coordinate", "1,x"], &["--coordinate", "x"]),
+        (&["traverse"], &["RUN"]),
+        (&["attributes", &run, "--out", "x.safetensors", "--title", "x"], &["--title", "x.safetensors"]),
+        (&["attributes", &run, "--rows", "many"], &["--rows", "many"]),
+    ] {
+        fails(&gumbel(args), 2, parts);
+    }
+    fails(&gumbel(&["traverse", &path("none")]), 1, &["none", "config.toml"]);
+    assert!(!Path::new("x.safetensors").exists());
+}
+
+/// A model with Gaussian codes and labels, looked at from all sides.
+#[cfg(feature = "burn")]
+#[test]
+fn mixed_models_are_traversed_class_by_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let path = |name: &str| at(name).to_str().unwrap().to_string();
+    let run = path("run");
+    let widths = ["--head", "8", "--part", "8", "--shared", "8", "--decoder-hidden", "16", "--quiet"];
+    let mixed = ["--latent", "categorical:10", "--continuous", "rows:3", "--labels", "50"];
+    succeeds(&small(&at("run"), &[&mixed[..], &widths].concat()));
+
+    let out = json(succeeds(&gumbel(&["traverse", &run, "--class", "heart", "--image", "2", "--json"])).trim());
+    assert_eq!((&out["name"], &out["z"][0], &out["image"]), (&"heart".into(), &5.into(), &2.into()));
+    assert_eq!((out["values"].as_array().unwrap().len(), out["coordinates"].as_array().unwrap().len()), (11, 3));
+    let kl = |i: usize| out["coordinates"][i]["kl"].as_f64().unwrap();
+    assert!(kl(0) >= kl(1) && kl(1) >= kl(2) && kl(2) >= 0.0, "{out}");
+    assert!(fs::read(at("run").join("traverse.png")).unwrap().starts_with(b"\x89PNG"));
+    fails(&gumbel(&["traverse", &run, "--coordinate", "0", "--coordinate", "3"]), 2, &["coordinate = 3", "0 to 2"]);
+    fails(&gumbel(&["traverse", &run, "--class", "haert"]), 2, &["class = haert", "did you mean heart?"]);
+    fails(&gumbel(&["traverse", &run, "--image", "100000"]), 2, &["image = 100000", "less than"]);
+
+    let out = json(succeeds(&gumbel(&["attributes", &run, "--json"])).trim());
+    assert_eq!((&out["columns"][9]["name"], &out["rows"], &out["encoded"]), (&"wave".into(), &6.into(), &4.into()));
+    assert!(fs::read(at("run").join("attributes.png")).unwrap().starts_with(b"\x89PNG"));
+    let numbers = path("a.safetensors");
+    succeeds(&gumbel(&["attributes", &run, "--rows", "7", "--encoded", "2", "--out", &numbers]));
+    let (header, numbers) = tensors(&at("a.safetensors"));
+    let shape = |name: &str| header[name]["shape"].clone();
+    assert_eq!(shape("images"), serde_json::json!([7, 10, 28, 28, 1]));
+    assert_eq!(shape("encoded"), serde_json::json!([2, 10, 28, 28, 1]));
+    assert_eq!((shape("originals"), numbers("classes")), (serde_json::json!([2, 28, 28, 1]), (0..10).collect()));
+
+    // The samples of a run have the names of the classes above them, and are drawn as the run drew them.
+    succeeds(&gumbel(&["sample", &run, "--sort", "--out", &path("s.png")]));
+    assert!(fs::read(at("s.png")).unwrap() == fs::read(at("run").join("samples.png")).unwrap());
+    succeeds(&small(&at("free"), &[&mixed[..4], &widths].concat()));
+    fails(&gumbel(&["attributes", &path("free")]), 2, &["labels = 0", "expected a run with labels"]);
+    succeeds(&gumbel(&["traverse", &path("free"), "--out", &path("free.png")]));
+}
+
+/// What a data set is, for people and for programs.
+#[test]
+fn a_data_set_says_what_its_pixels_are() {
+    let text = succeeds(&gumbel(&["data", "info", "glyphs"]));
+    assert!(text.contains("pixels   ink") && text.contains("1 channel\n") && !text.contains("attributes"), "{text}");
+    let line = json(succeeds(&gumbel(&["data", "info", "glyphs", "--json"])).trim());
+    assert_eq!((line["pixels"].as_str(), line["channels"].as_u64()), (Some("ink"), Some(1)));
+    assert_eq!(line["attribute_shares"]["train"], serde_json::json!([]));
+}

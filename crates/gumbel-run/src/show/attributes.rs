@@ -109,16 +109,15 @@ pub fn attributes(engine: &mut dyn Engine, images: &dyn Images, which: &Attribut
 
     let beside = (which.encoded > 0) as usize;
     let mut heads: Vec<String> = shown.columns.iter().map(|column| which.meaning.head(&column.z)).collect();
-    let what = if matches!(which.meaning, Meaning::Classes(_)) { "class" } else { "combination" };
     let title = match (which.rows, which.encoded) {
-        (_, 0) => format!("codes of the prior at each {what}"),
-        (0, _) => format!("images (left), their own codes at each {what}"),
-        _ => format!("codes of the prior, then images (left) and their own codes, at each {what}"),
+        (_, 0) => "codes of the prior",
+        (0, _) => "images x, their own codes",
+        _ => "codes of the prior; images x, their own codes",
     };
-    let look = Look { title: which.look.title.or(Some(&title)), ..which.look };
+    let look = Look { title: which.look.title.or(Some(title)), ..which.look };
     let across = shown.columns.len() + beside;
     if beside > 0 {
-        heads.insert(0, "image".into());
+        heads.insert(0, "x".into());
     }
     look.check(path, shape, (which.rows + which.encoded) * across, across, &heads, &[])?;
     let (own, pixels) = (shown.columns.len() * shape.len(), shape.len());

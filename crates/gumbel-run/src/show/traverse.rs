@@ -95,8 +95,14 @@ pub fn traverse(engine: &mut dyn Engine, images: &dyn Images, which: &Traverse<'
         chosen.sort_by(|a, b| kl[*b].total_cmp(&kl[*a])); // stable: of equals the first
         chosen.truncate(SHOWN);
     }
-    let step = |i: usize| which.range * (2.0 * i as f32 / (which.steps - 1) as f32 - 1.0);
-    let values: Vec<f32> = (0..which.steps).map(step).collect();
+    let (tensors, beside) = (is_tensors(path)?, which.image.is_some() as usize);
+    let across = which.steps.saturating_add(beside);
+    if !tensors {
+        // Before there is anything of this size; what texts need is added later.
+        which.look.check(path, shape, chosen.len().saturating_mul(across), across, &[], &[])?;
+    }
+    let step = |i: usize| f64::from(which.range) * (2.0 * i as f64 / (which.steps - 1) as f64 - 1.0);
+    let values: Vec<f32> = (0..which.steps).map(|i| step(i) as f32).collect();
     let base = start.as_ref().map_or(vec![0.0; inputs.samples()], |start| start.samples.clone());
     let cells = chosen.iter().flat_map(|coordinate| values.iter().map(|value| (*coordinate, *value)));
     let code = |(coordinate, value): (usize, f32)| {
@@ -110,7 +116,7 @@ pub fn traverse(engine: &mut dyn Engine, images: &dyn Images, which: &Traverse<'
     let name = which.meaning.as_ref().map(|meaning| meaning.name(&z));
     let coordinates: Vec<Coordinate> = chosen.iter().map(|c| Coordinate { coordinate: *c, kl: kl[*c] }).collect();
     let found = Traversed { z, name, image: which.image, values, coordinates };
-    if is_tensors(path)? {
+    if tensors {
         let text = serde_json::to_string(&found).expect("our records are plain data");
         let tensors = vec![
             ("images", vec![], Content::Sheet(&sheet)),
@@ -126,26 +132,23 @@ pub fn traverse(engine: &mut dyn Engine, images: &dyn Images, which: &Traverse<'
     let digits = if found.values.iter().all(|v| (10.0 * v - (10.0 * v).round()).abs() < 1e-3) { 1 } else { 2 };
     let mut heads: Vec<String> = found.values.iter().map(|v| format!("{v:.digits$}")).collect();
     let sides: Vec<String> = found.coordinates.iter().map(|c| format!("c{}\n{:.2}", c.coordinate, c.kl)).collect();
-    let title = format!(
-        "{}, {}: a coordinate (c, KL in nats) at values",
-        found.name.clone().unwrap_or_else(|| format!("z = {}", short(&found.z))),
-        found.image.map_or("prior code 0".into(), |image| format!("code of image {image}")),
-    );
+    let name = found.name.clone().unwrap_or_else(|| format!("z = {}", short(&found.z)));
+    let from = found.image.map_or("code 0".into(), |image| format!("the code of image {image}"));
+    let title = format!("{name} from {from}: a coordinate c, its KL in nats");
     let look = Look { title: which.look.title.or(Some(&title)), ..which.look };
-    let beside = start.is_some() as usize;
-    look.check(path, shape, sheet.rows * (sheet.columns + beside), sheet.columns + beside, &heads, &sides)?;
+    look.check(path, shape, sheet.rows * across, across, &heads, &sides)?;
     let means = sheet.means(engine, shape)?;
     let Some(image) = which.image else {
         draw(path, &means, shape, sheet.columns, look, &heads, &sides)?;
         return Ok(found);
     };
-    heads.insert(0, "image".into());
+    heads.insert(0, "x".into());
     let mut first = vec![0.0; shape.len()];
     images.fill(&[image as u32], &mut first)?;
     let blank = vec![BLANK; shape.len()];
     let rows = means.chunks_exact(sheet.columns * shape.len()).enumerate();
     let tiles: Vec<f32> = rows.flat_map(|(r, row)| [if r == 0 { &first } else { &blank }, row].concat()).collect();
-    draw(path, &tiles, shape, sheet.columns + 1, look, &heads, &sides)?;
+    draw(path, &tiles, shape, across, look, &heads, &sides)?;
     Ok(found)
 }
 
