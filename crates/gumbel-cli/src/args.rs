@@ -117,6 +117,7 @@ pub enum Command {
   gumbel train --dataset fashion-mnist --latent categorical:50 --estimator marginal --epochs 60
   gumbel train --dataset mnist --latent binary:15 --kl off
   gumbel train --dataset fashion-mnist --latent pairwise:15 --kl off --epochs 30
+  gumbel train --dataset mnist --continuous rows:30 --labels 100 --preset paper
   gumbel train --config run.toml --seed 1 --out runs/second
   gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
 

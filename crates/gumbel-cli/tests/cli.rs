@@ -649,9 +649,12 @@ fn lists_and_help_come_from_the_registry() {
     assert!(succeeds(&gumbel(&["list", "latents"])).contains("chain:TxK"));
 
     let help = succeeds(&gumbel(&["train", "--help"]));
-    for part in
-        ["Settings of the run:", "Estimator: direct:", "Estimator: gumbel-softmax, straight-through:", "Model: mlp:"]
-    {
+    for part in [
+        "Settings of the run:",
+        "Estimator: direct:",
+        "Estimator: gumbel-softmax, straight-through:",
+        "Model: mlp, conv:",
+    ] {
         assert!(help.contains(part), "{part} is not in: {help}");
     }
     for (_, _, settings) in registry.owners() {

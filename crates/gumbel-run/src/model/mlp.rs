@@ -17,7 +17,8 @@ const HIDDEN: Setting = Setting {
     kind: Kind::Text,
     default: "300",
     value: "WIDTHS",
-    help: "widths of the hidden layers, such as 300 or 400,200; the decoder has them in reverse order",
+    help: "widths of the hidden layers, such as 300 or 400,200; the decoder has them in reverse order. With Gaussian \
+           codes those of the encoder alone, by default 400,200",
 };
 
 /// Settings of a model with Gaussian codes, those of the authors (paper, Section 4.2; their code): layers whose number
