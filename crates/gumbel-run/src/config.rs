@@ -805,7 +805,7 @@ mod tests {
             &[("kl", "perhaps")],
             &[("engine", "warp")],
             &[("likelihood", "gauss")],
-            &[("model", "conv")],
+            &[("model", "cnn")],
             &[("estimator", "exact"), ("latent", "binary:40")],
             &[("estimator", "exact"), ("two-sided", "true")],
             &[("estimator", "exact"), ("joint", "exact")],

@@ -48,9 +48,11 @@ fn ln_sum_exp(values: &[f64]) -> f64 {
 #[test]
 fn bound_and_evidence_are_those_of_quadrature() {
     let data = data();
-    for continuous in ["rows:1", "joint:1"] {
+    // As it begins q is near the prior, and importance weights are good; later they have a tail, above the true value.
+    for (continuous, lr) in ["rows:1", "joint:1"].into_iter().flat_map(|kind| [(kind, "0.001"), (kind, "0.000001")]) {
         let config = config(&[
             ("continuous", continuous),
+            ("lr", lr),
             ("eval-codes", "400"),
             ("epochs", "8"),
             ("eval-every", "8"),
@@ -136,9 +138,13 @@ fn bound_and_evidence_are_those_of_quadrature() {
         assert_eq!((found.bound_kind, found.bound_samples), (BoundKind::Codes, Some(400)));
         assert!((found.bound - bound).abs() < 0.3, "{continuous}: bound {} {bound}", found.bound);
         assert!((found.codes_kl.unwrap() - own_kl).abs() < 0.01, "{continuous}: {:?} {own_kl}", found.codes_kl);
-        assert!((found.nll.unwrap() - nll).abs() < 0.3, "{continuous}: nll {:?} {nll}", found.nll);
+        let (above, begins) = (found.nll.unwrap() - nll, lr != "0.001");
+        assert!(
+            (-0.05..if begins { 0.05 } else { bound - nll }).contains(&above),
+            "{continuous}: nll {above} above {nll}"
+        );
         assert_eq!(found.nll_samples, Some(2000));
-        assert!(bound > nll + 0.2, "{continuous}: nothing to compare: {bound} {nll}");
+        assert!(bound > nll + if begins { 0.02 } else { 0.2 }, "{continuous}: nothing to compare: {bound} {nll}");
         let none = evaluate(engine, &images, Split::Test, count, None, &Protocol::new(&config)).unwrap();
         assert_eq!((none.nll, none.bound), (None, found.bound));
     }
