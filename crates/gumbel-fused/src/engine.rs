@@ -5,6 +5,7 @@ use super::bits::{Bits, Members};
 use super::codes::{self, Codes, Input, Ones};
 use super::dense::{self, Dense};
 use super::first::{self, First, Part};
+use super::mixed::{self, Mixed};
 use super::output::{self, Output, Role};
 use super::rows::{self, Plan, Rows, Seam, Shared};
 use super::simd::{Isa, LANES, Lane, flat, flat_mut, lanes};
@@ -71,14 +72,14 @@ pub fn refusal(options: &ModelOptions<'_>) -> Option<String> {
     if options.device != "cpu" {
         return Some("device = cpu".into());
     }
-    if !options.binary {
-        return Some("binary images".into());
-    }
-    if options.continuous != Continuous::None {
-        return Some("continuous = none".into());
-    }
     if options.likelihood.name() != "bernoulli" {
         return Some("likelihood = bernoulli".into());
+    }
+    if options.continuous != Continuous::None {
+        return mixed::refusal(options);
+    }
+    if !options.binary {
+        return Some("binary images".into());
     }
     if widths(options.settings.text("hidden")).is_ok_and(|hidden| hidden.is_empty()) {
         return Some("a hidden layer".into());
@@ -94,12 +95,23 @@ pub fn refusal(options: &ModelOptions<'_>) -> Option<String> {
     (rows > MAX_ROWS).then(|| format!("batch-size times samples of at most {MAX_ROWS}"))
 }
 
+/// Refuses a model, and says so.
+pub(crate) fn check(options: &ModelOptions<'_>) -> Result<(), Error> {
+    match refusal(options) {
+        None => Ok(()),
+        Some(expected) => Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}"))),
+    }
+}
+
 /// Constructs the perceptron of some options with its initial parameters.
 ///
 /// # Errors
 /// A model that it [refuses](refusal), settings out of range, an unknown instruction set in the environment.
 pub fn model(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {
-    Ok(Box::new(Fused::new(options)?))
+    match options.continuous {
+        Continuous::None => Ok(Box::new(Fused::new(options)?)),
+        _ => Ok(Box::new(Mixed::new(options)?)),
+    }
 }
 
 impl Fused {
@@ -108,8 +120,9 @@ impl Fused {
     /// # Errors
     /// As [`model`].
     pub fn new(options: &ModelOptions<'_>) -> Result<Self, Error> {
-        if let Some(expected) = refusal(options) {
-            return Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}")));
+        check(options)?;
+        if options.continuous != Continuous::None {
+            return Err(Error::setting("continuous", options.continuous, "none, or a model with Gaussian codes"));
         }
         let hidden = widths(options.settings.text("hidden"))?;
         let structure = Arc::new(options.structure.clone());

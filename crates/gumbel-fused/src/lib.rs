@@ -38,6 +38,7 @@ pub mod dense;
 mod engine;
 #[doc(hidden)]
 pub mod first;
+mod mixed;
 #[doc(hidden)]
 pub mod output;
 mod rows;
@@ -51,4 +52,5 @@ mod turned;
 
 pub use bits::Bits;
 pub use engine::{Fused, model, refusal};
+pub use mixed::Mixed;
 pub use simd::Isa;
