@@ -820,7 +820,7 @@ fn many_samples_are_evaluated_in_bounded_memory() {
 }
 
 /// The description of a file of safetensors, by name, and the numbers of a tensor of u32.
-fn tensors(path: &Path) -> (serde_json::Value, impl Fn(&str) -> Vec<u32>) {
+fn tensors(path: &Path) -> (serde_json::Value, impl Fn(&str) -> Vec<u32> + use<>) {
     let bytes = fs::read(path).unwrap();
     let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header = json(std::str::from_utf8(&bytes[8..end]).unwrap());

@@ -395,12 +395,13 @@ impl Engine for Mixed {
             seat.all_codes(cx);
         })]);
         let mut potentials = Vec::with_capacity(batch.len() * structure.potentials());
-        let mut codes = GaussianCodes { samples: vec![], kl: vec![] };
+        let mut codes = GaussianCodes { samples: vec![], kl: vec![], parameters: vec![] };
         for seat in &mut asked[..count] {
             potentials.extend_from_slice(&seat.potentials);
-            let (samples, kl) = seat.all_codes(cx);
-            codes.samples.extend_from_slice(samples);
-            codes.kl.extend_from_slice(kl);
+            let own = seat.all_codes(cx);
+            codes.samples.extend_from_slice(&own.samples);
+            codes.kl.extend_from_slice(&own.kl);
+            codes.parameters.extend_from_slice(&own.parameters);
         }
         let oracle = Box::new(Answers { engine: self, seats: count, count: batch.len() });
         Ok(Asked { potentials, oracle, codes: Some(codes) })

@@ -87,6 +87,8 @@ pub struct Seat {
 pub struct Codes {
     /// Which are drawn: the bits of an image's states.
     drawn: Vec<u64>,
+    /// What the encoder says `[count, K, 2, D]`: means, then log-variances.
+    pub parameters: Vec<f32>,
     /// `[count, K, D]`.
     pub samples: Vec<f32>,
     pub noise: Vec<f32>,
@@ -100,6 +102,7 @@ impl Codes {
     fn draw(&mut self, cx: Context<'_>, first: usize, at: usize, parameters: &[f32]) {
         let dim = cx.dim();
         let (b, k) = (at / cx.states(), at % cx.states());
+        self.parameters[2 * at * dim..][..2 * dim].copy_from_slice(parameters);
         let (mean, log_variance) = parameters.split_at(dim);
         let noise = &mut self.noise[at * dim..][..dim];
         match cx.draw {
@@ -180,7 +183,8 @@ impl Seat {
             raw.chunks_exact(last.width()).for_each(|r| self.potentials.extend_from_slice(&flat(r)[..last.outputs]));
         });
         self.potentials.chunks_exact_mut(cx.structure.potentials()).for_each(|row| cx.structure.to_potentials(row));
-        let Codes { drawn, samples, noise, terms, kl } = &mut self.codes;
+        let Codes { drawn, parameters, samples, noise, terms, kl } = &mut self.codes;
+        parameters.resize(2 * self.count * states * cx.dim(), 0.0);
         for bits in [drawn, &mut self.known] {
             bits.clear();
             bits.resize(self.count, 0);
@@ -194,10 +198,10 @@ impl Seat {
         self.way.clear();
     }
 
-    /// The Gaussian codes `[count, K, D]`, and their KL `[count, K]`; all are drawn.
-    pub fn all_codes(&mut self, cx: Context<'_>) -> (&[f32], &[f32]) {
+    /// The Gaussian codes; all are drawn.
+    pub fn all_codes(&mut self, cx: Context<'_>) -> &Codes {
         self.draw(cx, |_| every(cx.states()));
-        (&self.codes.samples, &self.codes.kl)
+        &self.codes
     }
 
     /// Images and states, by states, of those that are wanted and not there.
