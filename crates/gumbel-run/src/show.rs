@@ -1,5 +1,5 @@
-//! Pictures of what a model makes: samples of its prior, reconstructions, [coordinates that slide](traverse),
-//! [attributes on and off](attributes); most of them also as numbers, where a file's name ends in `.safetensors`.
+//! Pictures of what a model makes: samples of its prior, reconstructions, [coordinates that slide](traverse()),
+//! [attributes on and off](attributes()); most of them also as numbers, where a file's name ends in `.safetensors`.
 
 mod attributes;
 mod meaning;
