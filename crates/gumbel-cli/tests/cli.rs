@@ -879,7 +879,6 @@ fn samples_are_written_as_numbers_and_codes_that_are_not_there_are_missed() {
 }
 
 /// A model with Gaussian codes and labels, looked at from all sides.
-#[cfg(feature = "burn")]
 #[test]
 fn mixed_models_are_traversed_class_by_class() {
     let folder = tempfile::tempdir().unwrap();
