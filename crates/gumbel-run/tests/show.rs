@@ -382,9 +382,9 @@ fn many_attributes_stand_alone_and_classes_have_columns_too() {
     assert!(!file.has("attributes") && file.u32("classes").1 == [0, 1, 2]);
 
     for (wrong, structure, expected) in [
-        (&three(), Categorical::binary(2).unwrap(), "latent = of 2 variables: expected categorical:8, or 3 binary"),
-        (&three(), Categorical::new(4).unwrap(), "latent = of 1 variables: expected categorical:8"),
-        (&classes, Categorical::binary(3).unwrap(), "latent = of 3 variables: expected one K-way variable"),
+        (&three(), Categorical::binary(2).unwrap(), "latent = 2 variables: expected categorical:8, or 3 binary"),
+        (&three(), Categorical::new(4).unwrap(), "latent = 1 variable of 4 values: expected categorical:8"),
+        (&classes, Categorical::binary(3).unwrap(), "latent = 3 variables: expected one K-way variable"),
         (&Attributes { encoded: 10, ..three() }, Categorical::new(8).unwrap(), "encoded = 10: expected at most 9"),
         (&Attributes { rows: 0, encoded: 0, ..three() }, Categorical::new(8).unwrap(), "rows = 0: expected at least 1"),
     ] {

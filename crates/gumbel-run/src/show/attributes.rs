@@ -160,6 +160,10 @@ fn number(z: &[u32]) -> u32 {
 fn columns(structure: &AnyStructure, meaning: &Meaning, most: usize) -> Result<Vec<Column>> {
     let n = structure.variables();
     let has_values = structure.code() != Code::Indicators;
+    let found = || match n {
+        1 => format!("1 variable of {} values", structure.unary()),
+        _ => format!("{n} variables"),
+    };
     let all: Vec<Vec<u32>> = match meaning {
         Meaning::Classes(names) if n == 1 && has_values => {
             (0..names.len().min(structure.unary()).min(most) as u32).map(|class| vec![class]).collect()
@@ -172,7 +176,7 @@ fn columns(structure: &AnyStructure, meaning: &Meaning, most: usize) -> Result<V
                     "categorical:{}, or {count} binary variables, whose states stand for {count} attributes",
                     1u64.checked_shl(count as u32).unwrap_or(u64::MAX)
                 );
-                return Err(Error::setting("latent", format!("of {n} variables"), expected));
+                return Err(Error::setting("latent", found(), expected));
             }
             let alone = || {
                 let one = |on: usize| (0..count).map(|i| i + 1 == on).collect::<Vec<bool>>();
@@ -182,11 +186,7 @@ fn columns(structure: &AnyStructure, meaning: &Meaning, most: usize) -> Result<V
             on.iter().map(|on| Meaning::assignment(on, n)).collect()
         }
         Meaning::Classes(_) => {
-            return Err(Error::setting(
-                "latent",
-                format!("of {n} variables"),
-                "one K-way variable, whose values are classes",
-            ));
+            return Err(Error::setting("latent", found(), "one K-way variable, whose values are classes"));
         }
     };
     if all.is_empty() {
