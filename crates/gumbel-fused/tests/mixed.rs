@@ -620,7 +620,8 @@ fn a_step_follows_the_gradient_of_the_plain_model() {
                 let names: Vec<&str> = model.parameters.all().map(|p| p.name.as_str()).collect();
                 let scale = gradients.iter().flatten().filter(|g| g.is_finite()).fold(0.0f64, |m, g| m.max(g.abs()));
                 for ((moments, expected), name) in model.moments.iter().zip(&gradients).zip(names) {
-                    for (i, (m, e)) in moments.first.iter().zip(expected).enumerate().filter(|(_, (_, e))| !e.is_nan()) {
+                    for (i, (m, e)) in moments.first.iter().zip(expected).enumerate().filter(|(_, (_, e))| !e.is_nan())
+                    {
                         let g = *m as f64 * 10.0;
                         assert!((g - e).abs() < 2e-5 * scale.max(0.1), "{what}, {name} {i}: {g}, not {e} ({scale})");
                     }
@@ -681,9 +682,8 @@ fn every_answer_is_that_of_the_plain_model() {
                     assert_close(&format!("{what}: KL"), *f, *e);
                 }
             }
-            let loss = |b: u32, code: &[f64]| {
-                plain.loss(x(b as usize), code, &encoded[b as usize].1, &terms[b as usize])
-            };
+            let loss =
+                |b: u32, code: &[f64]| plain.loss(x(b as usize), code, &encoded[b as usize].1, &terms[b as usize]);
             let of: Vec<u32> = (0..70u32).map(|r| r * 11 % count as u32).collect();
             let (mut assignments, mut z) = (vec![], vec![0; n]);
             for r in 0..of.len() {

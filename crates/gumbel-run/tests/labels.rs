@@ -169,6 +169,10 @@ fn runs_with_labels_are_killed_and_resumed_with_the_same_bits() {
         }
         train(&config, &data, &at("stopped"), Start::Resume, &mut Quiet).unwrap();
         same(&at("whole"), &at("stopped"));
+        // What the labelled phase alone has taught is epoch 0; it is never the best.
+        let first = figures(&at("whole")).remove(0);
+        assert_eq!((first.epoch, first.step), if given[1].1 == "joint" { (1, 4) } else { (0, 0) });
+        assert!(whole.best_epoch > 0);
         // Which images have a label stands in the folder.
         let text = fs::read_to_string(at("whole").join("labels.json")).unwrap();
         let stands: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -298,13 +298,7 @@ impl Block {
     }
 
     #[inline(always)]
-    fn forward<W: Vector, const N: usize>(
-        &self,
-        w: W,
-        rows: Rows<'_>,
-        memory: &mut Memory,
-        finish: &mut impl Finish,
-    ) {
+    fn forward<W: Vector, const N: usize>(&self, w: W, rows: Rows<'_>, memory: &mut Memory, finish: &mut impl Finish) {
         let vectors: &[[Lane; N]] = self.weights.p.as_chunks().0;
         let bias: &[Lane; N] = self.bias.p.first_chunk().expect("as many lanes");
         let (count, passes) = (rows.count(), self.passes(rows));

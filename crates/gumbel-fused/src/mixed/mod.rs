@@ -167,7 +167,8 @@ impl Mixed {
     /// The model of some options with its initial parameters.
     ///
     /// # Errors
-    /// A model that the engine [refuses](crate::refusal), settings out of range, an unknown instruction set in the environment.
+    /// A model that the engine [refuses](crate::refusal), settings out of range, an unknown instruction set in the
+    /// environment.
     pub fn new(options: &ModelOptions<'_>) -> Result<Self, Error> {
         crate::engine::check(options)?;
         if options.continuous == Continuous::None {

@@ -282,9 +282,7 @@ impl Seat {
         match site {
             Site::Trunk(l) => self.trunk.rows_of(l),
             Site::Head(l) => self.head.rows_of(l),
-            Site::Part(k) => {
-                Rows { lists: &self.head.lists[0], of: Some(&self.way.images[self.way.pairs_of(k)]) }
-            }
+            Site::Part(k) => Rows { lists: &self.head.lists[0], of: Some(&self.way.images[self.way.pairs_of(k)]) },
             Site::Shared(l) => self.way.shared.rows_of(l),
             Site::Decoder(l) => self.way.decoder.rows_of(l),
         }
@@ -308,7 +306,13 @@ impl Seat {
 
 impl Pass {
     /// The decoder's last layer with the gradient at its logits, of losses with weights or as they are.
-    fn derive(&mut self, cx: Context<'_>, memory: &mut super::layer::Memory, losses: Losses<'_>, weights: Option<&[f32]>) {
+    fn derive(
+        &mut self,
+        cx: Context<'_>,
+        memory: &mut super::layer::Memory,
+        losses: Losses<'_>,
+        weights: Option<&[f32]>,
+    ) {
         let net = &cx.layers.decoder;
         self.gradient(net);
         let last = net.layers.len() - 1;

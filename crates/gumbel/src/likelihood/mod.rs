@@ -10,9 +10,9 @@
 //! latent variable must say.
 
 mod bernoulli;
-mod gaussian;
+pub mod gaussian;
 mod located;
-mod logistic;
+pub mod logistic;
 
 use crate::registry::{Entries, Entry};
 use std::fmt;
