@@ -10,7 +10,7 @@ use gumbel::estimator::{Estimator, MEASURES, Memory, Moment, Noises, Piece, Slop
 use gumbel::likelihood::Bernoulli;
 use gumbel::network::{MixedWidths, Named, Snapshot};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::oracle::{Followed, Oracle};
+use gumbel::oracle::{Followed, Oracle, Questions};
 use gumbel::registry::{Entry, Settings, Value};
 use gumbel::structure::{AnyStructure, Structure, latents};
 use gumbel::supervision::{Loss, Supervision, Taught, UNKNOWN};
@@ -814,6 +814,56 @@ fn what_does_not_fit_is_refused() {
     let joint = refusal(&case, &|options| options.continuous = Continuous::Joint(2)).unwrap();
     assert!(joint.contains("rows:D"), "{joint}");
     assert_eq!(refusal(&case, &|options| options.device = "wgpu").unwrap(), "device = cpu");
+}
+
+/// Asks for the least of losses less slack before it asks for all of them.
+struct Least(f32);
+
+impl Estimator for Least {
+    fn questions(&self, _: &AnyStructure) -> Questions {
+        Questions::AROUND
+    }
+
+    fn estimate(&self, piece: &mut Piece<'_, AnyStructure>, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (count, u) = (piece.count(), piece.structure.unary());
+        piece.draw(0)?;
+        let z = piece.memory.assignments[..count].to_vec();
+        // From more than any loss to nothing.
+        let slack = uniform(count * u, 17 + piece.first as u64);
+        let mut slack: Vec<f32> = slack.iter().map(|v| 1.5 * self.0 * (0.05 - v)).collect();
+        slack.chunks_mut(u).zip(&z).for_each(|(slack, z)| slack[*z as usize] = 0.0);
+        let (mut own, mut near) = (vec![0.0; count], vec![0.0; count * u]);
+        oracle.least(piece.of, &z, &slack, &mut own, &mut near)?;
+        let (mut again, mut all) = (vec![0.0; count], vec![0.0; count * u]);
+        oracle.around(piece.of, &z, &mut again, &mut all)?;
+        assert_eq!(own, again);
+        let mut bounds = 0;
+        for b in 0..count {
+            let row = b * u..(b + 1) * u;
+            let best = |losses: &[f32]| {
+                let left = losses.iter().zip(&slack[row.clone()]).map(|(l, s)| l - s).enumerate();
+                left.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
+            };
+            assert_eq!(best(&near[row.clone()]), best(&all[row.clone()]));
+            for (near, all) in near[row.clone()].iter().zip(&all[row]) {
+                assert!(*near <= all + 1e-4);
+                bounds += usize::from(near != all);
+            }
+        }
+        assert!(bounds > 0);
+        piece.follow_sample(0, oracle)
+    }
+}
+
+#[test]
+fn bounds_do_not_hide_the_least_loss() {
+    for case in CASES.iter().filter(|case| case.latent.starts_with("categorical")) {
+        let images = case.images(case.batch);
+        let batch: Vec<u32> = (0..case.batch as u32).collect();
+        let mut least = Least(case.shape().len() as f32);
+        let mut engine = case.engine(&least, 1);
+        engine.step(&images, &batch, &mut least, &Streams::new(1).options(0.0, 1)).unwrap();
+    }
 }
 
 /// Parameters that are no numbers are an error, not a step.

@@ -1,6 +1,6 @@
 //! What an estimator asks: losses at codes, as often as it likes, for the examples that it names.
 //!
-//! A decoder with its likelihood is an [`Oracle`]: it answers four questions about the loss `-ln p(x | z)` of an
+//! A decoder with its likelihood is an [`Oracle`]: it answers five questions about the loss `-ln p(x | z)` of an
 //! example at codes, and takes one instruction, what to *follow*. It knows no estimator, and an estimator knows no
 //! network.
 //!
@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`losses`](Oracle::losses): at assignments | score-function estimators, proposals of a search |
 //! | [`around`](Oracle::around): of all one-coordinate changes | direct optimisation, search, local expectation |
+//! | [`least`](Oracle::least): of those that may be the best of them | direct optimisation, of one variable |
 //! | [`states`](Oracle::states): of all states | joint losses, exact sums |
 //! | [`slopes`](Oracle::slopes): and their derivatives, at any codes | relaxed estimators, search by slopes |
 //!
@@ -40,6 +41,23 @@ pub trait Oracle {
     /// # Errors
     /// As [`losses`](Oracle::losses).
     fn around(&mut self, of: &[u32], assignments: &[u32], own: &mut [f32], losses: &mut [f32]) -> Result<(), Error>;
+
+    /// The same of one K-way variable for whoever only looks for the value k with the least `loss[k] - slack[k]`, of
+    /// `slack` `[rows, K]`, which is 0 at the assignment: the loss of another value may be replaced by a lower bound
+    /// that does not hide the least one. An oracle whose losses are sums of terms of at least 0 can leave out most.
+    ///
+    /// # Errors
+    /// As [`losses`](Oracle::losses).
+    fn least(
+        &mut self,
+        of: &[u32],
+        assignments: &[u32],
+        _slack: &[f32],
+        own: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<(), Error> {
+        self.around(of, assignments, own, losses)
+    }
 
     /// Writes the losses of all states in the order of enumeration to `losses` `[rows, |Z|]`.
     ///

@@ -271,9 +271,9 @@ pub trait Finish {
     fn finish<W: Vector, const N: usize>(&mut self, w: W, row: usize, first: usize, sums: [W::V; N]);
 }
 
-/// `x W + b` for all rows.
+/// `x W + b` of some blocks for all rows.
 pub struct Forward<'a, F> {
-    pub layer: &'a Layer,
+    pub blocks: &'a [Block],
     pub rows: Rows<'a>,
     pub memory: &'a mut Memory,
     pub finish: F,
@@ -282,7 +282,7 @@ pub struct Forward<'a, F> {
 impl<F: Finish> Kernel for Forward<'_, F> {
     #[inline(always)]
     fn run<W: Vector>(mut self, w: W) {
-        for block in &self.layer.blocks {
+        for block in self.blocks {
             by_lanes!(block.count, N => block.forward::<W, N>(w, self.rows, self.memory, &mut self.finish));
         }
     }
@@ -420,8 +420,10 @@ impl Finish for Store<'_> {
 
 /// Bernoulli losses of logits.
 pub struct Losses<'a> {
-    /// `[rows]`, in sixteen parts.
+    /// In sixteen parts; they are added to.
     pub sums: &'a mut [Lane],
+    /// The place there, and in `of`, of each row, where some are left out.
+    pub places: Option<&'a [u32]>,
     /// `[images, width]`.
     pub images: &'a [Lane],
     pub width: usize,
@@ -432,8 +434,9 @@ pub struct Losses<'a> {
 impl Finish for Losses<'_> {
     #[inline(always)]
     fn finish<W: Vector, const N: usize>(&mut self, w: W, row: usize, first: usize, sums: [W::V; N]) {
+        let row = self.places.map_or(row, |places| places[row] as usize);
         let image = &self.images[self.of[row] as usize * self.width + first..][..N];
-        let mut loss = if first == 0 { w.zero() } else { w.load(&self.sums[row]) };
+        let mut loss = w.load(&self.sums[row]);
         for n in 0..N {
             let term = w.sub(w.softplus(sums[n]), w.mul(w.load(&image[n]), sums[n]));
             loss = w.add(loss, term);
@@ -454,10 +457,10 @@ pub struct Derive<'a> {
 impl Finish for Derive<'_> {
     #[inline(always)]
     fn finish<W: Vector, const N: usize>(&mut self, w: W, row: usize, first: usize, sums: [W::V; N]) {
-        let Losses { sums: losses, images, width, of } = &mut self.losses;
+        let Losses { sums: losses, images, width, of, .. } = &mut self.losses;
         let image = &images[of[row] as usize * *width + first..][..N];
         let out = &mut self.derivative[row * *width + first..][..N];
-        let mut loss = if first == 0 { w.zero() } else { w.load(&losses[row]) };
+        let mut loss = w.load(&losses[row]);
         let weight = w.splat(self.weights.map_or(1.0, |weights| weights[row]));
         for n in 0..N {
             let (t, x) = (sums[n], w.load(&image[n]));

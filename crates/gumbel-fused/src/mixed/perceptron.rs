@@ -42,6 +42,8 @@ pub struct Work {
     pub slopes: Vec<f32>,
     /// Losses of rows, in sixteen parts.
     pub sums: Vec<Lane>,
+    /// Rows that are not left out.
+    pub places: Vec<u32>,
     /// Ways through the shared layers and the decoder that nobody goes back.
     pub shared: Pass,
     pub decoder: Pass,
@@ -54,6 +56,8 @@ pub struct Work {
     /// Images and states, and the images alone.
     pub pairs: Vec<(u32, u32)>,
     pub images: Vec<u32>,
+    /// Most that the losses of rows may be.
+    pub limits: Vec<f32>,
 }
 
 /// Working memory for as many threads as come: the last used is the next, it is in the cache.
@@ -112,7 +116,7 @@ impl Pass {
         for (l, layer) in net.layers.iter().enumerate().take(net.layers.len() - 1) {
             let (width, rows) = (layer.width(), Rows::all(&self.lists[l]));
             let out = room(out, rows.count() * width);
-            isa.run(Forward { layer, rows, memory, finish: Store { out, width, leak: net.leak } });
+            isa.run(Forward { blocks: &layer.blocks, rows, memory, finish: Store { out, width, leak: net.leak } });
             let lists = &mut self.lists[l + 1];
             for row in out.chunks_exact(width) {
                 let row = &flat(row)[..layer.outputs];
@@ -123,8 +127,8 @@ impl Pass {
 
     /// The last layer.
     pub fn last(&self, isa: Isa, net: &Perceptron, memory: &mut Memory, finish: impl Finish) {
-        let layer = net.last();
-        isa.run(Forward { layer, rows: Rows::all(&self.lists[net.layers.len() - 1]), memory, finish });
+        let rows = Rows::all(&self.lists[net.layers.len() - 1]);
+        isa.run(Forward { blocks: &net.last().blocks, rows, memory, finish });
     }
 
     /// The last layer's outputs as they are `[rows, width]`.

@@ -236,7 +236,7 @@ impl Seat {
 
     /// Decodes the losses that are wanted.
     fn decode(&mut self, cx: Context<'_>, wanted: impl Fn(usize) -> u64) {
-        let (states, dim, net) = (cx.states(), cx.dim(), &cx.layers.decoder);
+        let states = cx.states();
         let known = std::mem::take(&mut self.known);
         self.draw(cx, |b| wanted(b) & !known[b]);
         self.known = known;
@@ -244,25 +244,87 @@ impl Seat {
             let mut pairs = std::mem::take(&mut work.pairs);
             Seat::missing(states, wanted, &self.known, &mut pairs);
             for pairs in pairs.chunks(GROUP) {
-                let Work { decoder, memory, out, sums, images: of, .. } = &mut *work;
-                let lists = decoder.begin(net);
-                of.clear();
-                for (b, k) in pairs {
-                    let at = *b as usize * states + *k as usize;
-                    lists.push(*k as usize * dim, &self.codes.samples[at * dim..][..dim]);
-                    of.push(*b);
-                }
-                decoder.hidden(cx.isa, net, memory, out);
-                let sums = room(sums, pairs.len());
-                let (images, width) = (&self.images[..], net.last().width());
-                decoder.last(cx.isa, net, memory, Losses { sums, images, width, of });
-                for ((b, k), sum) in pairs.iter().zip(sums) {
+                self.decode_pairs(cx, pairs, None, work);
+                for ((b, k), sum) in pairs.iter().zip(&work.sums) {
                     let at = *b as usize * states + *k as usize;
                     self.losses[at] = total(sum) + self.codes.terms[at];
                     self.known[*b as usize] |= 1 << k;
                 }
             }
             work.pairs = pairs;
+        });
+    }
+
+    /// Losses in sixteen parts of some images at states whose codes are drawn, without their terms, into `work.sums`.
+    /// Where there are limits, a sum may stop beyond its own.
+    fn decode_pairs(&self, cx: Context<'_>, pairs: &[(u32, u32)], limits: Option<&[f32]>, work: &mut Work) {
+        let (dim, net) = (cx.dim(), &cx.layers.decoder);
+        let Work { decoder, memory, out, sums, images: of, places, .. } = work;
+        let lists = decoder.begin(net);
+        of.clear();
+        for (b, k) in pairs {
+            let at = *b as usize * cx.states() + *k as usize;
+            lists.push(*k as usize * dim, &self.codes.samples[at * dim..][..dim]);
+            of.push(*b);
+        }
+        decoder.hidden(cx.isa, net, memory, out);
+        let sums = room(sums, pairs.len());
+        sums.fill(Lane::ZERO);
+        places.clear();
+        places.extend(0..pairs.len() as u32);
+        let (images, width, blocks) = (&self.images[..], net.last().width(), &net.last().blocks);
+        for block in middle_out(blocks.len()) {
+            if let Some(limits) = limits {
+                // What is not a number goes on.
+                places.retain(|row| !(total(&sums[*row as usize]) > limits[*row as usize]));
+            }
+            let rows = Rows { lists: &decoder.lists[net.layers.len() - 1], of: Some(places) };
+            let finish = Losses { sums, places: Some(places), images, width, of };
+            cx.isa.run(Forward { blocks: &blocks[block..=block], rows, memory, finish });
+        }
+    }
+
+    /// Losses of rows around states `[rows]`, with lower bounds where the slack `[rows, K]` allows them.
+    fn least(&mut self, cx: Context<'_>, of: &[u32], states: &[u32], slack: &[f32], own: &mut [f32], losses: &mut [f32]) {
+        let count = cx.states();
+        self.at_states(cx, of, states, own);
+        // What a loss may be, with some room for rounding.
+        let limit = |row: usize, k: usize| own[row] + slack[row * count + k] + 1e-3 + 1e-5 * own[row].abs();
+        let mut wanted = [0u64; IMAGES];
+        for (row, (b, losses)) in of.iter().zip(losses.chunks_exact_mut(count)).enumerate() {
+            losses.fill(0.0);
+            for k in (0..count).filter(|k| !(limit(row, *k) < 0.0)) {
+                wanted[*b as usize] |= 1 << k;
+            }
+        }
+        self.draw(cx, |b| wanted[b]);
+        cx.pool.with(|work| {
+            let (mut pairs, mut limits) = (std::mem::take(&mut work.pairs), std::mem::take(&mut work.limits));
+            (pairs.clear(), limits.clear());
+            // Rows and states, by states.
+            for k in 0..count {
+                for (row, b) in of.iter().enumerate().filter(|(_, b)| wanted[**b as usize] >> k & 1 == 1) {
+                    let (at, limit) = (*b as usize * count + k, limit(row, k));
+                    if self.known[*b as usize] >> k & 1 == 1 {
+                        losses[row * count + k] = self.losses[at];
+                    } else if limit < self.codes.terms[at] {
+                        losses[row * count + k] = self.codes.terms[at];
+                    } else {
+                        pairs.push((row as u32, k as u32));
+                        limits.push(limit - self.codes.terms[at]);
+                    }
+                }
+            }
+            for (pairs, limits) in pairs.chunks_mut(GROUP).zip(limits.chunks(GROUP)) {
+                let rows: [u32; GROUP] = std::array::from_fn(|i| pairs.get(i).map_or(0, |(row, _)| *row));
+                pairs.iter_mut().for_each(|(row, _)| *row = of[*row as usize]);
+                self.decode_pairs(cx, pairs, Some(limits), work);
+                for (((b, k), row), sum) in pairs.iter().zip(rows).zip(&work.sums) {
+                    let at = *b as usize * count + *k as usize;
+                    losses[row as usize * count + *k as usize] = total(sum) + self.codes.terms[at];
+                }
+            }
+            (work.pairs, work.limits) = (pairs, limits);
         });
     }
 
@@ -284,6 +346,11 @@ impl Seat {
         let rows = of.iter().zip(losses.chunks_exact_mut(states));
         rows.for_each(|(b, losses)| losses.copy_from_slice(&self.losses[*b as usize * states..][..states]));
     }
+}
+
+/// Places from the middle to both ends: where pictures have most of their ink.
+fn middle_out(count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |i| if i % 2 == 0 { count / 2 + i / 2 } else { count / 2 - i.div_ceil(2) })
 }
 
 /// The sum of a row's loss in sixteen parts.
@@ -321,8 +388,8 @@ impl Parameters<'_> {
         for (run, images) in runs(pairs, images) {
             let (out, rest) = std::mem::take(&mut rows).split_at_mut(images.len() * width);
             rows = rest;
-            let (layer, rows) = (&parts[run], Rows { lists: features, of: Some(images) });
-            isa.run(Forward { layer, rows, memory, finish: Store { out, width, leak: 1.0 } });
+            let rows = Rows { lists: features, of: Some(images) };
+            isa.run(Forward { blocks: &parts[run].blocks, rows, memory, finish: Store { out, width, leak: 1.0 } });
         }
         let lists = pass.begin(shared);
         part.chunks_exact(width).for_each(|row| lists.push(0, &flat(row)[..size]));
@@ -444,6 +511,26 @@ impl Oracle for Questions<'_> {
         for (r, ((code, own), losses)) in rows {
             kind.neighbour_losses(code, *own, &changed[r * changes..][..changes], losses);
         }
+        Ok(())
+    }
+
+    fn least(
+        &mut self,
+        of: &[u32],
+        assignments: &[u32],
+        slack: &[f32],
+        own: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<(), Error> {
+        let states = self.cx.states();
+        if !is_single(self.cx.structure) {
+            return self.around(of, assignments, own, losses);
+        }
+        self.check(of, "assignments", assignments.len(), 1)?;
+        check_len("own losses", own.len(), of.len())?;
+        check_len("slack", slack.len(), of.len() * states)?;
+        check_len("losses", losses.len(), of.len() * states)?;
+        self.seat.least(self.cx, of, assignments, slack, own, losses);
         Ok(())
     }
 

@@ -98,7 +98,9 @@ impl Seat {
             }
             pass.hidden(cx.isa, net, memory, out);
             let sums = room(sums, of.len());
-            pass.derive(cx, memory, Losses { sums, images: &seat.images, width: net.last().width(), of }, None);
+            sums.fill(Lane::ZERO);
+            let (images, width) = (&seat.images[..], net.last().width());
+            pass.derive(cx, memory, Losses { sums, places: None, images, width, of }, None);
             pass.backward(cx.isa, net, 1.0, (memory, at_inputs));
             pass.slopes(cx.isa, net, pass.rows_of(0), (memory, at_inputs));
             let answers = losses.iter_mut().zip(slopes.chunks_exact_mut(u)).zip(sums);
@@ -145,7 +147,9 @@ impl Seat {
             }
             pass.hidden(cx.isa, net, memory, out);
             let sums = room(sums, of.len());
-            let losses = Losses { sums, images: &seat.images, width: net.last().width(), of };
+            sums.fill(Lane::ZERO);
+            let (images, width) = (&seat.images[..], net.last().width());
+            let losses = Losses { sums, places: None, images, width, of };
             pass.derive(cx, memory, losses, Some(weights));
             pass.backward(cx.isa, net, 1.0, (memory, at_inputs));
             pass.slopes(cx.isa, net, pass.rows_of(0), (memory, at_inputs));

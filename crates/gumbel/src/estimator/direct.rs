@@ -372,6 +372,24 @@ impl Direct {
         Ok(())
     }
 
+    /// How much larger than that of z* the loss of each value of one variable may be for it to be z(eps): the distance
+    /// of the scores in units of the loss, and what rounding may add to it.
+    fn slack<S: Structure>(&self, row: &mut Row<'_, S>) {
+        let (_, ahead) = self.shifts();
+        let keep = self.keep(ahead);
+        let score = |k: usize| scaled(row.potentials[k], keep) + row.noise[k];
+        let best = row.assignment[0] as usize;
+        let own = score(best);
+        for (k, slack) in row.weights.iter_mut().enumerate().filter(|(k, _)| *k != best) {
+            let score = score(k);
+            *slack = match score == f32::NEG_INFINITY {
+                true => score,
+                false => (score - own + 1e-6 * (score.abs() + own.abs())) / -ahead,
+            };
+        }
+        row.weights[best] = 0.0;
+    }
+
     /// Adds `scale` times the estimate of one example, given the losses around z*; leaves z(eps) in `moved`; whether
     /// both arg maxima coincide.
     pub(super) fn example<S: Structure>(&self, structure: &S, row: &mut Row<'_, S>, scale: f32) -> Result<bool, Error> {
@@ -442,11 +460,22 @@ impl<S: Structure> Estimator<S> for Direct {
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
         let (structure, scale) = (piece.structure, piece.scale);
+        let u = structure.unary();
+        // Of one variable all that counts is which value is the best.
+        let least = self.sides == Sides::One && structure.variables() == 1 && structure.code() != Code::Indicators;
         for sample in 0..piece.samples {
             piece.draw(sample)?;
-            piece.ask_around(oracle)?;
+            if least {
+                piece.each(sample, [0, u], |row| {
+                    self.slack(row);
+                    Ok(None)
+                })?;
+                piece.ask_least(oracle)?;
+            } else {
+                piece.ask_around(oracle)?;
+            }
             let count =
-                piece.each(sample, [structure.unary(), 0], |row| self.example(structure, row, scale).map(Some))?;
+                piece.each(sample, [u, 0], |row| self.example(structure, row, scale).map(Some))?;
             piece.tallies[0].add(count.same as f64, count.asked as f64);
             piece.follow_sample(sample, oracle)?;
         }

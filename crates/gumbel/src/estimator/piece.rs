@@ -237,6 +237,17 @@ impl<S: Structure> Piece<'_, S> {
         oracle.around(self.of, &assignments[..count * n], room(own, count), room(losses, count * u))
     }
 
+    /// The same of one K-way variable, with `memory.weights` as the [slack](Oracle::least).
+    ///
+    /// # Errors
+    /// Those of the oracle.
+    pub(super) fn ask_least(&mut self, oracle: &mut dyn Oracle) -> Result<(), Error> {
+        let (count, u) = (self.count(), self.structure.unary());
+        let Memory { assignments, own, losses, weights, .. } = &mut *self.memory;
+        let slack = &weights[..count * u];
+        oracle.least(self.of, &assignments[..count], slack, room(own, count), room(losses, count * u))
+    }
+
     /// Asks about all states, into `memory.losses`; returns their number.
     ///
     /// # Errors
@@ -414,6 +425,17 @@ impl<S: Structure> Oracle for Recorder<'_, S> {
 
     fn around(&mut self, of: &[u32], assignments: &[u32], own: &mut [f32], losses: &mut [f32]) -> Result<(), Error> {
         self.oracle.around(of, assignments, own, losses)
+    }
+
+    fn least(
+        &mut self,
+        of: &[u32],
+        assignments: &[u32],
+        slack: &[f32],
+        own: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<(), Error> {
+        self.oracle.least(of, assignments, slack, own, losses)
     }
 
     fn states(&mut self, of: &[u32], losses: &mut [f32]) -> Result<(), Error> {
