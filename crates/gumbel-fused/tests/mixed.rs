@@ -747,20 +747,20 @@ fn every_answer_is_that_of_the_plain_model() {
 /// A run of some steps on changing batches, the last one smaller.
 fn train(case: &Case, name: &str, threads: usize, again: bool) -> Snapshot {
     let structure = case.structure();
-    let images = case.images(90);
-    let mut all = all_estimators(&structure, 80);
+    let images = case.images(310);
+    let mut all = all_estimators(&structure, 290);
     let at = all.iter().position(|(n, _)| n == name).unwrap();
     let mut estimator = all.swap_remove(at).1;
-    let case = Case { batch: 80, ..*case };
+    let case = Case { batch: 290, ..*case };
     begin(estimator.as_mut());
     let mut engine = case.engine(estimator.as_ref(), threads);
-    for step in 0..6 {
-        let order = Noise::new(6, Purpose::Shuffle, step).permutation(90);
-        let batch = &order[..if step % 3 == 2 { 33 } else { 80 }];
+    for step in 0..4 {
+        let order = Noise::new(6, Purpose::Shuffle, step).permutation(310);
+        let batch = &order[..if step % 3 == 2 { 133 } else { 290 }];
         let streams = Streams::new(step);
         engine.prepare(&images, batch).unwrap();
         engine.step(&images, batch, estimator.as_mut(), &streams.options(0.0, case.samples)).unwrap();
-        if again && step == 3 {
+        if again && step == 1 {
             let snapshot = engine.snapshot();
             engine = case.engine(estimator.as_ref(), threads);
             engine.restore(&snapshot).unwrap();
@@ -772,9 +772,9 @@ fn train(case: &Case, name: &str, threads: usize, again: bool) -> Snapshot {
 #[test]
 fn steps_do_not_depend_on_threads_and_go_on_from_a_snapshot() {
     for case in &CASES {
-        for (name, _) in all_estimators(&case.structure(), 80) {
+        for (name, _) in all_estimators(&case.structure(), 290) {
             let one = train(case, &name, 1, false);
-            assert_eq!(one.steps, 6);
+            assert_eq!(one.steps, 4);
             assert!(one == train(case, &name, 2, false), "{name}, {}: 2 threads", case.latent);
             assert!(one == train(case, &name, 3, true), "{name}, {}: 3 threads, from a snapshot", case.latent);
         }

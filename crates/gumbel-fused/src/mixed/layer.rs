@@ -261,8 +261,6 @@ pub struct Memory {
     cursors: Vec<u32>,
     /// Sums of each row so far.
     sums: Vec<Lane>,
-    /// For each entry the gradient there, in sixteen parts.
-    partial: Vec<Lane>,
 }
 
 /// What becomes of a row's outputs.
@@ -351,12 +349,12 @@ impl Block {
         rows: Rows<'_>,
         (gradient, width): (&[Lane], usize),
         memory: &mut Memory,
-        (slopes, last_block): (&mut [f32], bool),
+        slopes: &mut [f32],
     ) {
         let vectors: &[[Lane; N]] = self.weights.p.as_chunks().0;
         let (count, passes) = (rows.count(), self.passes(rows));
         let part = self.inputs.div_ceil(passes);
-        let Memory { cursors, partial, .. } = memory;
+        let cursors = &mut memory.cursors;
         cursors.clear();
         cursors.extend((0..count).map(|r| rows.range(r).start as u32));
         for pass in 0..passes {
@@ -377,14 +375,11 @@ impl Block {
                     }
                     let (at, vector) = (offset + done - range.start, &vectors[entry.place as usize]);
                     done += 1;
-                    let mut sum = if self.first == 0 { w.zero() } else { w.load(&partial[at]) };
-                    for n in 0..N {
+                    let mut sum = w.mul(w.load(&vector[0]), row[0]);
+                    for n in 1..N {
                         sum = w.fma(w.load(&vector[n]), row[n], sum);
                     }
-                    match last_block {
-                        true => slopes[at] = w.sum(sum),
-                        false => w.store(&mut partial[at], sum),
-                    }
+                    slopes[at] += w.sum(sum);
                 }
                 cursors[r] = done as u32;
                 offset += range.len();
@@ -445,13 +440,11 @@ impl Finish for Losses<'_> {
     }
 }
 
-/// The same with their weighted derivatives at the logits.
+/// The same with their derivatives at the logits.
 pub struct Derive<'a> {
     pub losses: Losses<'a>,
     /// `[rows, width]`.
     pub derivative: &'a mut [Lane],
-    /// `[rows]`; 1 where there are none.
-    pub weights: Option<&'a [f32]>,
 }
 
 impl Finish for Derive<'_> {
@@ -461,16 +454,31 @@ impl Finish for Derive<'_> {
         let image = &images[of[row] as usize * *width + first..][..N];
         let out = &mut self.derivative[row * *width + first..][..N];
         let mut loss = w.load(&losses[row]);
-        let weight = w.splat(self.weights.map_or(1.0, |weights| weights[row]));
         for n in 0..N {
             let (t, x) = (sums[n], w.load(&image[n]));
             let (softplus, sigmoid) = w.softplus_and_sigmoid(t);
             loss = w.add(loss, w.sub(softplus, w.mul(x, t)));
-            let derivative = w.mul(weight, w.sub(sigmoid, x));
             // Beyond the last pixel there is none, not even a tiny one.
-            w.store(&mut out[n], w.choose(t, w.splat(0.5 * NO_PIXEL), derivative, w.zero()));
+            w.store(&mut out[n], w.choose(t, w.splat(0.5 * NO_PIXEL), w.sub(sigmoid, x), w.zero()));
         }
         w.store(&mut losses[row], loss);
+    }
+}
+
+/// Gives derivatives of losses `[rows, width]` their weights `[rows]`.
+pub struct Weigh<'a> {
+    pub derivative: &'a mut [Lane],
+    pub width: usize,
+    pub weights: &'a [f32],
+}
+
+impl Kernel for Weigh<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        for (row, weight) in self.derivative.chunks_exact_mut(self.width).zip(self.weights) {
+            let weight = w.splat(*weight);
+            row.iter_mut().for_each(|lane| w.store(lane, w.mul(weight, w.load(lane))));
+        }
     }
 }
 
@@ -505,13 +513,11 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
         let total = (0..self.rows.count()).map(|r| self.rows.range(r).len()).sum();
+        self.slopes.clear();
         self.slopes.resize(total, 0.0);
-        let partial = &mut self.memory.partial;
-        partial.resize(partial.len().max(total), Lane::ZERO);
-        let (gradient, count) = ((self.gradient, self.layer.width()), self.layer.blocks.len());
-        for (b, block) in self.layer.blocks.iter().enumerate() {
-            let slopes = (&mut self.slopes[..], b + 1 == count);
-            by_lanes!(block.count, N => block.backward::<W, N>(w, self.rows, gradient, self.memory, slopes));
+        let gradient = (self.gradient, self.layer.width());
+        for block in &self.layer.blocks {
+            by_lanes!(block.count, N => block.backward::<W, N>(w, self.rows, gradient, self.memory, self.slopes));
         }
     }
 }
@@ -530,6 +536,17 @@ impl Columns {
         let rows = || parts.clone().flat_map(|part| (0..part.count()).map(move |r| part.entries(r)));
         let Columns { starts, entries } = self;
         starts.clear();
+        if rows().all(|list| list.len() == inputs) {
+            let count = rows().count();
+            starts.extend((0..=inputs).map(|i| (i * count) as u32));
+            entries.resize(inputs * count, Entry::default());
+            for (row, list) in rows().enumerate() {
+                for (i, entry) in list.iter().enumerate() {
+                    entries[i * count + row] = Entry { place: row as u32, value: entry.value };
+                }
+            }
+            return;
+        }
         starts.resize(inputs + 2, 0);
         for entry in rows().flatten() {
             starts[entry.place as usize + 2] += 1;

@@ -14,7 +14,7 @@ use gumbel::oracle::{Followed, Oracle};
 use gumbel::structure::{AnyStructure, Code, Structure};
 
 /// Images of a seat.
-pub const IMAGES: usize = 32;
+pub const IMAGES: usize = 128;
 /// Rows that go through a perceptron together: what they leave stays in the cache.
 pub const GROUP: usize = 128;
 
@@ -287,6 +287,15 @@ impl Seat {
     /// Losses of rows around states `[rows]`, with lower bounds where the slack `[rows, K]` allows them.
     fn least(&mut self, cx: Context<'_>, of: &[u32], states: &[u32], slack: &[f32], own: &mut [f32], losses: &mut [f32]) {
         let count = cx.states();
+        if self.is_free() && of.iter().copied().eq(0..self.count as u32) {
+            // What is asked about first is what will be followed.
+            let sums: Vec<f32> = self.ready(cx, states).iter().map(total).collect();
+            for (b, (sum, k)) in sums.into_iter().zip(states).enumerate() {
+                let at = b * count + *k as usize;
+                self.losses[at] = sum + self.codes.terms[at];
+                self.known[b] |= 1 << k;
+            }
+        }
         self.at_states(cx, of, states, own);
         // What a loss may be, with some room for rounding.
         let limit = |row: usize, k: usize| own[row] + slack[row * count + k] + 1e-3 + 1e-5 * own[row].abs();

@@ -1,6 +1,6 @@
 //! What the decoder follows: forward once more, then the way back through everything.
 
-use super::layer::{Backward, Derive, Lists, Losses, Rows};
+use super::layer::{Backward, Derive, Lists, Losses, Memory, Rows, Weigh};
 use super::perceptron::{Pass, Work, room};
 use super::seat::{Context, Layers, Parameters, Seat, Site, every, runs, total};
 use crate::simd::{Lane, flat, flat_mut};
@@ -13,6 +13,10 @@ pub struct Way {
     /// Codes of rows that are not those of one state, or that want slopes at all of them `[rows, U]`.
     soft: Vec<f32>,
     decoder: Pass,
+    /// Losses of the decoder's rows, in sixteen parts, without the codes' terms.
+    sums: Vec<Lane>,
+    /// The states of the images that are decoded, one each, before anyone follows them.
+    ready: Vec<u32>,
     shared: Pass,
     /// Images and states of the codes that are followed, by states, and the images alone.
     pairs: Vec<(u32, u32)>,
@@ -45,6 +49,25 @@ impl Way {
     pub fn clear(&mut self) {
         self.followed.clear();
         self.soft.clear();
+        self.ready.clear();
+    }
+
+    /// Whether what is followed is decoded: one state of every image.
+    fn is_ready(&self) -> bool {
+        let states = self.ready.iter().map(|k| (Some(*k), None));
+        !self.ready.is_empty()
+            && self.followed.iter().map(|row| (row.state, row.soft)).eq(states)
+            && self.followed.iter().zip(0..).all(|(row, b)| row.image == b)
+    }
+
+    /// Decodes what the decoder's lists hold, with the derivatives at the logits.
+    fn decode(&mut self, cx: Context<'_>, images: &[Lane], of: &[u32], (memory, out): (&mut Memory, &mut Vec<Lane>)) {
+        let net = &cx.layers.decoder;
+        self.decoder.hidden(cx.isa, net, memory, out);
+        let sums = room(&mut self.sums, of.len());
+        sums.fill(Lane::ZERO);
+        let losses = Losses { sums, places: None, images, width: net.last().width(), of };
+        self.decoder.derive(cx, memory, losses);
     }
 
     /// A row that is followed anew takes the old one's place.
@@ -100,7 +123,7 @@ impl Seat {
             let sums = room(sums, of.len());
             sums.fill(Lane::ZERO);
             let (images, width) = (&seat.images[..], net.last().width());
-            pass.derive(cx, memory, Losses { sums, places: None, images, width, of }, None);
+            pass.derive(cx, memory, Losses { sums, places: None, images, width, of });
             pass.backward(cx.isa, net, 1.0, (memory, at_inputs));
             pass.slopes(cx.isa, net, pass.rows_of(0), (memory, at_inputs));
             let answers = losses.iter_mut().zip(slopes.chunks_exact_mut(u)).zip(sums);
@@ -113,6 +136,31 @@ impl Seat {
                 cx.inputs.code_slopes(code, samples, terms, at_input, slopes);
             }
         });
+    }
+
+    /// Decodes one state of every image, so that they need not be decoded again where they are followed, and leaves
+    /// the losses without the codes' terms.
+    pub fn ready(&mut self, cx: Context<'_>, states: &[u32]) -> &[Lane] {
+        self.draw(cx, |b| 1 << states[b]);
+        let mut way = std::mem::take(&mut self.way);
+        cx.pool.with(|Work { memory, out, images: of, .. }| {
+            let (lists, dim) = (way.decoder.begin(&cx.layers.decoder), cx.dim());
+            for (b, state) in states.iter().enumerate() {
+                let place = *state as usize * dim;
+                lists.push(place, &self.samples_of(cx, b)[place..][..dim]);
+            }
+            of.clear();
+            of.extend(0..states.len() as u32);
+            way.decode(cx, &self.images, of, (memory, out));
+        });
+        way.ready.extend_from_slice(states);
+        self.way = way;
+        &self.way.sums[..states.len()]
+    }
+
+    /// Whether [`ready`](Seat::ready) may be called.
+    pub fn is_free(&self) -> bool {
+        self.way.ready.is_empty()
     }
 
     /// Decodes what is followed and goes back to its codes. The slopes of the estimator's rows `[rows, count, U]` are
@@ -129,28 +177,28 @@ impl Seat {
         }
         self.draw(cx, |b| used[b]);
         let seat = &*self;
-        cx.pool.with(|Work { memory, out, sums, slopes: at_inputs, mask: numbers, images: of, weights, .. }| {
-            let Way { followed, soft, decoder: pass, at_samples, at_kl, used, reconstruction, .. } = &mut way;
-            let lists = pass.begin(net);
-            (of.clear(), weights.clear());
-            for row in &*followed {
-                let samples = seat.samples_of(cx, row.image as usize);
-                match (row.soft, row.state) {
-                    (Some(at), _) => push_code(cx, lists, &soft[at..at + u], samples, numbers),
-                    (_, state) => {
-                        let place = state.unwrap_or(0) as usize * dim;
-                        lists.push(place, &samples[place..][..dim]);
+        cx.pool.with(|Work { memory, out, slopes: at_inputs, mask: numbers, images: of, weights, .. }| {
+            if !way.is_ready() {
+                let Way { followed, soft, decoder, .. } = &mut way;
+                let lists = decoder.begin(net);
+                of.clear();
+                for row in &*followed {
+                    let samples = seat.samples_of(cx, row.image as usize);
+                    match (row.soft, row.state) {
+                        (Some(at), _) => push_code(cx, lists, &soft[at..at + u], samples, numbers),
+                        (_, state) => {
+                            let place = state.unwrap_or(0) as usize * dim;
+                            lists.push(place, &samples[place..][..dim]);
+                        }
                     }
+                    of.push(row.image);
                 }
-                of.push(row.image);
-                weights.push(row.weight);
+                way.decode(cx, &seat.images, of, (memory, out));
             }
-            pass.hidden(cx.isa, net, memory, out);
-            let sums = room(sums, of.len());
-            sums.fill(Lane::ZERO);
-            let (images, width) = (&seat.images[..], net.last().width());
-            let losses = Losses { sums, places: None, images, width, of };
-            pass.derive(cx, memory, losses, Some(weights));
+            let Way { followed, soft, decoder: pass, sums, at_samples, at_kl, used, reconstruction, .. } = &mut way;
+            weights.clear();
+            weights.extend(followed.iter().map(|row| row.weight));
+            cx.isa.run(Weigh { derivative: pass.gradient(net), width: net.last().width(), weights });
             pass.backward(cx.isa, net, 1.0, (memory, at_inputs));
             pass.slopes(cx.isa, net, pass.rows_of(0), (memory, at_inputs));
 
@@ -161,7 +209,7 @@ impl Seat {
             used.fill(0);
             *reconstruction = 0.0;
             let mut rest = &at_inputs[..];
-            for (row, sum) in followed.iter().zip(sums) {
+            for (row, sum) in followed.iter().zip(&*sums) {
                 let (b, weight) = (row.image as usize, row.weight);
                 let (at_samples, at_kl) = (&mut at_samples[b * states * dim..], &mut at_kl[b * states..][..states]);
                 let kl = &seat.codes.kl[b * states..][..states];
@@ -309,19 +357,13 @@ impl Seat {
 }
 
 impl Pass {
-    /// The decoder's last layer with the gradient at its logits, of losses with weights or as they are.
-    fn derive(
-        &mut self,
-        cx: Context<'_>,
-        memory: &mut super::layer::Memory,
-        losses: Losses<'_>,
-        weights: Option<&[f32]>,
-    ) {
+    /// The decoder's last layer with the derivatives of losses at its logits.
+    fn derive(&mut self, cx: Context<'_>, memory: &mut Memory, losses: Losses<'_>) {
         let net = &cx.layers.decoder;
         self.gradient(net);
         let last = net.layers.len() - 1;
         let mut derivative = std::mem::take(&mut self.gradients[last]);
-        self.last(cx.isa, net, memory, Derive { losses, derivative: &mut derivative, weights });
+        self.last(cx.isa, net, memory, Derive { losses, derivative: &mut derivative });
         self.gradients[last] = derivative;
     }
 }
