@@ -405,3 +405,162 @@ fn both_engines_answer_alike() {
         }
     }
 }
+
+/// A model with a Gaussian code for every state, and its images.
+struct Mixed {
+    latent: usize,
+    /// Trunk, head, shared, decoder.
+    hidden: [&'static str; 4],
+    part: u64,
+    dim: usize,
+    pixels: usize,
+    batch: usize,
+    samples: usize,
+    kl: bool,
+}
+
+impl Mixed {
+    /// Those of the authors, and small ones.
+    fn all() -> [Mixed; 3] {
+        let hidden = ["400,200", "100", "66", "400"];
+        let authors = Mixed { latent: 10, hidden, part: 100, dim: 30, pixels: 784, batch: 100, samples: 1, kl: false };
+        let hidden = ["17,9", "", "6", "21"];
+        let small = Mixed { latent: 4, hidden, part: 7, dim: 3, pixels: 35, batch: 21, samples: 2, kl: true };
+        let hidden = ["8", "7,5", "", "9,13"];
+        [authors, small, Mixed { latent: 3, hidden, part: 4, dim: 2, pixels: 64, batch: 16, samples: 1, kl: false }]
+    }
+
+    fn engine(&self, name: &str, estimator: &dyn Estimator, threads: usize) -> Box<dyn Engine> {
+        let mut settings = Settings::default();
+        for (name, value) in ["hidden", "head", "shared", "decoder-hidden"].into_iter().zip(self.hidden) {
+            settings.set(name, Value::Text(value.into()));
+        }
+        settings.set("part", Value::Whole(self.part));
+        for (name, value) in [("leak", 0.2), ("shared-leak", 0.5), ("dropout", 0.5)] {
+            settings.set(name, Value::Real(value));
+        }
+        let options = ModelOptions {
+            continuous: gumbel::continuous::Continuous::Rows(self.dim),
+            continuous_kl: self.kl,
+            settings: &settings,
+            shape: Shape::grey(1, self.pixels),
+            binary: true,
+            structure: Categorical::new(self.latent).unwrap().into(),
+            likelihood: Arc::new(Bernoulli),
+            estimator,
+            batch: self.batch,
+            samples: self.samples,
+            lr: 8e-4,
+            seed: 4,
+            threads,
+            engine: name,
+            device: "cpu",
+        };
+        if name == "fused" { gumbel_fused::model(&options) } else { gumbel_vae::mixed(&options) }.unwrap()
+    }
+
+    fn images(&self, count: usize) -> Pictures {
+        let bytes = uniform(count * self.pixels, 3).iter().map(|u| (*u < 0.2) as u8).collect();
+        Pictures { bytes, pixels: self.pixels }
+    }
+
+    fn step(&self, engine: &mut dyn Engine, batch: &[u32], estimator: &mut dyn Estimator, step: u64) -> StepReport {
+        let images = self.images(self.batch + 5);
+        let [noise, gaussian, dropout] =
+            [Purpose::Noise, Purpose::Gaussian, Purpose::Dropout].map(|purpose| Noise::new(9, purpose, step));
+        let apart = estimator.kl(engine.structure()) == KlTerm::Apart;
+        estimator.begin(&Moment { step, kl_weight: if apart { 0.0 } else { 0.5 } }).unwrap();
+        let kl_weight = if apart { 0.5 } else { 0.0 };
+        let options =
+            StepOptions { kl_weight, noise: &noise, samples: self.samples, gaussian: &gaussian, dropout: &dropout };
+        engine.step(&images, batch, estimator, &options).unwrap()
+    }
+
+    /// The estimators of a latent, and that of labels.
+    fn estimators(&self) -> Vec<(String, Box<dyn Estimator>)> {
+        use gumbel::supervision::{Loss, Supervision, Taught};
+        let mut all = all_estimators(&Categorical::new(self.latent).unwrap().into());
+        let supervision = Supervision::new(Loss::Argmax { epsilon: 0.05 }, 1.0).unwrap();
+        let known = (0..self.batch as u32).map(|b| b % self.latent as u32).collect();
+        all.push(("taught".into(), Box::new(Taught::new(supervision, known))));
+        all
+    }
+}
+
+/// The mean gradient of models with Gaussian codes stands in the first moments after one step.
+#[test]
+fn gradients_of_mixed_models_equal_those_of_automatic_differentiation() {
+    for (number, case) in Mixed::all().into_iter().enumerate() {
+        let batch: Vec<u32> = (0..case.batch as u32).map(|b| b + 3).collect();
+        for (name, mut estimator) in case.estimators() {
+            let what = format!("case {number}, {name}");
+            let mut plain = case.engine("autodiff", estimator.as_ref(), 1);
+            let mut fused = case.engine("fused", estimator.as_ref(), 1);
+            assert_eq!(fused.snapshot(), plain.snapshot(), "{what}: both begin alike");
+            let expected = case.step(plain.as_mut(), &batch, estimator.as_mut(), 0);
+            let found = case.step(fused.as_mut(), &batch, estimator.as_mut(), 0);
+            for (f, e) in found.tallies.iter().zip(&expected.tallies) {
+                assert_eq!(f.count, e.count, "{what}: {found:?}, not {expected:?}");
+                assert!((f.sum - e.sum).abs() < 1e-3 * e.sum.abs().max(1.0), "{what}: {found:?}, not {expected:?}");
+            }
+            let error = (found.reconstruction - expected.reconstruction).abs();
+            assert!(error < 1e-5 * expected.reconstruction.abs().max(1.0), "{what}: {found:?}, not {expected:?}");
+            let (fused, plain) = (fused.snapshot(), plain.snapshot());
+            let largest = |m: &[Moments]| m.iter().flat_map(|m| &m.first).fold(0.0f32, |a, b| a.max(b.abs()));
+            let scale = largest(&plain.moments);
+            for ((f, p), named) in fused.moments.iter().zip(&plain.moments).zip(plain.parameters.all()) {
+                assert_close(&format!("{what}, {}", named.name), &f.first, &p.first, scale, 1e-5);
+            }
+        }
+    }
+}
+
+/// Both engines from the same state, back and forth, and what they answer behind that.
+#[test]
+fn engines_take_turns_with_mixed_models() {
+    for (number, case) in Mixed::all().into_iter().enumerate() {
+        for (name, mut estimator) in case.estimators() {
+            if !["direct", "gumbel-softmax", "taught"].contains(&name.as_str()) {
+                continue;
+            }
+            let mut plain = case.engine("autodiff", estimator.as_ref(), 1);
+            let mut turns = case.engine("autodiff", estimator.as_ref(), 1);
+            let mut fused = case.engine("fused", estimator.as_ref(), 2);
+            let batch: Vec<u32> = (0..case.batch as u32).collect();
+            for s in 0..4 {
+                case.step(plain.as_mut(), &batch, estimator.as_mut(), s);
+                if s % 2 == 0 {
+                    case.step(turns.as_mut(), &batch, estimator.as_mut(), s);
+                    continue;
+                }
+                fused.restore(&turns.snapshot()).unwrap();
+                case.step(fused.as_mut(), &batch, estimator.as_mut(), s);
+                turns.restore(&fused.snapshot()).unwrap();
+            }
+            for (a, b) in turns.snapshot().parameters.all().zip(plain.snapshot().parameters.all()) {
+                // Adam divides by the gradient's size: where that is rounding, so is the step, at most lr each.
+                assert_close(&format!("case {number}, {name}, {}", a.name), &a.values, &b.values, 8e-4, 0.5);
+            }
+            fused.restore(&plain.snapshot()).unwrap();
+            let images = case.images(case.batch);
+            let gaussian = Noise::new(1, Purpose::Evaluation, 0);
+            for draw in [Draw::Mean, Draw::Sample(&gaussian), Draw::Weight(&gaussian)] {
+                let mut found = fused.ask(&images, &batch, draw).unwrap();
+                let mut expected = plain.ask(&images, &batch, draw).unwrap();
+                assert_close("potentials", &found.potentials, &expected.potentials, 1.0, 1e-4);
+                let (f, e) = (found.codes.take().unwrap(), expected.codes.take().unwrap());
+                assert_close("samples", &f.samples, &e.samples, 1.0, 1e-4);
+                assert_close("KL", &f.kl, &e.kl, 1.0, 1e-4);
+                let [mut a, mut b] = [(); 2].map(|()| vec![0.0; batch.len() * case.latent]);
+                found.oracle.states(&batch, &mut a).unwrap();
+                expected.oracle.states(&batch, &mut b).unwrap();
+                assert_close("states", &a, &b, case.pixels as f32, 1e-5);
+            }
+            let inputs = uniform(3 * case.latent * case.dim, 2);
+            let [mut a, mut b] = [(); 2].map(|()| vec![0.0; 3 * case.pixels]);
+            fused.means(&inputs, &mut a).unwrap();
+            plain.means(&inputs, &mut b).unwrap();
+            assert_close("means", &a, &b, 1.0, 1e-5);
+        }
+    }
+}

@@ -42,6 +42,11 @@ pub trait Oracle {
     /// As [`losses`](Oracle::losses).
     fn around(&mut self, of: &[u32], assignments: &[u32], own: &mut [f32], losses: &mut [f32]) -> Result<(), Error>;
 
+    /// Whether [`least`](Oracle::least) leaves anything out, so that it is worth while to find a slack.
+    fn leaves_out(&self) -> bool {
+        false
+    }
+
     /// The same of one K-way variable for whoever only looks for the value k with the least `loss[k] - slack[k]`, of
     /// `slack` `[rows, K]`, which is 0 at the assignment: the loss of another value may be replaced by a lower bound
     /// that does not hide the least one. An oracle whose losses are sums of terms of at least 0 can leave out most.

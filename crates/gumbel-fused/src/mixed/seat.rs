@@ -275,8 +275,7 @@ impl Seat {
         let (images, width, blocks) = (&self.images[..], net.last().width(), &net.last().blocks);
         for block in middle_out(blocks.len()) {
             if let Some(limits) = limits {
-                // What is not a number goes on.
-                places.retain(|row| !(total(&sums[*row as usize]) > limits[*row as usize]));
+                places.retain(|row| !is_above(total(&sums[*row as usize]), limits[*row as usize]));
             }
             let rows = Rows { lists: &decoder.lists[net.layers.len() - 1], of: Some(places) };
             let finish = Losses { sums, places: Some(places), images, width, of };
@@ -285,7 +284,15 @@ impl Seat {
     }
 
     /// Losses of rows around states `[rows]`, with lower bounds where the slack `[rows, K]` allows them.
-    fn least(&mut self, cx: Context<'_>, of: &[u32], states: &[u32], slack: &[f32], own: &mut [f32], losses: &mut [f32]) {
+    fn least(
+        &mut self,
+        cx: Context<'_>,
+        of: &[u32],
+        states: &[u32],
+        slack: &[f32],
+        own: &mut [f32],
+        losses: &mut [f32],
+    ) {
         let count = cx.states();
         if self.is_free() && of.iter().copied().eq(0..self.count as u32) {
             // What is asked about first is what will be followed.
@@ -302,7 +309,7 @@ impl Seat {
         let mut wanted = [0u64; IMAGES];
         for (row, (b, losses)) in of.iter().zip(losses.chunks_exact_mut(count)).enumerate() {
             losses.fill(0.0);
-            for k in (0..count).filter(|k| !(limit(row, *k) < 0.0)) {
+            for k in (0..count).filter(|k| !is_above(0.0, limit(row, *k))) {
                 wanted[*b as usize] |= 1 << k;
             }
         }
@@ -316,7 +323,7 @@ impl Seat {
                     let (at, limit) = (*b as usize * count + k, limit(row, k));
                     if self.known[*b as usize] >> k & 1 == 1 {
                         losses[row * count + k] = self.losses[at];
-                    } else if limit < self.codes.terms[at] {
+                    } else if is_above(self.codes.terms[at], limit) {
                         losses[row * count + k] = self.codes.terms[at];
                     } else {
                         pairs.push((row as u32, k as u32));
@@ -355,6 +362,11 @@ impl Seat {
         let rows = of.iter().zip(losses.chunks_exact_mut(states));
         rows.for_each(|(b, losses)| losses.copy_from_slice(&self.losses[*b as usize * states..][..states]));
     }
+}
+
+/// Whether a bound of a loss says that it cannot matter; what is not a number says nothing.
+fn is_above(bound: f32, limit: f32) -> bool {
+    bound > limit
 }
 
 /// Places from the middle to both ends: where pictures have most of their ink.
@@ -521,6 +533,10 @@ impl Oracle for Questions<'_> {
             kind.neighbour_losses(code, *own, &changed[r * changes..][..changes], losses);
         }
         Ok(())
+    }
+
+    fn leaves_out(&self) -> bool {
+        true
     }
 
     fn least(

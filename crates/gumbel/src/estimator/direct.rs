@@ -462,7 +462,8 @@ impl<S: Structure> Estimator<S> for Direct {
         let (structure, scale) = (piece.structure, piece.scale);
         let u = structure.unary();
         // Of one variable all that counts is which value is the best.
-        let least = self.sides == Sides::One && structure.variables() == 1 && structure.code() != Code::Indicators;
+        let single = structure.variables() == 1 && structure.code() != Code::Indicators;
+        let least = single && self.sides == Sides::One && oracle.leaves_out();
         for sample in 0..piece.samples {
             piece.draw(sample)?;
             if least {
@@ -474,8 +475,7 @@ impl<S: Structure> Estimator<S> for Direct {
             } else {
                 piece.ask_around(oracle)?;
             }
-            let count =
-                piece.each(sample, [u, 0], |row| self.example(structure, row, scale).map(Some))?;
+            let count = piece.each(sample, [u, 0], |row| self.example(structure, row, scale).map(Some))?;
             piece.tallies[0].add(count.same as f64, count.asked as f64);
             piece.follow_sample(sample, oracle)?;
         }

@@ -427,6 +427,10 @@ impl<S: Structure> Oracle for Recorder<'_, S> {
         self.oracle.around(of, assignments, own, losses)
     }
 
+    fn leaves_out(&self) -> bool {
+        self.oracle.leaves_out()
+    }
+
     fn least(
         &mut self,
         of: &[u32],
