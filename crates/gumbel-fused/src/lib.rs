@@ -24,6 +24,9 @@
 //! An estimator's questions are answered where they are asked, by the piece of sixteen images that asks (`ask.rs`);
 //! from outside, by all threads. The hot path of one K-way variable stays in the type that owns it: the table of a
 //! step answers all questions about its states.
+//!
+//! Perceptrons with a Gaussian code for every state have an engine of their own, [`Mixed`], with the same vectors and
+//! the same team.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

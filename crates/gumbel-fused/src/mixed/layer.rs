@@ -603,8 +603,8 @@ impl Update<'_> {
                     acc[n] = w.fma(w.load(&row[n]), value, acc[n]);
                 }
             }
-            for n in 0..N {
-                weights.adam(w, self.rates, i * N + n, acc[n]);
+            for (n, gradient) in acc.into_iter().enumerate() {
+                weights.adam(w, self.rates, i * N + n, gradient);
             }
         }
         let mut acc = [w.zero(); N];
@@ -613,8 +613,8 @@ impl Update<'_> {
                 acc[n] = w.add(acc[n], w.load(&row[n]));
             }
         }
-        for n in 0..N {
-            bias.adam(w, self.rates, n, acc[n]);
+        for (n, gradient) in acc.into_iter().enumerate() {
+            bias.adam(w, self.rates, n, gradient);
         }
     }
 }

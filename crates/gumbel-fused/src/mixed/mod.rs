@@ -506,9 +506,8 @@ impl Answers<'_> {
         let Mixed { structure, inputs, isa, team, layers, asked, pool, .. } = &mut *self.engine;
         // All codes are drawn.
         let cx = Context { isa: *isa, layers, structure, inputs, draw: Draw::Mean, dropout: None, terms: true, pool };
-        let item = |seat| (seat, vec![], vec![], Ok(T::default()));
-        let mut items: Vec<(&mut Seat, Vec<usize>, Vec<u32>, Result<T, Error>)> =
-            asked[..self.seats].iter_mut().map(item).collect();
+        let item = |seat| (seat, Vec::<usize>::new(), Vec::<u32>::new(), Ok(T::default()));
+        let mut items: Vec<_> = asked[..self.seats].iter_mut().map(item).collect();
         for (row, b) in of.iter().enumerate() {
             let (_, rows, images, _) = &mut items[*b as usize / IMAGES];
             rows.push(row);

@@ -316,7 +316,8 @@ impl Seat {
         self.draw(cx, |b| wanted[b]);
         cx.pool.with(|work| {
             let (mut pairs, mut limits) = (std::mem::take(&mut work.pairs), std::mem::take(&mut work.limits));
-            (pairs.clear(), limits.clear());
+            pairs.clear();
+            limits.clear();
             // Rows and states, by states.
             for k in 0..count {
                 for (row, b) in of.iter().enumerate().filter(|(_, b)| wanted[**b as usize] >> k & 1 == 1) {
