@@ -62,6 +62,12 @@ pub trait Vector: Copy {
     /// The sum of the lanes.
     fn sum(self, a: Self::V) -> f32;
 
+    /// The sums of the lanes of four vectors, in whichever order is fast.
+    #[inline(always)]
+    fn sums(self, a: [Self::V; 4]) -> [f32; 4] {
+        [self.sum(a[0]), self.sum(a[1]), self.sum(a[2]), self.sum(a[3])]
+    }
+
     /// 1 / x for normal x > 0 to about one unit in the last place. A division would wait for the square root before it.
     #[inline(always)]
     fn reciprocal(self, x: Self::V) -> Self::V {
@@ -146,6 +152,12 @@ macro_rules! lanewise {
 /// An approximate reciprocal with an error of at most 2^-11, in one instruction where there is one.
 pub trait Rough: pulp::Simd {
     fn rough(self, x: Self::f32s) -> Self::f32s;
+
+    /// The sums of the lanes of four vectors.
+    #[inline(always)]
+    fn four_sums(self, a: [Self::f32s; 4]) -> [f32; 4] {
+        [self.reduce_sum_f32s(a[0]), self.reduce_sum_f32s(a[1]), self.reduce_sum_f32s(a[2]), self.reduce_sum_f32s(a[3])]
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -153,6 +165,27 @@ impl Rough for pulp::x86::V4 {
     #[inline(always)]
     fn rough(self, x: Self::f32s) -> Self::f32s {
         bytemuck::cast(self.avx512f._mm512_rcp14_ps(bytemuck::cast(x)))
+    }
+
+    /// The four are turned within each quarter of a vector, so that one addition is for all of them.
+    #[inline(always)]
+    fn four_sums(self, a: [Self::f32s; 4]) -> [f32; 4] {
+        use std::arch::x86_64::{__m512, __m512d};
+        let x = self.avx512f;
+        let [a, b, c, d]: [__m512; 4] = a.map(
+            #[inline(always)]
+            |a| bytemuck::cast(a),
+        );
+        let ab = x._mm512_add_ps(x._mm512_unpacklo_ps(a, b), x._mm512_unpackhi_ps(a, b));
+        let cd = x._mm512_add_ps(x._mm512_unpacklo_ps(c, d), x._mm512_unpackhi_ps(c, d));
+        let (ab, cd): (__m512d, __m512d) = (bytemuck::cast(ab), bytemuck::cast(cd));
+        let low: __m512 = bytemuck::cast(x._mm512_unpacklo_pd(ab, cd));
+        let high: __m512 = bytemuck::cast(x._mm512_unpackhi_pd(ab, cd));
+        let quarters: [[f32; 4]; 4] = bytemuck::cast(x._mm512_add_ps(low, high));
+        std::array::from_fn(
+            #[inline(always)]
+            |i| (quarters[0][i] + quarters[1][i]) + (quarters[2][i] + quarters[3][i]),
+        )
     }
 }
 
@@ -230,6 +263,20 @@ impl<S: Rough, const N: usize> Vector for Wide<S, N> {
             sum = self.0.add_f32s(sum, *part);
         }
         self.0.reduce_sum_f32s(sum)
+    }
+
+    #[inline(always)]
+    fn sums(self, a: [Self::V; 4]) -> [f32; 4] {
+        self.0.four_sums(a.map(
+            #[inline(always)]
+            |a| {
+                let mut sum = a[0];
+                for part in &a[1..] {
+                    sum = self.0.add_f32s(sum, *part);
+                }
+                sum
+            },
+        ))
     }
 
     #[inline(always)]
