@@ -172,10 +172,9 @@ impl Rough for pulp::x86::V4 {
     fn four_sums(self, a: [Self::f32s; 4]) -> [f32; 4] {
         use std::arch::x86_64::{__m512, __m512d};
         let x = self.avx512f;
-        let [a, b, c, d]: [__m512; 4] = a.map(
-            #[inline(always)]
-            |a| bytemuck::cast(a),
-        );
+        let [a, b, c, d] = a;
+        let (a, b): (__m512, __m512) = (bytemuck::cast(a), bytemuck::cast(b));
+        let (c, d): (__m512, __m512) = (bytemuck::cast(c), bytemuck::cast(d));
         let ab = x._mm512_add_ps(x._mm512_unpacklo_ps(a, b), x._mm512_unpackhi_ps(a, b));
         let cd = x._mm512_add_ps(x._mm512_unpacklo_ps(c, d), x._mm512_unpackhi_ps(c, d));
         let (ab, cd): (__m512d, __m512d) = (bytemuck::cast(ab), bytemuck::cast(cd));

@@ -3,7 +3,7 @@
 
 mod common;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use common::{noise, tensor, uniform, values};
 use gumbel::continuous::{Continuous, Draw};
 use gumbel::engine::{Engine, ModelOptions, Shape, StepOptions};

@@ -39,7 +39,7 @@ use std::sync::Arc;
 /// Most states: one bit each.
 const MAX_STATES: usize = u64::BITS as usize;
 
-/// Perceptrons with Gaussian codes, and their optimiser; see the [module](self).
+/// Perceptrons with Gaussian codes, and their optimiser.
 pub struct Mixed {
     structure: Arc<AnyStructure>,
     inputs: Inputs,
