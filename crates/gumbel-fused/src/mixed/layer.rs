@@ -378,10 +378,14 @@ impl Block {
                     slopes[done..].iter_mut().zip(sums).for_each(|(slope, sum)| *slope += sum);
                     done += 4;
                 }
-                while let Some(entry) = list.get(done).filter(|entry| entry.place < end) {
-                    slopes[done] += w.sum(dot(w, &vectors[entry.place as usize], &row));
-                    done += 1;
+                // The others in the same way: an entry's bits do not depend on where the parts end.
+                let (mut rest, mut count) = ([w.zero(); 4], 0);
+                for entry in list[done..].iter().take_while(|entry| entry.place < end) {
+                    rest[count] = dot(w, &vectors[entry.place as usize], &row);
+                    count += 1;
                 }
+                slopes[done..].iter_mut().zip(w.sums(rest)).take(count).for_each(|(slope, sum)| *slope += sum);
+                done += count;
                 let done = first + done;
                 cursors[r] = done as u32;
                 offset += range.len();
