@@ -42,6 +42,8 @@ pub struct Protocol {
     pub importance: usize,
     /// Whether the likelihood is one of 8-bit numbers.
     pub has_bits: bool,
+    /// Attributes whose combinations are the values of one K-way variable; 0: none.
+    pub attributes: usize,
 }
 
 /// The largest |Z| that is enumerated for every image.
@@ -72,6 +74,7 @@ impl Protocol {
             codes: config.count("eval-codes"),
             importance: 0,
             has_bits: config.likelihood().has_bits(),
+            attributes: if is_single(&config.latent().structure) { config.attributes().len() } else { 0 },
         }
     }
 }
@@ -131,6 +134,8 @@ pub struct Agreed {
     pub accuracy: f64,
     /// The same by class, of one variable, or by variable.
     pub each: Vec<Option<f64>>,
+    /// Of a variable whose values are combinations of attributes, the same by attribute.
+    pub attributes: Vec<f64>,
 }
 
 /// Sums over images.
@@ -253,7 +258,7 @@ pub fn evaluate(
         found.bits_per_dimension = Some(found.bound / (images.shape().len() as f64 * std::f64::consts::LN_2));
     }
     if let Some(known) = known {
-        found.agreement = Some(agreed(&structure, &modes, known)?);
+        found.agreement = Some(agreed(&structure, &modes, known, protocol.attributes)?);
     }
     Ok(found)
 }
@@ -295,7 +300,7 @@ fn ln_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 /// Modes `[images, n]` against what is known of the images, of which there may be more.
-fn agreed(structure: &AnyStructure, modes: &[u32], known: &[u32]) -> Result<Agreed> {
+fn agreed(structure: &AnyStructure, modes: &[u32], known: &[u32], attributes: usize) -> Result<Agreed> {
     let n = structure.variables();
     let known = known.get(..modes.len()).unwrap_or(known);
     let accuracy = agreement(modes, known, n)?.accuracy();
@@ -306,7 +311,16 @@ fn agreed(structure: &AnyStructure, modes: &[u32], known: &[u32]) -> Result<Agre
         (*correct, *all) = (*correct + (z == y) as usize, *all + 1);
     }
     let each = counts.iter().map(|[correct, all]| (*all > 0).then(|| *correct as f64 / *all as f64)).collect();
-    Ok(Agreed { accuracy, each })
+    // The first attribute is the highest binary digit.
+    let of_attribute = |a: usize| {
+        let (mut same, mut all) = (0, 0);
+        for (z, y) in modes.iter().zip(known).filter(|(_, y)| **y != UNKNOWN) {
+            let digit = attributes - 1 - a;
+            (same, all) = (same + u32::from((z ^ y) >> digit & 1 == 0), all + 1);
+        }
+        f64::from(same) / f64::from(all.max(1))
+    };
+    Ok(Agreed { accuracy, each, attributes: (0..attributes).map(of_attribute).collect() })
 }
 
 impl Totals {
@@ -640,7 +654,7 @@ mod tests {
     }
 
     fn protocol(samples: usize) -> Protocol {
-        Protocol { paper_samples: Some(samples), seed: 0, codes: 1, importance: 0, has_bits: false }
+        Protocol { paper_samples: Some(samples), seed: 0, codes: 1, importance: 0, has_bits: false, attributes: 0 }
     }
 
     fn exactly(structure: &AnyStructure, h: &[f32], noise: &Noise) -> Vec<Totals> {
@@ -699,6 +713,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Classes 6 = 110 and 3 = 011 share the second of three attributes.
+    #[test]
+    fn modes_agree_with_labels_as_a_whole_and_by_attribute() {
+        let classes = Categorical::new(8).unwrap().into();
+        let found = agreed(&classes, &[6, 3, 0, 7], &[6, 6, UNKNOWN, 5, 1], 3).unwrap();
+        assert_eq!(found.accuracy, 1.0 / 3.0);
+        assert_eq!(found.attributes, [2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0]);
+        assert_eq!(found.each[5..], [Some(0.0), Some(0.5), None]);
+        let found = agreed(&classes, &[6, 6], &[6, 3], 3).unwrap();
+        assert_eq!(found.attributes, [0.5, 1.0, 0.5]);
+        let bits = Categorical::binary(2).unwrap().into();
+        let found = agreed(&bits, &[1, 0, 1, 1], &[1, UNKNOWN, 0, 1], 0).unwrap();
+        assert_eq!((found.accuracy, &found.each[..]), (2.0 / 3.0, &[Some(0.5), Some(1.0)][..]));
+        assert!(found.attributes.is_empty());
     }
 
     /// Found by a hostile tester: many samples asked for 87 GB. Pieces change no bit.

@@ -47,6 +47,8 @@ pub struct Metrics {
     pub accuracy: Option<f64>,
     /// The same by class, of one variable, or by variable; null where no image is known.
     pub accuracies: Vec<Option<f64>>,
+    /// Of a variable whose values are combinations of attributes: the same for every attribute.
+    pub attribute_accuracies: Vec<f64>,
     /// The bound in bits for each number of an image, of likelihoods of 8-bit numbers.
     pub bits_per_dimension: Option<f64>,
     /// Values under names of their owners'.
@@ -85,6 +87,7 @@ impl Metrics {
             paper_samples: e.paper_samples,
             accuracy: e.agreement.as_ref().map(|a| a.accuracy),
             accuracies: e.agreement.as_ref().map(|a| a.each.clone()).unwrap_or_default(),
+            attribute_accuracies: e.agreement.as_ref().map(|a| a.attributes.clone()).unwrap_or_default(),
             bits_per_dimension: e.bits_per_dimension,
             named: named.into_iter().collect(),
             train_seconds: 0.0,
@@ -127,6 +130,9 @@ impl Serialize for Metrics {
         map.serialize_entry("accuracy", &self.accuracy)?;
         if !self.accuracies.is_empty() {
             map.serialize_entry("accuracies", &self.accuracies)?;
+        }
+        if !self.attribute_accuracies.is_empty() {
+            map.serialize_entry("attribute_accuracies", &self.attribute_accuracies)?;
         }
         if let Some(bits) = self.bits_per_dimension {
             map.serialize_entry("bits_per_dimension", &bits)?;
@@ -198,6 +204,7 @@ impl<'de> Deserialize<'de> for Metrics {
             paper_samples: fields.option("paper_samples")?,
             accuracy: fields.option("accuracy")?,
             accuracies: fields.find("accuracies")?.unwrap_or_default(),
+            attribute_accuracies: fields.find("attribute_accuracies")?.unwrap_or_default(),
             bits_per_dimension: fields.option("bits_per_dimension")?,
             named: vec![],
             train_seconds: fields.find("train_seconds")?.unwrap_or_default(),

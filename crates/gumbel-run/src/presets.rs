@@ -21,8 +21,9 @@ const COMMON: [(&str, &str); 7] = [
     ("binarization", "round"),
     ("samples", "1"),
 ];
-/// The semi-supervised mixed model (Section 4.2): what its code sets otherwise. The losses of the states have no KL.
-const MIXED: [(&str, &str); 9] = [
+/// The semi-supervised mixed model (Section 4.2): what its code sets otherwise. The losses of the states have no KL,
+/// the total loss has none of z.
+const MIXED: [(&str, &str); 10] = [
     ("hidden", "400,200"),
     ("head", "100"),
     ("part", "100"),
@@ -30,6 +31,7 @@ const MIXED: [(&str, &str); 9] = [
     ("decoder-hidden", "400"),
     ("lr", "0.0008"),
     ("continuous-kl", "false"),
+    ("kl", "off"),
     ("supervised-loss", "argmax"),
     ("supervised-epsilon", "0.05"),
 ];

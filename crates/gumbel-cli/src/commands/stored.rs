@@ -62,6 +62,8 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
         let percent = |share: &Option<f64>| share.map_or("-".into(), |s| format!("{:.1}", 100.0 * s));
         let each: Vec<String> = agreed.each.iter().map(percent).collect();
         more += &format!("\naccuracy       {:10.2} % ({})", 100.0 * agreed.accuracy, each.join(", "));
+        let attributes = config.attributes().into_iter().zip(&agreed.attributes);
+        attributes.for_each(|(name, share)| more += &format!("\n{name:<14} {:10.2} %", 100.0 * share));
     }
     let paper = match e.paper_loss {
         Some(loss) => format!("{loss:10.4}   ({})", samples(e.paper_samples)),
