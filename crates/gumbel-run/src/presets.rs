@@ -63,16 +63,18 @@ const UNBIASED: [(&str, &str); 1] = [("kl", "on")];
 /// # Errors
 /// An unknown name.
 pub fn values(name: &str, given: &Given) -> Result<Vec<(&'static str, &'static str)>> {
+    let mixed = given.get("continuous").is_some_and(|kind| kind != "none");
+    // Straight-through forgets the labels of the mixed model within an epoch (docs/labels.md).
+    let gsm = if mixed { "gumbel-softmax" } else { "straight-through" };
     let estimator = match name {
         "none" => return Ok(vec![]),
         "paper" => given.get("estimator").map_or("direct", String::as_str),
         "paper-direct" => "direct",
-        "paper-gsm" => "straight-through",
+        "paper-gsm" => gsm,
         "paper-unbiased" => "exact",
         _ => return Err(Error::setting("preset", name, one_of(name, &NAMES))),
     };
     // The first value of a key is the one that counts.
-    let mixed = given.get("continuous").is_some_and(|kind| kind != "none");
     let labels = given.get("labels").is_some_and(|labels| labels != "0");
     let mut all = vec![];
     if mixed {
@@ -92,7 +94,7 @@ pub fn values(name: &str, given: &Given) -> Result<Vec<(&'static str, &'static s
         _ => all.extend(UNBIASED),
     }
     match name {
-        "paper-gsm" => all.push(("estimator", "straight-through")),
+        "paper-gsm" => all.push(("estimator", gsm)),
         "paper-unbiased" => all.push(("estimator", "exact")),
         _ => {}
     }
