@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/figure4} gumbel=${GUMBEL:-target/release/gumbel} python=${PYTHON:-python3} epochs=${EPOCHS:-60}
 mkdir -p "$out"
-common=(train --quiet --dataset mnist --continuous rows:30 --preset paper --threads "${THREADS:-1}" --eval-every 10 --resume
+common=(train --quiet --dataset mnist --continuous rows:30 --preset paper --rao-blackwell=true --kl on --continuous-kl=true --threads "${THREADS:-1}" --eval-every 10 --resume
     --checkpoint-every 2500)
 "$gumbel" "${common[@]}" --epochs "$epochs" --latent categorical:10 --out "$out/unsupervised"
 "$gumbel" "${common[@]}" --labels 100 --supervision "phases:1200,$epochs" --out "$out/semi-supervised"
