@@ -92,6 +92,12 @@ pub enum Error {
         /// The estimator.
         estimator: &'static str,
     },
+    /// An estimator for independent binary variables met others.
+    #[error("{estimator} needs independent variables with two values each, such as binary:N")]
+    NotBinary {
+        /// The estimator.
+        estimator: &'static str,
+    },
     /// A label is no value of its variable.
     #[error("the label of variable {variable} is {value}: expected 0 to {}, or unknown", values.saturating_sub(1))]
     Label {

@@ -17,7 +17,10 @@
 //!
 #![doc = concat!("```\n", include_str!("../../examples/leave_one_out.rs"), "```")]
 
+mod antithetic;
+mod arm;
 mod direct;
+mod disarm;
 mod exact;
 mod flips;
 mod gumbel_softmax;
@@ -27,7 +30,10 @@ mod marginal;
 mod measure;
 mod piece;
 mod registry;
+mod reinforce;
 mod relaxed;
+mod rloo;
+mod score;
 mod search;
 mod straight_through;
 
@@ -36,7 +42,9 @@ use crate::math;
 use crate::oracle::{Oracle, Questions};
 use crate::structure::{AnyStructure, Structure};
 
+pub use arm::Arm;
 pub use direct::{Direct, DirectExpectation, Sides};
+pub use disarm::DisArm;
 pub use exact::Exact;
 pub use flips::Flips;
 pub use gumbel_softmax::GumbelSoftmax;
@@ -46,6 +54,8 @@ pub use marginal::Marginal;
 pub use measure::{MEASURES, Measure, Tally};
 pub use piece::{Estimated, Memory, Noises, Piece, Recorder, Workspace, estimate, estimate_with, reads_table};
 pub use registry::{Chosen, EstimatorEntry, Schedule, estimators, table};
+pub use reinforce::Reinforce;
+pub use rloo::LeaveOneOut;
 pub use search::Search;
 pub use straight_through::StraightThrough;
 
@@ -96,6 +106,11 @@ pub trait Estimator<S: Structure = AnyStructure>: Send + Sync {
     /// How many assignments or codes it follows for each example.
     fn rows(&self, samples: usize) -> usize {
         samples
+    }
+
+    /// The fewest samples of each example that it can do with.
+    fn least_samples(&self) -> usize {
+        1
     }
 
     /// Whether it is [resumed](Estimator::resume) with the slopes at what it follows.

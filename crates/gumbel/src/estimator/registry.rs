@@ -1,6 +1,9 @@
 //! The registry of estimators: each file's entry.
 
-use super::{Estimator, direct, exact, gumbel_softmax, local_expectation, marginal, straight_through};
+use super::{
+    Estimator, arm, direct, disarm, exact, gumbel_softmax, local_expectation, marginal, reinforce, rloo,
+    straight_through,
+};
 use crate::Error;
 use crate::registry::{Entries, Entry, Kind, Setting, Settings};
 use crate::schedule::Annealing;
@@ -19,6 +22,10 @@ pub fn estimators() -> Entries<EstimatorEntry> {
             exact::entry(),
             local_expectation::entry(),
             marginal::entry(),
+            reinforce::entry(),
+            rloo::entry(),
+            arm::entry(),
+            disarm::entry(),
         ],
     )
 }
@@ -279,7 +286,7 @@ mod tests {
 
     #[test]
     fn defaults_build_and_bad_schedules_are_named() {
-        let structure: AnyStructure = crate::structure::Categorical::new(3).unwrap().into();
+        let structure: AnyStructure = crate::structure::Categorical::binary(3).unwrap().into();
         for entry in estimators().iter() {
             entry.build(&Settings::defaults(entry.settings()), &structure).unwrap();
         }

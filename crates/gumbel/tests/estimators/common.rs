@@ -370,3 +370,51 @@ pub fn enumerated_argmax<S: Structure>(structure: &S, score: impl Fn(&[u32]) -> 
     }
     best
 }
+
+/// Whether every coordinate is within four standard errors.
+pub fn is_within_four_standard_errors(found: &Statistics, expected: &[f64]) -> bool {
+    let mut coordinates = found.mean.iter().zip(&found.error).zip(expected);
+    coordinates.all(|((m, se), e)| (m - e).abs() <= 4.0 * se + 1e-6)
+}
+
+/// Asserts that what the decoder follows has the weights q in the mean: for every example and state, the sum of its
+/// weights is an independent estimate.
+#[track_caller]
+pub fn assert_follows_q<S: Structure, E: Estimator<S> + ?Sized>(
+    what: &str,
+    (estimator, structure): (&E, &S),
+    h: &[f32],
+    samples: usize,
+    seed: u64,
+) {
+    const EXAMPLES: usize = 40_000;
+    let (n, states) = (structure.variables(), structure.states().unwrap());
+    let mut indices = HashMap::new();
+    let mut scores = vec![];
+    for s in 0..states {
+        let mut z = vec![0; n];
+        structure.state(s, &mut z);
+        scores.push(structure.score(h, &z));
+        indices.insert(z, s);
+    }
+    let noise = gumbel(samples * EXAMPLES * estimator.noise(structure).unwrap(), seed, 0);
+    let mut oracle = Closure::new(structure, |_, code| code.iter().sum());
+    estimate(estimator, structure, &h.repeat(EXAMPLES), &noise, &mut oracle).unwrap();
+    assert_eq!(oracle.followed.len(), estimator.rows(samples));
+    let mut weights = vec![0.0f64; EXAMPLES * states];
+    for followed in &oracle.followed {
+        let gumbel::oracle::Kept::Assignments { assignments, weights: of, .. } = followed else { panic!("{what}") };
+        for (b, (z, w)) in assignments.chunks_exact(n).zip(of).enumerate() {
+            weights[b * states + indices[z]] += *w as f64;
+        }
+    }
+    for (s, q) in softmax64(scores.into_iter()).into_iter().enumerate() {
+        let of_state = || weights.iter().skip(s).step_by(states);
+        let mean = of_state().sum::<f64>() / EXAMPLES as f64;
+        let variance = of_state().map(|w| (w - mean).powi(2)).sum::<f64>() / EXAMPLES as f64;
+        let error = (variance / EXAMPLES as f64).sqrt();
+        // The errors of states that are hardly ever met are not known from the draws.
+        let error = error.max((q / samples as f64 / EXAMPLES as f64).sqrt());
+        assert!((mean - q).abs() <= 4.0 * error + 1e-6, "{what}, state {s}: {mean}, expected {q} ({error})");
+    }
+}

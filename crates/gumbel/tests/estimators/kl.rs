@@ -185,7 +185,7 @@ fn every_form_of_direct_takes_the_kl() {
         "marginal" => KlTerm::Within,
         _ => KlTerm::Apart,
     };
-    let structure: AnyStructure = Categorical::new(3).unwrap().into();
+    let structure: AnyStructure = Categorical::new(2).unwrap().into();
     for entry in estimators().iter() {
         let defaults = Settings::defaults(entry.settings());
         assert_eq!(entry.build(&defaults, &structure).unwrap().kl(&structure), expected(entry.name()));

@@ -5,6 +5,7 @@
 
 mod common;
 
+mod antithetic;
 mod closed_forms;
 mod errors;
 mod flips;
@@ -12,6 +13,7 @@ mod kl;
 mod learned;
 mod own_structure;
 mod registry;
+mod reinforce;
 mod relaxed;
 mod score_function;
 mod search;
