@@ -645,6 +645,8 @@ fn lists_and_help_come_from_the_registry() {
     assert_eq!(find("direct")["latent"], "any");
     assert_eq!(find("exact")["latent"], "at most 32768 states");
     assert_eq!(find("gumbel-softmax")["latent"], "independent variables");
+    assert_eq!(find("reinforce")["latent"], "exact sums");
+    assert_eq!(find("disarm")["latent"], "independent binary variables");
     assert_eq!(find("direct")["settings"][0]["default"], "1");
     assert!(succeeds(&gumbel(&["list", "latents"])).contains("chain:TxK"));
 

@@ -96,6 +96,11 @@ fn main() {
                 if !estimator.is_random() && !independent {
                     continue;
                 }
+                // So have exact samples.
+                if !independent && (name.starts_with("reinforce") || name.starts_with("rloo")) {
+                    continue;
+                }
+                let samples = estimator.least_samples().max(samples);
                 let case = common::Case { hidden, samples, threads, batch: 30, ..common::Case::new(&structure) };
                 let mut fused = case.fused(images.shape, estimator.as_ref());
                 let mut step = |i| {

@@ -596,6 +596,8 @@ fn a_step_follows_the_gradient_of_the_plain_model() {
         let batch: Vec<u32> = (0..case.batch as u32).map(|b| b + 2).collect();
         for (name, mut estimator) in all_estimators(&structure, case.batch) {
             begin(estimator.as_mut());
+            let case = &Case { samples: case.samples.max(estimator.least_samples()), ..*case };
+            let learned = estimator.state();
             let streams = Streams::new(number as u64);
             let sums = gumbel::structure::Sums::tractable(&structure).is_ok();
             let kl_weight = if sums { [0.0, 0.5, 1.0, 0.3, 0.0][number] } else { 0.0 };
@@ -609,6 +611,7 @@ fn a_step_follows_the_gradient_of_the_plain_model() {
                 let mut engine = case.engine(estimator.as_ref(), 1);
                 engine.set_isa(isa);
                 let options = streams.options(kl_weight, case.samples);
+                estimator.restore(&learned).unwrap();
                 let found = engine.step(&images, &batch, estimator.as_mut(), &options).unwrap();
                 let error = (found.reconstruction - report.reconstruction).abs();
                 assert!(error < 1e-5 * report.reconstruction.abs().max(1.0), "{what}: {found:?}, not {report:?}");
@@ -751,7 +754,8 @@ fn train(case: &Case, name: &str, threads: usize, again: bool) -> Snapshot {
     let mut all = all_estimators(&structure, 290);
     let at = all.iter().position(|(n, _)| n == name).unwrap();
     let mut estimator = all.swap_remove(at).1;
-    let case = Case { batch: 290, ..*case };
+    let samples = case.samples.max(estimator.least_samples());
+    let case = Case { batch: 290, samples, ..*case };
     begin(estimator.as_mut());
     let mut engine = case.engine(estimator.as_ref(), threads);
     for step in 0..4 {

@@ -381,6 +381,10 @@ impl Config {
         }
         let mut estimator = self.estimator()?;
         let (name, term) = (self.text("estimator"), estimator.kl(structure));
+        let (samples, least) = (self.count("samples"), estimator.least_samples());
+        if samples < least {
+            return Err(Error::setting("samples", samples, format!("at least {least} for {name}")));
+        }
         if !structure.has_sums() && self.kl != KlSchedule::Off && !self.kl.is_inside(term) {
             let (latent, also) = (&self.latent.text, if term == KlTerm::Either { " or on" } else { "" });
             let reason = match term {
@@ -537,6 +541,13 @@ impl Config {
             }
             gumbel::Error::Coupled { estimator } => {
                 let expected = format!("independent variables for {estimator}, such as categorical:NxK or binary:N");
+                Error::setting("latent", &self.latent.text, expected)
+            }
+            gumbel::Error::NoSums { .. } => {
+                Error::setting("latent", &self.latent.text, format!("a latent with sums for {name}: {e}"))
+            }
+            gumbel::Error::NotBinary { estimator } => {
+                let expected = format!("independent variables with two values each for {estimator}, such as binary:N");
                 Error::setting("latent", &self.latent.text, expected)
             }
             other => other.into(),
@@ -811,6 +822,10 @@ mod tests {
             &[("estimator", "exact"), ("joint", "exact")],
             &[("estimator", "gumbel-softmax"), ("latent", "pairwise:3")],
             &[("estimator", "local-expectation"), ("latent", "subset:4,2")],
+            &[("estimator", "arm"), ("latent", "categorical:10")],
+            &[("estimator", "disarm"), ("latent", "pairwise:5")],
+            &[("estimator", "reinforce"), ("latent", "permutation:4"), ("kl", "off")],
+            &[("estimator", "rloo"), ("latent", "categorical:10")],
             &[("rao-blackwell", "true"), ("latent", "chain:3x3")],
             &[("noise", "full"), ("latent", "pairwise:3")],
             &[("noise", "full"), ("joint", "exact"), ("latent", "pairwise:30")],

@@ -124,6 +124,12 @@ impl Case {
         Pictures { bytes, pixels: self.pixels }
     }
 
+    /// The same with as many samples as an estimator needs.
+    fn of(&self, estimator: &dyn Estimator) -> Self {
+        let samples = self.samples.max(estimator.least_samples());
+        Case { samples, structure: self.structure.clone(), ..*self }
+    }
+
     /// Calls `make` with what a model of this case is made for.
     fn with_options<T>(
         &self,
@@ -270,6 +276,7 @@ fn gradients_equal_those_of_automatic_differentiation() {
         let images = case.images(seed + 1000);
         let batch: Vec<u32> = (0..case.batch as u32).collect();
         for (name, mut estimator) in all_estimators(&case.structure) {
+            let case = case.of(estimator.as_ref());
             let what = format!(
                 "seed {seed}, {name}, {:?}, {} pixels, hidden {}, batch {}, {} samples",
                 case.structure, case.pixels, case.hidden, case.batch, case.samples
@@ -278,7 +285,7 @@ fn gradients_equal_those_of_automatic_differentiation() {
             let noise = Noise::new(seed, Purpose::Noise, 3);
             let options = (kl_weight, &noise, case.samples);
             let mut plain = case.autodiff(seed, estimator.as_ref());
-            let start = plain.snapshot();
+            let (start, learned) = (plain.snapshot(), estimator.state());
             let expected = step(plain.as_mut(), &images, &batch, estimator.as_mut(), options);
             let plain = plain.snapshot();
             let isas = if seed % 4 == 0 { Isa::all() } else { vec![Isa::all()[0]] };
@@ -286,6 +293,7 @@ fn gradients_equal_those_of_automatic_differentiation() {
                 let mut fused = case.fused(seed, estimator.as_ref(), 1);
                 fused.set_isa(isa);
                 assert_eq!(fused.snapshot(), start, "{what}: both begin alike");
+                estimator.restore(&learned).unwrap();
                 let found = step(&mut fused, &images, &batch, estimator.as_mut(), options);
                 for (f, e) in found.tallies.iter().zip(&expected.tallies) {
                     assert_eq!(f.count, e.count, "{what}: {found:?}, not {expected:?}");
@@ -309,6 +317,7 @@ fn gradients_equal_those_of_automatic_differentiation() {
 
 /// A run of some steps on changing batches, the last one smaller.
 fn train(case: &Case, estimator: &mut dyn Estimator, threads: usize, steps: u64) -> Snapshot {
+    let (case, learned) = (&case.of(estimator), estimator.state());
     let images = case.images(77);
     let mut fused = case.fused(5, estimator, threads);
     for s in 0..steps {
@@ -317,6 +326,8 @@ fn train(case: &Case, estimator: &mut dyn Estimator, threads: usize, steps: u64)
         let noise = Noise::new(6, Purpose::Noise, s);
         step(&mut fused, &images, batch, estimator, (1.0, &noise, case.samples));
     }
+    // The next one begins with what this one began with.
+    estimator.restore(&learned).unwrap();
     fused.snapshot()
 }
 
@@ -493,11 +504,15 @@ fn gradients_of_mixed_models_equal_those_of_automatic_differentiation() {
     for (number, case) in Mixed::all().into_iter().enumerate() {
         let batch: Vec<u32> = (0..case.batch as u32).map(|b| b + 3).collect();
         for (name, mut estimator) in case.estimators() {
-            let what = format!("case {number}, {name}");
+            if case.samples < estimator.least_samples() {
+                continue;
+            }
+            let (what, learned) = (format!("case {number}, {name}"), estimator.state());
             let mut plain = case.engine("autodiff", estimator.as_ref(), 1);
             let mut fused = case.engine("fused", estimator.as_ref(), 1);
             assert_eq!(fused.snapshot(), plain.snapshot(), "{what}: both begin alike");
             let expected = case.step(plain.as_mut(), &batch, estimator.as_mut(), 0);
+            estimator.restore(&learned).unwrap();
             let found = case.step(fused.as_mut(), &batch, estimator.as_mut(), 0);
             for (f, e) in found.tallies.iter().zip(&expected.tallies) {
                 assert_eq!(f.count, e.count, "{what}: {found:?}, not {expected:?}");

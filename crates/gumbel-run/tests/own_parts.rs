@@ -141,7 +141,7 @@ fn registry() -> Registry {
         let rate = settings.real("baseline-lr") as f32;
         Ok(Box::new(Reinforce { rate, baseline: 0.0, speed: 0.0 }) as Box<dyn Estimator>)
     };
-    let entry = EstimatorEntry::new("reinforce", "REINFORCE with a learned baseline", build).with_settings([RATE]);
+    let entry = EstimatorEntry::new("own-reinforce", "REINFORCE with a baseline", build).with_settings([RATE]);
     registry.estimators.add(entry);
     registry.latents.add(LatentEntry::new("thermometer", "N", "n of N from below", |sizes| {
         let n = sizes.whole(sizes.as_str())?;
@@ -201,7 +201,7 @@ fn same_files(a: &Path, b: &Path) {
 #[test]
 fn an_estimator_that_learns_is_killed_and_resumed_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(&[("estimator", "reinforce"), ("latent", "categorical:4"), ("checkpoint-every", "3")]);
+    let config = config(&[("estimator", "own-reinforce"), ("latent", "categorical:4"), ("checkpoint-every", "3")]);
     let data = data();
     let at = |name: &str| folder.path().join(name);
     train(&config, &data, &at("whole"), Start::Fresh, &mut Quiet).unwrap();

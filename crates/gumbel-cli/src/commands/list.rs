@@ -53,8 +53,11 @@ fn asks(entry: &EstimatorEntry) -> String {
         structure.and_then(|s| entry.build(&settings, &s).and_then(|e| e.noise(&s))).is_ok()
     };
     let mut asks = vec![];
-    if !takes("chain:3x2") {
-        asks.push("independent variables".to_string());
+    match (takes("chain:3x2"), takes("categorical:3"), takes("permutation:3")) {
+        (false, false, _) => asks.push("independent binary variables".to_string()),
+        (false, true, _) => asks.push("independent variables".to_string()),
+        (true, _, false) => asks.push("exact sums".to_string()),
+        _ => {}
     }
     if !takes("binary:60") {
         asks.push(format!("at most {} states", gumbel::estimator::MAX_STATES));
