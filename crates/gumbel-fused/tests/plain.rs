@@ -5,10 +5,11 @@ mod common;
 
 use common::{Case, Pictures};
 use gumbel::continuous::Draw;
-use gumbel::engine::{Engine, Shape};
-use gumbel::estimator::{Direct, Estimator, Exact};
+use gumbel::engine::{Engine, Images, Shape, StepOptions};
+use gumbel::estimator::{Direct, Estimator, Exact, Recorder, estimate, estimators};
 use gumbel::network::{Named, Snapshot};
 use gumbel::noise::{Noise, Purpose};
+use gumbel::registry::{Entry, Settings};
 use gumbel::structure::{AnyStructure, Structure, latents};
 use gumbel_fused::Isa;
 
@@ -104,7 +105,7 @@ fn every_answer_is_that_of_the_plain_perceptron() {
         let all: Vec<u32> = (0..count as u32).rev().collect();
         let x: Vec<f32> = {
             let mut x = vec![0.0; count * shape.len()];
-            gumbel::engine::Images::fill(&images, &all, &mut x).unwrap();
+            images.fill(&all, &mut x).unwrap();
             x
         };
         let x = |b: usize| &x[b * shape.len()..][..shape.len()];
@@ -220,4 +221,73 @@ fn what_does_not_fit_is_refused() {
     assert!(fused.means(&[0.0; 9], &mut [0.0; 16]).is_err());
     let images = Pictures::new(vec![0; 50], Shape::grey(5, 5));
     assert!(fused.ask(&images, &[0], Draw::Mean).err().unwrap().to_string().contains("16 pixels, found 25"));
+}
+
+/// Those that ask for losses at assignments: the gradient at the biases of the potentials and of the pixels, which
+/// stands in the first moments after one step, for any number of threads.
+#[test]
+fn a_step_of_score_functions_is_the_estimate_by_hand() {
+    const BATCH: usize = 53;
+    let shape = Shape::grey(6, 7);
+    let bytes = uniform(BATCH * shape.len(), 1).iter().map(|v| (*v < 0.3) as u8).collect();
+    let images = Pictures::new(bytes, shape);
+    let batch: Vec<u32> = (0..BATCH as u32).rev().collect();
+    let mut x = vec![0.0; BATCH * shape.len()];
+    images.fill(&batch, &mut x).unwrap();
+    let mut tried = 0;
+    for latent in ["categorical:2", "categorical:6", "binary:5", "pairwise:6", "chain:3x3", "subset:7,3"] {
+        let structure: AnyStructure = latents().parse(latent).unwrap().structure;
+        let (p, u) = (structure.potentials(), structure.unary());
+        for name in ["reinforce", "rloo", "arm", "disarm"] {
+            let all = estimators();
+            let entry = all.get(name).unwrap();
+            let Ok(mut estimator) = entry.build(&Settings::defaults(entry.settings()), &structure) else { continue };
+            tried += 1;
+            for samples in [estimator.least_samples(), 3] {
+                let case = Case { hidden: "23,9", batch: BATCH, samples, ..Case::new(&structure) };
+                let stream = Noise::new(4, Purpose::Noise, 2);
+                let mut noise = vec![0.0; samples * BATCH * estimator.noise(&structure).unwrap()];
+                stream.gumbel(&mut noise);
+                let mut fused = grown(&case, shape, estimator.as_ref());
+                let model = fused.snapshot();
+                let mut asked = fused.ask(&images, &batch, Draw::Mean).unwrap();
+                let rows = estimator.rows(samples);
+                let mut recorder = Recorder::new(&structure, &mut *asked.oracle, rows, BATCH);
+                let found = estimate(&*estimator, &structure, &asked.potentials, &noise, &mut recorder).unwrap();
+                let mut potentials = vec![0.0; p];
+                for (i, g) in found.gradient.iter().enumerate() {
+                    potentials[i % p] += *g as f64 / BATCH as f64;
+                }
+                let mut pixels = vec![0.0; shape.len()];
+                for (r, (code, weight)) in recorder.codes.chunks_exact(u).zip(&recorder.weights).enumerate() {
+                    let code: Vec<f64> = code.iter().map(|c| *c as f64).collect();
+                    let (logits, _) = perceptron(&model.parameters.decoder, &code, |t| vec![0.0; t.len()]);
+                    let image = &x[r % BATCH * shape.len()..][..shape.len()];
+                    for ((g, t), x) in pixels.iter_mut().zip(logits).zip(image) {
+                        *g += (1.0 / (1.0 + (-t).exp()) - *x as f64) * *weight as f64 / BATCH as f64;
+                    }
+                }
+                drop(asked);
+                let learned = estimator.state();
+                let mut after = vec![];
+                for threads in [1, 2, 5] {
+                    let mut fused = grown(&Case { threads, ..case.clone() }, shape, estimator.as_ref());
+                    estimator.restore(&learned).unwrap();
+                    let options = StepOptions::discrete(0.0, &stream, samples);
+                    fused.step(&images, &batch, estimator.as_mut(), &options).unwrap();
+                    after.push((fused.snapshot(), estimator.state()));
+                }
+                estimator.restore(&learned).unwrap();
+                let what = format!("{latent}, {name}, {samples} samples");
+                assert!(after[0] == after[1] && after[0] == after[2], "{what}: threads");
+                let moments = &after[0].0.moments;
+                let gradient = |slot: usize| moments[slot].first.iter().map(|m| 10.0 * m).collect::<Vec<_>>();
+                let last = model.parameters.encoder.len() - 1;
+                assert_close(&format!("{what}: potentials"), &gradient(last), &potentials);
+                assert_close(&format!("{what}: pixels"), &gradient(moments.len() - 1), &pixels);
+                assert!(potentials.iter().any(|g| g.abs() > 1e-3), "{what}");
+            }
+        }
+    }
+    assert_eq!(tried, 6 * 2 + 2 * 2);
 }
