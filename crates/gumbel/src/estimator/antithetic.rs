@@ -26,8 +26,8 @@ pub(super) fn binary<S: Structure>(structure: &S, estimator: &'static str) -> Re
     if (0..structure.variables()).all(two) { Ok(()) } else { Err(Error::NotBinary { estimator }) }
 }
 
-/// Adds `(loss(z) - loss(z~)) factor` at the logit of every variable, and lets the decoder follow z and z~ with half the
-/// weight of a sample each.
+/// Adds `(loss(z) - loss(z~)) factor` at the logit of every variable, and lets the decoder follow z and z~ with half
+/// the weight of a sample each.
 ///
 /// z is the perturbed arg max, z~ that of the same noise exchanged between the two values: minus the logistic variable.
 ///

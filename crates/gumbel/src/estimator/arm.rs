@@ -5,9 +5,9 @@
 //! gradient at the logits phi  ~  (loss(z) - loss(z~)) (u - 1/2)
 //! ```
 //!
-//! The logit of the value 1 is `phi = h_1 - h_0`, so that the gradient stands at h_1, and minus it at h_0. `u = sigma(l)`
-//! with the logistic variable `l = gamma_1 - gamma_0`: z is the perturbed arg max, z~ that of `-l`, and `u - 1/2 =
-//! tanh(l / 2) / 2`.
+//! The logit of the value 1 is `phi = h_1 - h_0`, so that the gradient stands at h_1, and minus it at h_0. With the
+//! logistic variable `l = gamma_1 - gamma_0`, `u = sigma(l)`: z is the perturbed arg max, z~ that of `-l`, and `u - 1/2
+//! = tanh(l / 2) / 2`.
 //!
 //! - Cost: two losses without gradient, at z and z~, for each sample; two rows of a backward pass, for the decoder.
 //! - No bias.

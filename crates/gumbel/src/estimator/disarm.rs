@@ -1,5 +1,4 @@
-//! DisARM (Dong, Mnih, Tucker, NeurIPS 2020), also known as U2G (Yin, Ho, Yan, Qian, Zhou, 2020), for independent binary
-//! variables.
+//! DisARM (Dong, Mnih, Tucker, NeurIPS 2020), also known as U2G (Yin et al., 2020), for independent binary variables.
 //!
 //! ```text
 //! z, z~ an antithetic pair, as in ARM

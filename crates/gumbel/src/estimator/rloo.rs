@@ -9,8 +9,8 @@
 //! The baseline of every sample is the mean loss of the others, which do not depend on it. `grad ln q(z) = s(z) -
 //! E_q[s]`; the second part cancels in the sum.
 //!
-//! - Cost: one loss without gradient for each of the M >= 2 samples (`samples` of a run); M rows of a backward pass, for
-//!   the decoder. For every latent with an exact sampler ([sums](crate::structure::Sums)).
+//! - Cost: one loss without gradient for each of the M >= 2 samples (`samples` of a run); M rows of a backward pass,
+//!   for the decoder. For every latent with an exact sampler ([sums](crate::structure::Sums)).
 //! - No bias.
 //! - Variance: of the order of the variance of the losses under q, divided by M.
 //! - The decoder follows the samples with equal weights.
