@@ -2,7 +2,8 @@
 # What direct optimisation should do for which latent: epsilon x KL x second arg max, one seed, ten epochs. Every cell
 # leaves a line in experiments/ablation.jsonl; cells that have one are skipped, so that the script goes on where it
 # stopped. Two cells run side by side, each with one thread. Usage: GUMBEL_DATA=DIR experiments/ablation.sh [FOLDER];
-# the runs themselves go to a folder, runs/ablation by default; ONLY=categorical takes the cells that match. Then: experiments/ablation.py prints the table.
+# the runs themselves go to a folder, runs/ablation by default; ONLY=categorical takes the cells that match. Then:
+# experiments/ablation.py prints the table.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export out=${1:-runs/ablation}

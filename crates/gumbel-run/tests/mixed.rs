@@ -3,17 +3,18 @@
 
 #![cfg(feature = "burn")]
 
+mod common;
+
+use common::{Killed, same};
 use gumbel::continuous::Draw;
 use gumbel::noise::{Noise, Purpose};
 use gumbel_data::{Dataset, Split};
 use gumbel_run::evaluate::{BoundKind, Protocol, evaluate};
-use gumbel_run::folder::{Files, Start};
+use gumbel_run::folder::Start;
 use gumbel_run::images::SplitImages;
-use gumbel_run::metrics::Metrics;
 use gumbel_run::train::{Observer, train};
 use gumbel_run::{Config, Registry, stored};
 use std::fs;
-use std::path::Path;
 
 fn config(given: &[(&str, &str)]) -> Config {
     let small = [
@@ -169,22 +170,6 @@ fn settings_that_cannot_be_are_refused() {
     assert!(message.starts_with("shared = 70000: expected"), "{message}");
 }
 
-fn figures(folder: &Path) -> Vec<Metrics> {
-    let untimed = |m| Metrics { train_seconds: 0.0, seconds: 0.0, step_ms: 0.0, ..m };
-    stored::read_metrics(folder).unwrap().into_iter().map(untimed).collect()
-}
-
-struct Killed(u64);
-
-impl Observer for Killed {
-    fn step(&mut self, _: usize, _: u64, _: u64) {
-        self.0 -= 1;
-        if self.0 == 0 {
-            std::panic::panic_any("killed");
-        }
-    }
-}
-
 /// Perceptrons with dropout and convolutions, with and without labels, one and three threads, killed and whole: the
 /// same bits; and the pictures are there.
 #[test]
@@ -212,10 +197,7 @@ fn runs_end_with_the_same_bits() {
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(killed)).is_err(), "kill {kill}");
         }
         run("killed", Start::Resume, 3, &mut Silent);
-        assert_eq!(figures(&at("whole")), figures(&at("killed")), "{given:?}");
-        assert!(
-            fs::read(Files::new(&at("whole")).best()).unwrap() == fs::read(Files::new(&at("killed")).best()).unwrap()
-        );
+        same(&at("whole"), &at("killed"));
     }
 }
 

@@ -1,6 +1,9 @@
 //! Parts of a user's own in the whole loop: an estimator that learns, and a structure; killed and resumed, the same
 //! bits.
 
+mod common;
+
+use common::{figures, same};
 use gumbel::Error;
 use gumbel::estimator::{Estimator, EstimatorEntry, Measure, Piece};
 use gumbel::oracle::{Followed, Oracle, Questions};
@@ -10,7 +13,6 @@ use gumbel_data::{Dataset, Split};
 use gumbel_run::evaluate::{Protocol, evaluate};
 use gumbel_run::folder::Files;
 use gumbel_run::images::SplitImages;
-use gumbel_run::metrics::Metrics;
 use gumbel_run::{Config, Observer, Outcome, Quiet, Registry, Start, store, stored, train};
 use std::fs;
 use std::path::Path;
@@ -161,12 +163,6 @@ fn data() -> Dataset {
     gumbel_data::glyphs(0, [400, 100, 100]).unwrap()
 }
 
-/// Lines of metrics without times.
-fn figures(folder: &Path) -> Vec<Metrics> {
-    let untimed = |m| Metrics { train_seconds: 0.0, seconds: 0.0, step_ms: 0.0, ..m };
-    stored::read_metrics(folder).unwrap().into_iter().map(untimed).collect()
-}
-
 /// Is killed at a step, without a chance to save anything.
 struct Killed(u64);
 
@@ -192,8 +188,7 @@ impl Observer for Stopped {
 
 #[track_caller]
 fn same_files(a: &Path, b: &Path) {
-    assert_eq!(figures(a), figures(b));
-    assert!(fs::read(Files::new(a).best()).unwrap() == fs::read(Files::new(b).best()).unwrap());
+    same(a, b);
     let picture = |folder: &Path| fs::read(folder.join("reconstructions.png")).unwrap();
     assert!(picture(a) == picture(b));
 }
