@@ -90,6 +90,8 @@ pub enum Command {
     Attributes(Attributes),
     /// Show what a model has learned: potentials, couplings, active units, how its arg max moves
     Inspect(Inspect),
+    /// Measure bias, variance and cost of gradient estimators at a run's frozen parameters
+    Diagnose(Diagnose),
     /// Draw the curves of several runs over epochs and over time
     Curves(Curves),
     /// What there is: estimators, latents, datasets, models, likelihoods, with their settings
@@ -437,6 +439,67 @@ pub struct Inspect {
     /// How it is drawn.
     #[command(flatten)]
     pub look: Look,
+}
+
+/// `gumbel diagnose`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel diagnose runs/mnist --out figure1.svg
+  gumbel diagnose runs/mnist --estimators direct,direct:two-sided,direct:rao-blackwell,direct:kl,gumbel-softmax
+  gumbel diagnose runs/binary15 --estimators direct:joint=search,rloo:samples=4,disarm --draws 5000 --json
+  gumbel diagnose runs/mnist --estimators direct --epsilon 0.1,1 --layers
+
+An estimator is NAME, with settings of its own NAME:KEY=VALUE:KEY; they begin at the registry's defaults (`gumbel list
+estimators`), so that `direct` is the paper's. Beside these, kl puts the KL into its objective, and samples=M takes M
+samples of each image. Those with something to learn learn first, and then stand still.
+
+--json prints a line for each estimator and value: \"estimator\", \"spec\", \"epsilon\" or \"temperature\",
+\"objective\" (loss, or bound with the KL), \"at\" (potentials, or a layer), \"norm\" of the exact gradient, \"bias\",
+\"relative_bias\", \"std\", \"mse\", \"cosine\", with \"..._error\", \"mean_cosine\", \"rows_without_gradient\" and
+\"rows_with_gradient\" of the decoder for an image and draw, \"ms\" of a draw for all images, and what it measures.")]
+pub struct Diagnose {
+    /// Run folder
+    pub run: PathBuf,
+    /// Estimators, with settings (default: all that the run's latent can have)
+    #[arg(long, value_name = "NAME[:KEY=VALUE..],..", value_delimiter = ',', action = clap::ArgAction::Append)]
+    pub estimators: Vec<String>,
+    /// Values of epsilon, of those that have one
+    #[arg(long, value_name = "X,..", value_delimiter = ',', default_value = "0.03,0.1,0.3,1,3", value_parser = positive)]
+    pub epsilon: Vec<f64>,
+    /// Values of the temperature, of those that have one
+    #[arg(long, value_name = "X,..", value_delimiter = ',', default_value = "0.1,0.3,0.5,1,3", value_parser = positive)]
+    pub temperature: Vec<f64>,
+    /// Draws of each estimate
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = whole(2..=100_000_000))]
+    pub draws: usize,
+    /// Draws that those with something to learn learn from first
+    #[arg(long, value_name = "N", default_value = "500", value_parser = whole(0..=100_000_000))]
+    pub learn: usize,
+    /// Draws of the reference, where the states are too many to be enumerated
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = whole(2..=100_000_000))]
+    pub reference_draws: usize,
+    /// Training images: the first of them
+    #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=100_000))]
+    pub batch: usize,
+    /// The gradients of all parameters too, layer by layer
+    #[arg(long)]
+    pub layers: bool,
+    /// Seed of the draws (default: that of the run)
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// SVG file to write: bias, standard deviation, error and cosine over epsilon and temperature
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// A line of text above the picture
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(x) if x > 0.0 && (x as f32).is_normal() => Ok(x),
+        _ => Err("expected a number greater than 0 that f32 can hold".to_string()),
+    }
 }
 
 /// `gumbel curves`.

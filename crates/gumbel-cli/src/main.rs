@@ -69,6 +69,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Traverse(command) => commands::show::traverse(&common, &command),
         Command::Attributes(command) => commands::show::attributes(&common, &command),
         Command::Inspect(command) => commands::stored::inspect(&common, &command),
+        Command::Diagnose(command) => commands::stored::diagnose(&common, &command),
         Command::Curves(command) => commands::stored::curves(&common, &command),
         Command::List(command) => commands::list::run(&common, &command),
         Command::Data { command } => commands::data::run(&common, &command),

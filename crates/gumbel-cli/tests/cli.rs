@@ -255,6 +255,38 @@ fn couplings_and_curves_are_drawn() {
     fails(&gumbel(&["curves", &path("plain"), "--out", &path("x.svg")]), 1, &["metrics.jsonl", "line 1"]);
 }
 
+/// The names of the fields are a contract.
+#[test]
+fn estimators_are_diagnosed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    succeeds(&small(&folder.path().join("run"), &["--latent", "binary:4", "--quiet"]));
+    let look = |more: &[&str]| {
+        gumbel(&[&["diagnose", &path("run"), "--draws", "30", "--batch", "10", "--learn", "5"], more].concat())
+    };
+    let out = succeeds(&look(&["--estimators", "direct,rloo:samples=3", "--epsilon", "0.1,1", "--json"]));
+    let lines: Vec<_> = out.lines().map(json).collect();
+    assert_eq!(lines.len(), 3);
+    for line in &lines {
+        for field in ["bias", "relative_bias", "std", "mse", "cosine", "ms", "norm", "bias_error"] {
+            assert!(line[field].is_number(), "{field}: {line}");
+        }
+        assert_eq!(line["epsilon"].is_number(), line["estimator"] == "direct");
+    }
+    assert_eq!((&lines[1]["epsilon"], &lines[2]["samples"]), (&serde_json::json!(1.0), &serde_json::json!(3)));
+    let text = succeeds(&look(&["--out", &path("figure1.svg"), "--title", "all of them"]));
+    for part in ["exact", "disarm", "direct", "straight-through", "figure1.svg"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    assert!(fs::read_to_string(path("figure1.svg")).unwrap().contains("all of them"));
+    fails(&look(&["--estimators", "direkt"]), 2, &["direkt", "did you mean direct"]);
+    fails(&look(&["--epsilon", "0"]), 2, &["--epsilon", "greater than 0"]);
+    fails(&look(&["--out", &path("x.png")]), 2, &["x.png", ".svg"]);
+    fails(&gumbel(&["diagnose", &path("none")]), 1, &["none"]);
+    fs::remove_file(path("run") + "/best.safetensors").unwrap();
+    fails(&look(&[]), 1, &["finished epoch", "best.safetensors"]);
+}
+
 #[test]
 fn marginal_has_the_prior_in_its_objective() {
     let folder = tempfile::tempdir().unwrap();

@@ -23,7 +23,8 @@
 //! # Rooms
 //!
 //! - [`Registry`], [`config`], [`model`]: what a run is made of;
-//! - [`train()`] and its [`Observer`]s, [`evaluate`], [`metrics`]; [`Trainer`]: single steps;
+//! - [`train()`] and its [`Observer`]s, [`evaluate`], [`metrics`]; [`Trainer`]: single steps; [`diagnose`]: what
+//!   estimators are like;
 //! - [`folder`], [`store`], [`stored`]: files; [`picture`], [`plot`], [`show`], [`inspect`]: what they show.
 
 #![deny(missing_docs)]
@@ -31,6 +32,7 @@
 
 mod atomic;
 pub mod config;
+pub mod diagnose;
 mod digest;
 mod error;
 pub mod evaluate;

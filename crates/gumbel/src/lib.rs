@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 pub mod continuous;
+pub mod diagnose;
 pub mod engine;
 mod error;
 pub mod estimator;

@@ -34,6 +34,8 @@ pub enum Purpose {
     Labels,
     /// Gumbel noise, Gaussian codes and dropout of steps on labelled images; the index is the step, times three.
     Labelled,
+    /// Draws that are compared with an exact gradient.
+    Diagnosis,
     /// Anything a user of the library wants to draw.
     User(u32),
 }
@@ -50,6 +52,7 @@ impl Purpose {
             Purpose::Dropout => 7,
             Purpose::Labels => 8,
             Purpose::Labelled => 9,
+            Purpose::Diagnosis => 10,
             Purpose::User(n) => (1 << 32) | n as u64,
         }
     }

@@ -1,7 +1,7 @@
 //! Commands on stored runs that tell figures: `evaluate`, `inspect`, `curves`.
 
 use super::load;
-use crate::args::{Common, Curves, Evaluate, Inspect};
+use crate::args::{Common, Curves, Diagnose, Evaluate, Inspect};
 use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_data::{Dataset, Split};
@@ -11,7 +11,8 @@ use gumbel_run::metrics::Metrics;
 use gumbel_run::picture::{CURVE_FORMATS, Format, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
 use gumbel_run::plot::{self, Comparison};
 use gumbel_run::stored::{self, ModelCard, Stored};
-use gumbel_run::{Config, inspect, labels};
+use gumbel_run::{Config, diagnose, inspect, labels};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -166,6 +167,72 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
     output::line(&text)?;
     match &command.out {
         Some(out) => written(common, out),
+        None => Ok(()),
+    }
+}
+
+/// Measures what estimators are like at the frozen parameters of a run.
+pub fn diagnose(common: &Common, command: &Diagnose) -> Result<(), Failure> {
+    command.out.as_deref().map_or(Ok(()), |out| expect_ending(out, CURVE_FORMATS))?;
+    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let data = matching(common, &mut config, &card, &command.run)?;
+    let images = SplitImages::new(&data, Split::Train, config.binarization(), 0);
+    let request = diagnose::Request {
+        estimators: command.estimators.clone(),
+        epsilon: command.epsilon.clone(),
+        temperature: command.temperature.clone(),
+        draws: command.draws,
+        learn: command.learn,
+        reference_draws: command.reference_draws,
+        batch: command.batch,
+        layers: command.layers,
+        seed: command.seed.unwrap_or(config.seed()),
+    };
+    let mut failure = None;
+    let widest = command.estimators.iter().map(|e| e.len()).max().unwrap_or(0).max(18);
+    let mut headed = false;
+    let mut show = |line: &diagnose::Line| -> Result<(), Failure> {
+        if common.json {
+            return output::json(line);
+        }
+        if !headed {
+            headed = true;
+            let named =
+                format!("{} images, exact gradient of norm {:.4} (by {})", line.images, line.norm, line.reference);
+            output::line(&format!(
+                "{named}\n{:<widest$} {:>8} {:>10} {:>8} {:>10} {:>7} {:>9} {:>9} {:>9}  of",
+                "estimator", "at", "bias", "± ", "std", "cosine", "rows", "grad", "ms"
+            ))?;
+        }
+        let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format!("{v:.1}"));
+        let at = line.epsilon.or(line.temperature).map_or("-".to_string(), |v| v.to_string());
+        output::line(&format!(
+            "{:<widest$} {at:>8} {:>10.3e} {:>8.1e} {:>10.3e} {:>7.3} {:>9} {:>9} {:>9.3}  {}",
+            line.spec,
+            line.bias,
+            line.bias_error,
+            line.std,
+            line.cosine,
+            number(line.rows_without_gradient),
+            number(line.rows_with_gradient),
+            line.ms,
+            line.at,
+        ))
+    };
+    let lines = diagnose::run(&config, &mut *engine, &images, &request, &mut |line| {
+        failure = show(line).err();
+        if failure.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    failure.map_or(Ok(()), Err)?;
+    match &command.out {
+        Some(out) => {
+            let plain = format!("{}, {}, epoch {}", config.text("dataset"), config.latent().text, card.epoch);
+            diagnose::draw(out, command.title.as_ref().unwrap_or(&plain), &lines)?;
+            match common.json {
+                true => Ok(()),
+                false => written(common, out),
+            }
+        }
         None => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Curves: panels with axes, and one legend for all of them.
 
 use super::svg::Svg;
-use super::ticks::{half, place, span, ticks, widened};
+use super::ticks::{half, place, powers, span, ticks, widened};
 use super::{Anchor, BLACK, CURVE_FORMATS, Colour, checked_scale, format, shortened, title_of};
 use crate::{Error, Result};
 use std::path::Path;
@@ -29,17 +29,39 @@ pub struct Axis {
     pub name: String,
     /// Whether only whole numbers mean something on it.
     pub whole: bool,
+    /// Whether equal ratios are equal distances; what is not greater than 0 is not drawn then.
+    pub log: bool,
 }
 
 impl Axis {
     /// An axis of numbers.
     pub fn new(name: impl Into<String>) -> Self {
-        Axis { name: name.into(), whole: false }
+        Axis { name: name.into(), whole: false, log: false }
     }
 
     /// An axis of whole numbers, such as epochs.
     pub fn whole(name: impl Into<String>) -> Self {
-        Axis { name: name.into(), whole: true }
+        Axis { name: name.into(), whole: true, log: false }
+    }
+}
+
+impl Axis {
+    /// The same with a logarithmic scale.
+    pub fn log(self) -> Self {
+        Axis { log: true, ..self }
+    }
+
+    /// Where a value stands, in the coordinate of the axis.
+    fn at(&self, value: f64) -> f64 {
+        match self.log {
+            true if value > 0.0 => value.log10(),
+            true => f64::NAN,
+            false => value,
+        }
+    }
+
+    fn ticks(&self, span: (f64, f64), most: usize) -> Vec<(f64, String)> {
+        if self.log { powers(span, most) } else { ticks(span, most, self.whole) }
     }
 }
 
@@ -194,7 +216,9 @@ impl Legend {
 }
 
 fn draw(svg: &mut Svg, panel: &Panel, corner: (f64, f64), size: (f64, f64), labels: &[&str]) {
-    let finite = || panel.curves.iter().flat_map(|c| &c.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let point = |(x, y): &(f64, f64)| (panel.x.at(*x), panel.y.at(*y));
+    let all: Vec<Vec<(f64, f64)>> = panel.curves.iter().map(|c| c.points.iter().map(point).collect()).collect();
+    let finite = || all.iter().flatten().filter(|(x, y)| x.is_finite() && y.is_finite());
     let range = |of: fn(&(f64, f64)) -> f64| {
         finite().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
     };
@@ -208,11 +232,11 @@ fn draw(svg: &mut Svg, panel: &Panel, corner: (f64, f64), size: (f64, f64), labe
     let title = title_of(&panel.title);
     let upper = corner.1 + if title.is_empty() { MARGIN } else { TITLE };
     let lower = corner.1 + size.1 - 3.0 * MARGIN - SIZES[2];
-    let y_ticks = ticks(y, ((lower - upper) / 45.0) as usize, panel.y.whole);
+    let y_ticks = panel.y.ticks(y, ((lower - upper) / 45.0) as usize);
     let widest = y_ticks.iter().map(|t| t.1.len()).max().unwrap_or(0) as f64 * SIZES[2] * WIDTH;
     let near = corner.0 + MARGIN + SIZES[1] + 10.0 + widest;
     let far = corner.0 + size.0 - 1.5 * MARGIN;
-    let x_ticks = ticks(x, ((far - near) / 80.0) as usize, panel.x.whole);
+    let x_ticks = panel.x.ticks(x, ((far - near) / 80.0) as usize);
     let at = |(px, py): (f64, f64)| (near + (far - near) * place(px, x), lower - (lower - upper) * place(py, y));
 
     let mut write = |at, size, anchor, upwards, text: &str| svg.write_text(at, size, anchor, upwards, FAMILY, text);
@@ -243,9 +267,9 @@ fn draw(svg: &mut Svg, panel: &Panel, corner: (f64, f64), size: (f64, f64), labe
     }
     svg.line(&[(near, upper), (near, lower), (far, lower)], BLACK, 1.0, "");
 
-    for curve in &panel.curves {
+    for (curve, points) in panel.curves.iter().zip(&all) {
         let (colour, dash) = style(labels.iter().position(|l| *l == curve.label).unwrap_or(0));
-        for part in curve.points.split(|(x, y)| !x.is_finite() || !y.is_finite()) {
+        for part in points.split(|(x, y)| !x.is_finite() || !y.is_finite()) {
             match part.iter().map(|p| at(*p)).collect::<Vec<_>>()[..] {
                 [] => {}
                 [alone] => svg.disc(alone, 3.0, colour),
@@ -320,6 +344,22 @@ mod tests {
         for empty in [vec![], vec![Curve::new("x", [])], vec![Curve::new("x", [(1.0, f64::NAN)])]] {
             assert!(texts(&drawn(&Figure::new(&[panel(empty)]))).contains(&"no finite values"));
         }
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_round_numbers_and_no_zero() {
+        let points = [(0.01, 1.0), (0.1, 0.0), (1.0, 1000.0), (10.0, -3.0)];
+        let log =
+            Panel { x: Axis::new("epsilon").log(), y: Axis::new("bias").log(), ..panel(vec![Curve::new("a", points)]) };
+        let svg = drawn(&Figure::new(&[log]));
+        let found = texts(&svg);
+        for expected in ["0.01", "0.1", "1", "10", "100", "1000"] {
+            assert!(found.contains(&expected), "{expected}: {found:?}");
+        }
+        assert_eq!(svg.matches("<circle").count(), 2, "zero and less break the line");
+        let narrow = Panel { x: Axis::new("x").log(), ..panel(vec![Curve::new("a", [(0.2, 1.0), (0.9, 2.0)])]) };
+        let svg = drawn(&Figure::new(&[narrow]));
+        assert!(["0.2", "0.5"].iter().all(|t| texts(&svg).contains(t)), "{:?}", texts(&svg));
     }
 
     #[test]

@@ -41,6 +41,29 @@ pub(super) fn ticks((low, high): (f64, f64), most: usize, whole: bool) -> Vec<(f
     counts.map(|k| ((k * step).clamp(low, high), label(k * step, step, largest))).collect()
 }
 
+/// Ticks of a span of common logarithms with the text of the numbers: powers of ten, or where these are few, 1, 2 and 5
+/// times them, or all multiples.
+pub(super) fn powers((low, high): (f64, f64), most: usize) -> Vec<(f64, String)> {
+    let most = most.max(4);
+    let (first, last) = (low.floor().max(-400.0) as i64, high.ceil().min(400.0) as i64);
+    let every = ((last - first) as usize / most + 1) as i64;
+    let between = |multiples: &[f64]| -> Vec<(f64, String)> {
+        let all = (first..=last).filter(|k| k.rem_euclid(every) == 0);
+        let all = all.flat_map(|k| multiples.iter().map(move |m| (m.log10() + k as f64, *m, k)));
+        let shown = all.filter(|(at, ..)| (low - 1e-9..=high + 1e-9).contains(at));
+        let text = |m: f64, k: i64| format!("{m}e{k}").parse().map_or_else(|_| format!("{m}e{k}"), number);
+        shown.map(|(at, m, k)| (at.clamp(low, high), text(m, k))).collect()
+    };
+    let plain = between(&[1.0]);
+    let finer = between(&[1.0, 2.0, 5.0]);
+    match (plain.len(), finer.len()) {
+        (_, 2..) if finer.len() <= most => finer,
+        (2.., _) => plain,
+        (_, 2..) => finer,
+        _ => between(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]),
+    }
+}
+
 /// The least of 1, 2, 5, 10 times a power of ten that is not below a positive number.
 fn step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
@@ -97,6 +120,20 @@ mod tests {
         assert_eq!(texts(-0.2, 0.2, 4, false), ["-0.2", "-0.1", "0", "0.1", "0.2"]);
         assert_eq!(texts(0.0, 4e7, 4, false), ["0", "1e7", "2e7", "3e7", "4e7"]);
         assert_eq!(texts(10_000_000.0, 10_000_004.0, 4, false)[1], "1.0000001e7");
+    }
+
+    #[test]
+    fn powers_are_round_and_few() {
+        let texts = |low: f64, high: f64, most| -> Vec<String> {
+            powers((low.log10(), high.log10()), most).into_iter().map(|t| t.1).collect()
+        };
+        assert_eq!(texts(0.01, 100.0, 6), ["0.01", "0.1", "1", "10", "100"]);
+        assert_eq!(texts(0.1, 1.0, 6), ["0.1", "0.2", "0.5", "1"]);
+        assert_eq!(texts(2.1, 3.9, 6), ["3"]);
+        assert_eq!(texts(1e-7, 1e3, 4), ["1e-6", "0.001", "1", "1000"]);
+        for (low, high) in [(-400.0, 400.0), (1e17, 1e17 + 16.0), (-1e300, 1e300), (0.1, 0.1000001)] {
+            assert!(powers((low, high), 5).len() <= 10);
+        }
     }
 
     /// Found by a hostile tester: the ticks of a picture with 1.7e308 were never done.
