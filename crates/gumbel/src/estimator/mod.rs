@@ -19,6 +19,7 @@
 
 mod antithetic;
 mod arm;
+mod conditional;
 mod direct;
 mod disarm;
 mod exact;
