@@ -1,8 +1,8 @@
 //! The registry of estimators: each file's entry.
 
 use super::{
-    Estimator, arm, direct, disarm, exact, gumbel_softmax, local_expectation, marginal, reinforce, rloo,
-    straight_through,
+    Estimator, arm, decoupled, direct, disarm, exact, gumbel_rao, gumbel_softmax, local_expectation, marginal,
+    reinforce, reinmax, rloo, straight_through,
 };
 use crate::Error;
 use crate::registry::{Entries, Entry, Kind, Setting, Settings};
@@ -26,6 +26,9 @@ pub fn estimators() -> Entries<EstimatorEntry> {
             rloo::entry(),
             arm::entry(),
             disarm::entry(),
+            reinmax::entry(),
+            gumbel_rao::entry(),
+            decoupled::entry(),
         ],
     )
 }

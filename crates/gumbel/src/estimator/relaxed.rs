@@ -6,9 +6,34 @@ use super::registry::TEMPERATURE;
 use super::{Moment, Piece, Slopes};
 use crate::Error;
 use crate::math::softmax_in_place;
-use crate::registry::Settings;
+use crate::registry::{Kind, Setting, Settings};
 use crate::schedule::Annealing;
 use crate::structure::Structure;
+
+/// The setting of a temperature that is not annealed.
+pub(super) const fn fixed(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::Real(can_be, EXPECTED), default, value: "X", help }
+}
+
+/// Quotients by these stay numbers.
+fn can_be(tau: f64) -> bool {
+    (1e-6..=1e6).contains(&(tau as f32))
+}
+
+const EXPECTED: &str = "a number from 1e-6 to 1e6";
+
+/// A temperature of such a setting.
+pub(super) fn check_temperature(name: &'static str, tau: f32) -> Result<f32, Error> {
+    if can_be(tau as f64) { Ok(tau) } else { Err(Error::range(name, tau, EXPECTED)) }
+}
+
+/// Adds `scale J(q) slope` with `J(q) = diag(q) - q q^T`: the way back through a softmax.
+pub(super) fn add_jacobian(q: &[f32], slope: &[f32], scale: f32, gradient: &mut [f32]) {
+    let mean: f32 = q.iter().zip(slope).map(|(q, d)| q * d).sum();
+    for ((g, q), d) in gradient.iter_mut().zip(q).zip(slope) {
+        *g += scale * q * (d - mean);
+    }
+}
 
 /// A temperature, fixed or on a schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -17,4 +17,5 @@ mod reinforce;
 mod relaxed;
 mod score_function;
 mod search;
+mod straight;
 mod structured;

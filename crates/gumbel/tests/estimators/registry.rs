@@ -85,6 +85,9 @@ fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32], kl: f64) ->
             Mean::Always(at(0.0).iter().zip(posterior).map(|(q, p)| q - p).collect())
         }
         "reinforce" | "rloo" | "arm" | "disarm" => Mean::Of(unbiased()),
+        // The loss is linear.
+        "reinmax" => Mean::Of(unbiased()),
+        "gumbel-rao" | "decoupled-straight-through" => Mean::Elsewhere(include_str!("straight.rs")),
         "gumbel-softmax" | "straight-through" => Mean::Elsewhere(include_str!("relaxed.rs")),
         other => panic!("{other} is registered, but has no test of its mean or definition"),
     }
@@ -290,7 +293,8 @@ fn results_do_not_depend_on_threads() {
 }
 
 /// Estimators for independent variables.
-const INDEPENDENT: [&str; 3] = ["gumbel-softmax", "straight-through", "local-expectation"];
+const INDEPENDENT: [&str; 6] =
+    ["gumbel-softmax", "straight-through", "local-expectation", "reinmax", "gumbel-rao", "decoupled-straight-through"];
 /// Those for independent binary variables.
 const BINARY: [&str; 2] = ["arm", "disarm"];
 /// Those for latents with sums.
