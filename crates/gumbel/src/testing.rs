@@ -93,7 +93,7 @@
 
 use crate::Error;
 use crate::noise::{Noise, Purpose};
-use crate::structure::{Code, Move, Structure};
+use crate::structure::{Code, Move, Structure, Sums};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use std::collections::HashSet;
@@ -188,6 +188,146 @@ pub fn check<S: Structure>(structure: &S) -> Result<Report, Fault> {
         false => report.left_out.push(("moves, make", "it lists none".to_string())),
     }
     Ok(report)
+}
+
+/// Checks that the [`Sums`] of a structure agree with each other, and with enumeration where all states can be listed.
+///
+/// | checked | how |
+/// |---|---|
+/// | `marginals`, `log_partition` | the marginals are the derivative of the log-partition; sums over all states |
+/// | `kl_to_uniform` | its gradient is the covariance along the potentials, is added, and takes the scale |
+/// | `covariance` | the differences of marginals along random directions; is added, and takes the scale |
+///
+/// What is forbidden by `-inf` has no marginal and no gradient. Samples are not looked at. Potentials are of the size
+/// of 1, and instances should be small: differences are taken in f32.
+///
+/// ```
+/// let chain = gumbel::structure::Chain::new(3, 2)?;
+/// let report = gumbel::testing::check_sums(&chain)?;
+/// assert!(report.done.contains(&"covariance"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The first [`Fault`] found.
+pub fn check_sums<S: Sums>(structure: &S) -> Result<Report, Fault> {
+    let mut report = Report::default();
+    let known = Known::of(structure, &mut Report::default())?;
+    for case in 0..INSTANCES {
+        let random = &mut Random::new(8, case);
+        let values = [Values::Normal, Values::Ties, Values::Forbidden][case as usize % 3];
+        let h = potentials(structure, values, random);
+        let mut marginals = vec![f32::NAN; h.len()];
+        let log_partition = match structure.marginals(&h, &mut marginals) {
+            Err(Error::Infeasible { .. }) => continue,
+            other => unwrapped("marginals", &h, other)?,
+        };
+        if known.enumerated {
+            enumerated_sums(structure, &known, &h, &marginals, log_partition)?;
+        }
+        let found = unwrapped("log_partition", &h, structure.log_partition(&h))?;
+        if (found - log_partition).abs() > 1e-4 * log_partition.abs().max(1.0) {
+            return fault("log_partition", format!("{found} at {h:?}"), format!("that of marginals, {log_partition}"));
+        }
+        differences(structure, &h, &marginals, random)?;
+        gradient_of_kl(structure, &h)?;
+    }
+    report.done.extend(["marginals", "log_partition", "kl_to_uniform", "covariance"]);
+    if !known.enumerated {
+        let why = "states are not counted, or too many".to_string();
+        report.left_out.push(("sums against all states", why));
+    }
+    report.left_out.push(("sample, samples", "what is drawn needs a test of its own".to_string()));
+    Ok(report)
+}
+
+fn unwrapped<T>(method: &'static str, h: &[f32], found: Result<T, Error>) -> Result<T, Fault> {
+    found.or_else(|e| fault(method, format!("\"{e}\" at {h:?}"), "an answer"))
+}
+
+fn enumerated_sums<S: Sums>(
+    structure: &S,
+    known: &Known,
+    h: &[f32],
+    marginals: &[f32],
+    log_partition: f64,
+) -> Result<(), Fault> {
+    let scores: Vec<f64> = known.states.iter().map(|z| structure.score(h, z)).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+    let expected = max + total.ln();
+    if (log_partition - expected).abs() > 1e-4 * expected.abs().max(1.0) {
+        return fault("marginals", format!("a log-partition of {log_partition} at {h:?}"), format!("{expected}"));
+    }
+    let mut sums = vec![0.0; h.len()];
+    for (z, score) in known.states.iter().zip(&scores) {
+        structure.add_statistics(z, ((score - max).exp() / total) as f32, &mut sums);
+    }
+    match sums.iter().zip(marginals).position(|(e, m)| !((e - m).abs() <= 1e-4)) {
+        Some(i) => fault("marginals", format!("{} for statistic {i} at {h:?}", marginals[i]), format!("{}", sums[i])),
+        None => Ok(()),
+    }
+}
+
+/// The covariance against differences of marginals, and these against differences of the log-partition.
+fn differences<S: Sums>(structure: &S, h: &[f32], marginals: &[f32], random: &mut Random) -> Result<(), Fault> {
+    const STEP: f32 = 1.0 / 256.0;
+    let (p, u) = (structure.potentials(), structure.unary());
+    let direction = Values::Normal.vector(p, random);
+    let mut h = h.to_vec();
+    // Both ends must be potentials.
+    let signed = structure.takes_any_sign();
+    h[u..].iter_mut().zip(&direction[u..]).filter(|_| !signed).for_each(|(h, d)| *h += 2.0 * STEP * d.abs());
+    let mut at = vec![vec![0.0; p]; 2];
+    let mut logs = [0.0; 2];
+    for ((sign, at), log) in [1.0, -1.0].into_iter().zip(&mut at).zip(&mut logs) {
+        let moved: Vec<f32> = h.iter().zip(&direction).map(|(h, d)| h + sign * STEP * d).collect();
+        *log = unwrapped("marginals", &moved, structure.marginals(&moved, at))?;
+    }
+    let slope = (logs[0] - logs[1]) / (2.0 * STEP as f64);
+    let mean: f64 = marginals.iter().zip(&direction).map(|(m, d)| *m as f64 * *d as f64).sum();
+    // The log-partition is not exact to more than f32 where its terms are not.
+    if signed && (slope - mean).abs() > 1e-2 * mean.abs().max(1.0) {
+        let found = format!("{mean} along {direction:?} at {h:?}");
+        return fault("marginals", found, format!("the derivative of the log-partition, {slope}"));
+    }
+    let (scale, mut found) = (-1.5, vec![0.25; p]);
+    unwrapped("covariance", &h, structure.covariance(&h, &direction, scale, &mut found))?;
+    for i in 0..p {
+        let expected = 0.25 + scale as f64 * (at[0][i] as f64 - at[1][i] as f64) / (2.0 * STEP as f64);
+        let close = (found[i] as f64 - expected).abs() <= 2e-3 * expected.abs().max(1.0);
+        if !close || h[i] == f32::NEG_INFINITY && found[i] != 0.25 {
+            let found = format!("0.25 becomes {} for statistic {i} along {direction:?} at {h:?}", found[i]);
+            return fault("covariance", found, format!("{expected}, with the scale {scale}"));
+        }
+    }
+    Ok(())
+}
+
+/// The gradient of the KL is the covariance along the potentials.
+fn gradient_of_kl<S: Sums>(structure: &S, h: &[f32]) -> Result<(), Fault> {
+    let (scale, mut found, mut expected) = (-1.5, vec![0.25; h.len()], vec![0.25; h.len()]);
+    let kl = unwrapped("kl_to_uniform", h, structure.kl_to_uniform(h, scale, &mut found))?;
+    let entropy = unwrapped("entropy", h, structure.entropy(h))?;
+    let ln_states = structure.ln_states();
+    if !ln_states.is_nan() && !((kl - (ln_states - entropy)).abs() <= 1e-3 * kl.abs().max(1.0)) {
+        return fault(
+            "kl_to_uniform",
+            format!("{kl} at {h:?}"),
+            format!("ln |Z| less the entropy, {ln_states} - {entropy}"),
+        );
+    }
+    // A finite number stands for what is forbidden: it takes no part.
+    let direction: Vec<f32> = h.iter().map(|h| if *h > f32::NEG_INFINITY { *h } else { 0.0 }).collect();
+    unwrapped("covariance", h, structure.covariance(h, &direction, scale, &mut expected))?;
+    match found.iter().zip(&expected).position(|(f, e)| !((f - e).abs() <= 2e-3 * e.abs().max(1.0))) {
+        Some(i) => {
+            let found = format!("0.25 becomes {} in the gradient {i} at {h:?}", found[i]);
+            fault("kl_to_uniform", found, format!("{}, by the covariance along the potentials", expected[i]))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Assignments, and whether they are all.
@@ -744,6 +884,228 @@ mod tests {
         (1..5).for_each(|n| all_done(Arborescence::new(n, n / 2).unwrap()));
         let large = check(&Categorical::binary(20).unwrap()).unwrap();
         assert!(large.to_string().contains("not checked: state (1048576 states: at most 20000)"), "{large}");
+    }
+
+    #[test]
+    fn the_sums_of_every_structure_agree() {
+        fn all_done<S: Sums>(structure: S) {
+            let report = check_sums(&structure).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!((report.done.len(), report.left_out.len()), (4, 1), "{report}");
+        }
+        all_done(Categorical::new(1).unwrap());
+        all_done(Categorical::product(3, 4).unwrap());
+        (0..6).for_each(|n| all_done(Pairwise::new(n).unwrap()));
+        (0..6).for_each(|n| all_done(Supermodular::new(n).unwrap()));
+        (0..5).for_each(|n| all_done(Chain::new(n, 3).unwrap()));
+        all_done(Tree::new(5, 2, &[(2, 0), (2, 3), (1, 3)]).unwrap());
+        (0..6).for_each(|k| all_done(Subset::new(5, k).unwrap()));
+        (1..5).for_each(|n| all_done(SpanningTree::complete(n).unwrap()));
+        all_done(SpanningTree::new(4, &[(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (2, 1)]).unwrap());
+        (1..5).for_each(|n| all_done(Arborescence::new(n, n / 2).unwrap()));
+        all_done(crate::structure::AnyStructure::from(Chain::new(3, 2).unwrap()));
+        let large = check_sums(&Categorical::binary(20).unwrap()).unwrap();
+        assert!(large.to_string().contains("not checked: sums against all states"), "{large}");
+    }
+
+    /// What may be wrong with sums.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum WrongSum {
+        None,
+        /// The default of the trait.
+        Default,
+        Unscaled,
+        Overwritten,
+        /// The derivative of one half.
+        Half,
+        /// E[s <s, d>] in the place of the covariance.
+        NotCentred,
+        Forbidden,
+        Marginals,
+        LogPartition,
+        Kl,
+        KlGradient,
+    }
+
+    /// Sums with a mistake.
+    struct Summed<S>(S, WrongSum);
+
+    impl<S: Structure> Structure for Summed<S> {
+        type Scratch = S::Scratch;
+
+        fn potentials(&self) -> usize {
+            self.0.potentials()
+        }
+
+        fn unary(&self) -> usize {
+            self.0.unary()
+        }
+
+        fn variables(&self) -> usize {
+            self.0.variables()
+        }
+
+        fn states(&self) -> Option<usize> {
+            self.0.states()
+        }
+
+        fn state(&self, index: usize, z: &mut [u32]) {
+            self.0.state(index, z);
+        }
+
+        fn code(&self) -> Code {
+            self.0.code()
+        }
+
+        fn scratch(&self) -> S::Scratch {
+            self.0.scratch()
+        }
+
+        fn argmax(&self, h: &[f32], z: &mut [u32], scratch: &mut S::Scratch) -> Result<Maximum, Error> {
+            self.0.argmax(h, z, scratch)
+        }
+
+        fn add_statistics(&self, z: &[u32], scale: f32, out: &mut [f32]) {
+            self.0.add_statistics(z, scale, out);
+        }
+    }
+
+    impl<S: Sums> Sums for Summed<S> {
+        fn marginals(&self, h: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+            let log_partition = self.0.marginals(h, marginals)?;
+            if self.1 == WrongSum::Marginals {
+                marginals.reverse();
+            }
+            Ok(log_partition)
+        }
+
+        fn log_partition(&self, h: &[f32]) -> Result<f64, Error> {
+            Ok(self.0.log_partition(h)? + if self.1 == WrongSum::LogPartition { 0.1 } else { 0.0 })
+        }
+
+        fn kl_to_uniform(&self, h: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+            let scale = if self.1 == WrongSum::KlGradient { -scale } else { scale };
+            Ok(self.0.kl_to_uniform(h, scale, gradient)? + if self.1 == WrongSum::Kl { 0.1 } else { 0.0 })
+        }
+
+        fn covariance(&self, h: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+            match self.1 {
+                WrongSum::Unscaled => self.0.covariance(h, direction, 1.0, out)?,
+                WrongSum::Overwritten => {
+                    out.fill(0.0);
+                    self.0.covariance(h, direction, scale, out)?;
+                }
+                WrongSum::Half => self.0.covariance(h, direction, 0.5 * scale, out)?,
+                WrongSum::NotCentred => {
+                    self.0.covariance(h, direction, scale, out)?;
+                    let mut mean = vec![0.0; h.len()];
+                    self.0.marginals(h, &mut mean)?;
+                    let along: f32 = mean.iter().zip(direction).map(|(m, d)| m * d).sum();
+                    out.iter_mut().zip(&mean).for_each(|(o, m)| *o += scale * along * m);
+                }
+                WrongSum::Forbidden => {
+                    self.0.covariance(h, direction, scale, out)?;
+                    out.iter_mut().zip(h).filter(|(_, h)| **h == f32::NEG_INFINITY).for_each(|(o, _)| *o += 1e-4);
+                }
+                WrongSum::Default => Bare(&self.0).covariance(h, direction, scale, out)?,
+                _ => self.0.covariance(h, direction, scale, out)?,
+            }
+            Ok(())
+        }
+
+        fn sample<R: Rng>(&self, h: &[f32], generator: &mut R, z: &mut [u32]) -> Result<(), Error> {
+            self.0.sample(h, generator, z)
+        }
+    }
+
+    /// A structure whose covariance is the default.
+    struct Bare<'a, S>(&'a S);
+
+    impl<S: Structure> Structure for Bare<'_, S> {
+        type Scratch = S::Scratch;
+
+        fn potentials(&self) -> usize {
+            self.0.potentials()
+        }
+
+        fn unary(&self) -> usize {
+            self.0.unary()
+        }
+
+        fn variables(&self) -> usize {
+            self.0.variables()
+        }
+
+        fn states(&self) -> Option<usize> {
+            self.0.states()
+        }
+
+        fn state(&self, index: usize, z: &mut [u32]) {
+            self.0.state(index, z);
+        }
+
+        fn code(&self) -> Code {
+            self.0.code()
+        }
+
+        fn scratch(&self) -> S::Scratch {
+            self.0.scratch()
+        }
+
+        fn argmax(&self, h: &[f32], z: &mut [u32], scratch: &mut S::Scratch) -> Result<Maximum, Error> {
+            self.0.argmax(h, z, scratch)
+        }
+
+        fn add_statistics(&self, z: &[u32], scale: f32, out: &mut [f32]) {
+            self.0.add_statistics(z, scale, out);
+        }
+    }
+
+    impl<S: Sums> Sums for Bare<'_, S> {
+        fn marginals(&self, h: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
+            self.0.marginals(h, marginals)
+        }
+
+        fn kl_to_uniform(&self, h: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
+            self.0.kl_to_uniform(h, scale, gradient)
+        }
+
+        fn sample<R: Rng>(&self, h: &[f32], generator: &mut R, z: &mut [u32]) -> Result<(), Error> {
+            self.0.sample(h, generator, z)
+        }
+    }
+
+    #[test]
+    fn every_wrong_sum_is_caught_and_named() {
+        use WrongSum::*;
+        fn caught<S: Sums>(structure: S, wrong: WrongSum, method: &str) {
+            match check_sums(&Summed(structure, wrong)) {
+                Err(fault) => assert_eq!(fault.method, method, "{wrong:?}: {fault}"),
+                Ok(report) => panic!("{wrong:?} was not found: {report}"),
+            }
+        }
+        for right in [None, Default] {
+            check_sums(&Summed(Chain::new(3, 2).unwrap(), right)).unwrap_or_else(|e| panic!("{e}"));
+            check_sums(&Summed(Subset::new(5, 2).unwrap(), right)).unwrap_or_else(|e| panic!("{e}"));
+        }
+        for wrong in [Unscaled, Overwritten, Half, NotCentred, Forbidden] {
+            caught(Chain::new(3, 2).unwrap(), wrong, "covariance");
+            caught(Subset::new(5, 2).unwrap(), wrong, "covariance");
+        }
+        for (wrong, method) in [
+            (Marginals, "marginals"),
+            (LogPartition, "log_partition"),
+            (Kl, "kl_to_uniform"),
+            (KlGradient, "kl_to_uniform"),
+        ] {
+            caught(Subset::new(5, 2).unwrap(), wrong, method);
+        }
+        // Too many states for the default.
+        let large = Categorical::binary(20).unwrap();
+        let error = Bare(&large).covariance(&[0.0; 40], &[0.0; 40], 1.0, &mut [0.0; 40]).unwrap_err();
+        assert!(matches!(error, Error::TooManyStates { .. }));
+        let chain = Chain::new(2, 2).unwrap();
+        let nothing = Bare(&chain).covariance(&[f32::NEG_INFINITY; 8], &[0.0; 8], 1.0, &mut [0.0; 8]);
+        assert!(matches!(nothing, Err(Error::Infeasible { .. })));
     }
 
     /// What may be wrong with a structure.

@@ -241,7 +241,7 @@ fn difference(q: &mut [f32], p: &[f32]) {
 ///
 /// # Errors
 /// [`Error::TooManyStates`].
-pub fn enumerable<S: Structure>(structure: &S) -> Result<usize, Error> {
+pub fn enumerable<S: Structure + ?Sized>(structure: &S) -> Result<usize, Error> {
     match structure.states() {
         Some(states) if states <= MAX_STATES => Ok(states),
         states => {

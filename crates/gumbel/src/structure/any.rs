@@ -266,6 +266,10 @@ impl Sums for AnyStructure {
         summed!(self, s => s.kl_to_uniform(potentials, scale, gradient))
     }
 
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        summed!(self, s => s.covariance(potentials, direction, scale, out))
+    }
+
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         summed!(self, s => s.sample(potentials, generator, assignment))
     }
@@ -338,6 +342,7 @@ mod tests {
                 if structure.has_sums() {
                     brute_force::check_sums(structure, &h, &what);
                     brute_force::check_kl(structure, &h, &what);
+                    brute_force::check_covariance(structure, &h, &what);
                 }
             }
             if structure.has_sums() {
@@ -345,6 +350,33 @@ mod tests {
                 structure.to_potentials(&mut h);
                 brute_force::check_samples(structure, &h, 20_000, 100 + which as u32);
             }
+        }
+    }
+
+    /// Whatever the magnitudes, and a direction that is no number is an error.
+    #[test]
+    fn covariances_are_numbers() {
+        for (which, structure) in all().iter().enumerate().filter(|(_, s)| s.has_sums()) {
+            let p = structure.potentials();
+            for case in 0..2000 {
+                let random = &mut Random::new(120 + which as u32, case);
+                let mut h = Values::Extreme.vector(p, random);
+                structure.to_potentials(&mut h);
+                let (direction, mut out) = (Values::Normal.vector(p, random), vec![0.0; p]);
+                structure.covariance(&h, &direction, 1.0, &mut out).unwrap();
+                // No statistic has a larger variance than 1/4; of logarithms of 1e14 and more no digits are left.
+                let most: f32 = match h.iter().all(|h| h.abs() < 1e12) {
+                    true => direction.iter().map(|d| 0.251 * d.abs()).sum(),
+                    false => f32::MAX,
+                };
+                assert!(out.iter().all(|c| c.abs() <= most), "{structure:?}, {h:?}: {out:?}");
+            }
+            let mut direction = vec![0.0; p];
+            direction[p - 1] = f32::NAN;
+            let h = vec![0.0; p];
+            let error = structure.covariance(&h, &direction, 1.0, &mut h.clone()).unwrap_err();
+            assert_eq!(error, Error::NotANumber { what: "direction", index: p - 1 });
+            assert!(structure.covariance(&vec![f32::NAN; p], &h, 1.0, &mut h.clone()).is_err());
         }
     }
 

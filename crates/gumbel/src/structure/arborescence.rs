@@ -23,7 +23,7 @@
 
 use super::condition;
 use super::latent::LatentEntry;
-use super::matrix_tree::{self, Arc};
+use super::matrix_tree::{self, Along, Arc};
 use super::moves;
 use super::precise::{Real, with_rounding_of_sums};
 use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
@@ -255,7 +255,7 @@ impl Arborescence {
 
     fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
         let (arcs, index) = self.arcs(potentials)?;
-        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, false)?;
+        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, Along::Nothing)?;
         marginals.fill(0.0);
         index.iter().zip(found).for_each(|(i, m)| marginals[*i] = m.probability as f32);
         Ok(log_partition)
@@ -434,12 +434,22 @@ impl Sums for Arborescence {
 
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
         let (arcs, index) = self.arcs(potentials)?;
-        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, scale != 0.0)?;
+        let along = if scale != 0.0 { Along::Weights } else { Along::Nothing };
+        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, along)?;
         if scale != 0.0 {
             index.iter().zip(&found).for_each(|(i, m)| gradient[*i] += scale * m.derivative as f32);
         }
         let mean: f64 = arcs.iter().zip(&found).map(|(arc, m)| m.probability * arc.log_weight).sum();
         Ok(self.ln_states() - log_partition + mean)
+    }
+
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("direction", direction)?;
+        let (arcs, index) = self.arcs(potentials)?;
+        let of_arcs: Vec<f64> = index.iter().map(|i| direction[*i] as f64).collect();
+        let (_, found) = matrix_tree::marginals(self.nodes, &arcs, Along::Direction(&of_arcs))?;
+        index.iter().zip(&found).for_each(|(i, m)| out[*i] += scale * m.derivative as f32);
+        Ok(())
     }
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
@@ -485,6 +495,7 @@ mod tests {
             brute_force::check_sums(&a, &potentials, &what);
             if values != Values::Extreme {
                 brute_force::check_kl(&a, &potentials, &what);
+                brute_force::check_covariance(&a, &potentials, &what);
             } else {
                 let mut gradient = vec![0.0; potentials.len()];
                 let kl = a.kl_to_uniform(&potentials, 1.0, &mut gradient).unwrap();
@@ -546,6 +557,7 @@ mod tests {
             let h: Vec<f32> = (0..a.potentials()).map(|_| spread * (2.0 * random.uniform() - 1.0)).collect();
             brute_force::check_sums(&a, &h, &(case, a, &h));
             brute_force::check_kl(&a, &h, &(case, a, &h));
+            brute_force::check_covariance(&a, &h, &(case, a, &h));
         }
     }
 

@@ -148,6 +148,40 @@ pub(crate) fn check_kl<S: Sums>(structure: &S, potentials: &[f32], what: &dyn st
     }
 }
 
+/// Checks `covariance` along a random direction against enumeration; it is added, and forbidden potentials take no
+/// part.
+///
+/// Potentials must be of moderate size.
+pub(crate) fn check_covariance<S: Sums>(structure: &S, potentials: &[f32], what: &dyn std::fmt::Debug) {
+    let Enumerated { marginals, probabilities, max, .. } = enumerate(structure, potentials);
+    // A direction of its own for each instance.
+    let seed = potentials.iter().fold(7u64, |seed, h| seed.wrapping_mul(31).wrapping_add(h.to_bits() as u64));
+    let direction = Values::Normal.vector(potentials.len(), &mut Random::new(63, seed));
+    let (scale, mut found) = (-1.5, vec![0.25; structure.potentials()]);
+    match structure.covariance(potentials, &direction, scale, &mut found) {
+        Err(Error::Infeasible { .. }) if max == f64::NEG_INFINITY => return,
+        other => other.unwrap_or_else(|e| panic!("{what:?}: {e}")),
+    }
+    let dot = |s: &[f64]| s.iter().zip(&direction).map(|(s, d)| s * *d as f64).sum::<f64>();
+    let mean = dot(&marginals);
+    let mut covariance = vec![0.0f64; structure.potentials()];
+    let (mut z, mut statistics) = (vec![0; structure.variables()], vec![0.0f32; structure.potentials()]);
+    for (s, q) in probabilities.iter().enumerate().filter(|(_, q)| **q > 0.0) {
+        structure.state(s, &mut z);
+        statistics.fill(0.0);
+        structure.add_statistics(&z, 1.0, &mut statistics);
+        let statistics: Vec<f64> = statistics.iter().map(|s| *s as f64).collect();
+        let weight = q * (dot(&statistics) - mean);
+        covariance.iter_mut().zip(&statistics).zip(&marginals).for_each(|((c, s), m)| *c += weight * (s - m));
+    }
+    for (i, ((f, c), h)) in found.iter().zip(&covariance).zip(potentials).enumerate() {
+        let expected = 0.25 + scale as f64 * c;
+        let close = (*f as f64 - expected).abs() <= 1e-4 * expected.abs().max(1.0);
+        assert!(close, "{what:?}: covariance {i} is {f}, should be {expected}");
+        assert!(*h > f32::NEG_INFINITY || *f == 0.25, "{what:?}: {i} is forbidden, and gets {f}");
+    }
+}
+
 /// Draws many samples and compares the counts of states with the Gibbs distribution by a chi-square test at
 /// p = 1e-4 (Wilson-Hilferty); states with an expected count under 5 are pooled.
 pub(crate) fn check_samples<S: Sums>(structure: &S, potentials: &[f32], draws: usize, test: u32) {

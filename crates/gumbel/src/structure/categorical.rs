@@ -287,6 +287,22 @@ impl Sums for Categorical {
         Ok(total)
     }
 
+    /// For one variable: `q_k (d_k - E[d])`, with d counted from that of the likeliest value: where q is nearly
+    /// one-hot, a mean of d itself would drown what the others have.
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("potential", potentials)?;
+        check_numbers("direction", direction)?;
+        for i in 0..self.variables {
+            let range = self.range(i);
+            let (d, out) = (&direction[range.clone()], &mut out[range.clone()]);
+            let origin = math::argmax(&potentials[range]).map_or(0.0, |likeliest| d[likeliest] as f64);
+            let (mut mean, scale) = (0.0, scale as f64);
+            self.softmax(potentials, i, |k, q| mean += q * (d[k] as f64 - origin))?;
+            self.softmax(potentials, i, |k, q| out[k] += (scale * q * (d[k] as f64 - origin - mean)) as f32)?;
+        }
+        Ok(())
+    }
+
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         check_numbers("potential", potentials)?;
         for (i, z) in assignment.iter_mut().enumerate() {
@@ -348,6 +364,7 @@ mod tests {
             brute_force::check_sums(&c, &potentials, &what);
             if values != Values::Extreme {
                 brute_force::check_kl(&c, &potentials, &what);
+                brute_force::check_covariance(&c, &potentials, &what);
             }
             let mut scores = vec![0.0; c.states().unwrap()];
             c.scores(&potentials, &mut scores);

@@ -154,6 +154,10 @@ impl Sums for Chain {
         self.tree.kl_to_uniform(potentials, scale, gradient)
     }
 
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        self.tree.covariance(potentials, direction, scale, out)
+    }
+
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         self.tree.sample(potentials, generator, assignment)
     }
@@ -189,6 +193,7 @@ mod tests {
             brute_force::check_sums(&chain, &potentials, &what);
             if values != Values::Extreme {
                 brute_force::check_kl(&chain, &potentials, &what);
+                brute_force::check_covariance(&chain, &potentials, &what);
             }
         }
     }

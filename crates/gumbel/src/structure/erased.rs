@@ -17,6 +17,7 @@ pub trait Erased: Send + Sync + fmt::Debug {
     fn log_partition(&self, potentials: &[f32]) -> Result<f64, Error>;
     fn entropy(&self, potentials: &[f32]) -> Result<f64, Error>;
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error>;
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error>;
     fn samples(&self, potentials: &[f32], generator: &mut dyn Rng, assignments: &mut [u32]) -> Result<(), Error>;
     fn sample(&self, potentials: &[f32], generator: &mut dyn Rng, assignment: &mut [u32]) -> Result<(), Error>;
 }
@@ -156,6 +157,10 @@ impl<S: Sums + fmt::Debug + Send> Erased for Summed<S> {
         self.0.tractable()?;
         self.0.kl_to_uniform(potentials, scale, gradient)
     }
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        self.0.tractable()?;
+        self.0.covariance(potentials, direction, scale, out)
+    }
     fn samples(&self, potentials: &[f32], mut generator: &mut dyn Rng, z: &mut [u32]) -> Result<(), Error> {
         self.0.tractable()?;
         self.0.samples(potentials, &mut generator, z)
@@ -196,6 +201,9 @@ impl<S: super::Structure + fmt::Debug + Send> Erased for Solved<S> {
         self.refuse()
     }
     fn kl_to_uniform(&self, _: &[f32], _: f32, _: &mut [f32]) -> Result<f64, Error> {
+        self.refuse()
+    }
+    fn covariance(&self, _: &[f32], _: &[f32], _: f32, _: &mut [f32]) -> Result<(), Error> {
         self.refuse()
     }
     fn samples(&self, _: &[f32], _: &mut dyn Rng, _: &mut [u32]) -> Result<(), Error> {

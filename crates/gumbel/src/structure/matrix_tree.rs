@@ -20,10 +20,10 @@
 //!
 //! All terms of `w[p][k] g[p][k]` are at most n, so that the one subtraction costs at most n roundings of
 //! *probabilities*. Both passes are O(n^3). The same code runs with three kinds of numbers: `f64`, pairs with a
-//! derivative ([`Dual`], for the gradient of the KL term), and logarithms with a derivative ([`Log`]). Logarithms are
-//! about fifty times slower and have no such limits (but potentials of size x leave probabilities a relative error of
-//! about x 2^-52 by their own rounding); they are used where a weight is less than e^-300 of its child's largest, or a
-//! product might underflow.
+//! derivative ([`Dual`], for the gradient of the KL term and for covariances), and logarithms with a derivative
+//! ([`Log`]). Logarithms are about fifty times slower and have no such limits (but potentials of size x leave
+//! probabilities a relative error of about x 2^-52 by their own rounding); they are used where a weight is less than
+//! e^-300 of its child's largest, or a product might underflow.
 //!
 //! Samples are drawn by Wilson's algorithm (loop-erased random walks). Its number of steps has no bound, but by the
 //! theorem of Propp and Wilson it is independent of the tree: when it takes too many, the walk is given up and the tree
@@ -63,9 +63,8 @@ trait Number: Copy + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self
     const ZERO: Self;
     const ONE: Self;
 
-    /// `e^log`, whose logarithm has the derivative `log`: marginals depend on the potentials `t h` at `t = 1`, up to
-    /// what is added to all arcs of a child.
-    fn exp(log: f64) -> Self;
+    /// `e^log`, whose logarithm has the derivative `change`.
+    fn exp(log: f64, change: f64) -> Self;
 
     /// The difference, or zero where rounding makes it negative (or as good as zero).
     fn minus(self, other: Self) -> Self;
@@ -85,7 +84,7 @@ impl Number for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
 
-    fn exp(log: f64) -> f64 {
+    fn exp(log: f64, _: f64) -> f64 {
         log.exp()
     }
 
@@ -152,8 +151,8 @@ impl Number for Dual {
     const ZERO: Dual = Dual { value: 0.0, derivative: 0.0 };
     const ONE: Dual = Dual { value: 1.0, derivative: 0.0 };
 
-    fn exp(log: f64) -> Dual {
-        Dual { value: log.exp(), derivative: log * log.exp() }
+    fn exp(log: f64, change: f64) -> Dual {
+        Dual { value: log.exp(), derivative: change * log.exp() }
     }
 
     #[inline]
@@ -221,8 +220,8 @@ impl Number for Log {
     const ZERO: Log = Log { log: f64::NEG_INFINITY, derivative: 0.0 };
     const ONE: Log = Log { log: 0.0, derivative: 0.0 };
 
-    fn exp(log: f64) -> Log {
-        Log { log, derivative: log }
+    fn exp(log: f64, change: f64) -> Log {
+        Log { log, derivative: change }
     }
 
     fn minus(self, other: Log) -> Log {
@@ -276,11 +275,13 @@ enum Stop {
 }
 
 impl<T: Number> Graph<T> {
-    fn new(nodes: usize, arcs: &[Arc], top: &[f64]) -> Self {
+    /// `changes` are the derivatives of the log weights; where there are none, they are 0.
+    fn new(nodes: usize, arcs: &[Arc], top: &[f64], changes: &[f64]) -> Self {
         let mut weight = vec![T::ZERO; nodes * nodes];
-        for arc in arcs {
+        for (index, arc) in arcs.iter().enumerate() {
             let w = &mut weight[arc.child as usize * nodes + arc.parent as usize];
-            *w = *w + T::exp(arc.log_weight - top[arc.child as usize]);
+            let change = changes.get(index).copied().unwrap_or(0.0);
+            *w = *w + T::exp(arc.log_weight - top[arc.child as usize], change);
         }
         Graph { nodes, weight, sum: vec![T::ZERO; nodes] }
     }
@@ -380,7 +381,7 @@ pub(super) fn log_partition(nodes: usize, arcs: &[Arc]) -> Result<f64, Error> {
     let (top, least) = tops(nodes, arcs)?;
     let scale: f64 = top[1..].iter().sum();
     fn run<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> Result<f64, Stop> {
-        let mut graph = Graph::<T>::new(nodes, arcs, top);
+        let mut graph = Graph::<T>::new(nodes, arcs, top, &[]);
         graph.eliminate(1).map(|()| graph.log_partition())
     }
     let plain = if least >= LOG_RANGE { run::<f64>(nodes, arcs, &top) } else { Err(Stop::Underflow) };
@@ -392,35 +393,66 @@ pub(super) fn log_partition(nodes: usize, arcs: &[Arc]) -> Result<f64, Error> {
 pub(super) struct Marginal {
     /// The probability that the arc is part of the arborescence.
     pub(super) probability: f64,
-    /// Its derivative by t at t = 1, where the log weights are multiplied by t; 0 unless asked for.
+    /// Its derivative by t at t = 0, where t times the direction is added to the log weights.
     pub(super) derivative: f64,
 }
 
-/// Log-partition and the marginals of all arcs, with their derivatives if `derivatives`.
-pub(super) fn marginals(nodes: usize, arcs: &[Arc], derivatives: bool) -> Result<(f64, Vec<Marginal>), Error> {
+/// The direction of derivatives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Along<'a> {
+    /// None: they are 0.
+    Nothing,
+    /// That of the log weights themselves.
+    Weights,
+    /// One number for each arc.
+    Direction(&'a [f64]),
+}
+
+impl Along<'_> {
+    /// For each arc what it has over the best one of its child: what is added to all arcs of a child changes no
+    /// marginal, and would cost digits.
+    fn changes(self, arcs: &[Arc], top: &[f64]) -> Vec<f64> {
+        match self {
+            Along::Nothing => vec![],
+            Along::Weights => arcs.iter().map(|arc| arc.log_weight - top[arc.child as usize]).collect(),
+            Along::Direction(direction) => {
+                let mut origin = vec![0.0; top.len()];
+                let best = arcs.iter().zip(direction).filter(|(arc, _)| arc.log_weight == top[arc.child as usize]);
+                best.for_each(|(arc, d)| origin[arc.child as usize] = *d);
+                arcs.iter().zip(direction).map(|(arc, d)| d - origin[arc.child as usize]).collect()
+            }
+        }
+    }
+}
+
+/// Log-partition and the marginals of all arcs, with their derivatives along a direction.
+pub(super) fn marginals(nodes: usize, arcs: &[Arc], along: Along<'_>) -> Result<(f64, Vec<Marginal>), Error> {
     let (top, least) = tops(nodes, arcs)?;
     let scale: f64 = top[1..].iter().sum();
-    fn run<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> Result<(f64, Vec<Marginal>), Stop> {
-        let mut graph = Graph::<T>::new(nodes, arcs, top);
+    let changes = &along.changes(arcs, &top)[..];
+    type Run = Result<(f64, Vec<Marginal>), Stop>;
+    fn run<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64], changes: &[f64]) -> Run {
+        let mut graph = Graph::<T>::new(nodes, arcs, top, changes);
         graph.eliminate(1)?;
         let derivatives = graph.derivatives();
-        let each = |arc: &Arc| {
+        let each = |(index, arc): (usize, &Arc)| {
             let (p, c) = (arc.parent as usize, arc.child as usize);
-            let (probability, derivative) = (T::exp(arc.log_weight - top[c]) * derivatives[c * nodes + p]).get();
+            let weight = T::exp(arc.log_weight - top[c], changes.get(index).copied().unwrap_or(0.0));
+            let (probability, derivative) = (weight * derivatives[c * nodes + p]).get();
             Marginal { probability: probability.clamp(0.0, 1.0), derivative }
         };
-        Ok((graph.log_partition(), arcs.iter().map(each).collect()))
+        Ok((graph.log_partition(), arcs.iter().enumerate().map(each).collect()))
     }
-    let plain = match (least >= LOG_RANGE, derivatives) {
+    let plain = match (least >= LOG_RANGE, along) {
         (false, _) => Err(Stop::Underflow),
-        (true, false) => run::<f64>(nodes, arcs, &top),
-        (true, true) => run::<Dual>(nodes, arcs, &top),
+        (true, Along::Nothing) => run::<f64>(nodes, arcs, &top, changes),
+        (true, _) => run::<Dual>(nodes, arcs, &top, changes),
     };
     // Derivatives by weights that are zero may overflow.
     let finite = |m: &[Marginal]| m.iter().all(|m| m.probability.is_finite() && m.derivative.is_finite());
     let found = match plain {
         Ok((log, marginals)) if finite(&marginals) => Ok((log, marginals)),
-        _ => run::<Log>(nodes, arcs, &top),
+        _ => run::<Log>(nodes, arcs, &top, changes),
     };
     found.map(|(log, marginals)| (scale + log, marginals)).map_err(|_| unreachable())
 }
@@ -555,7 +587,7 @@ fn one_by_one(nodes: usize, arcs: &[Arc], generator: &mut impl Rng) -> Result<Ve
 /// Given the rest, p is the parent of node 1 with a probability proportional to its weight times this. All other nodes
 /// are eliminated; then the probabilities follow from the shares, again without subtraction.
 fn escapes<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> Result<Vec<f64>, Stop> {
-    let mut graph = Graph::<T>::new(nodes, arcs, top);
+    let mut graph = Graph::<T>::new(nodes, arcs, top, &[]);
     graph.eliminate(2)?;
     let mut escape = vec![T::ZERO; nodes];
     escape[0] = T::ONE;
@@ -597,14 +629,15 @@ mod tests {
             let (top, least) = tops(nodes, &arcs).unwrap();
             assert!(least >= LOG_RANGE);
             fn run<T: Number>(nodes: usize, arcs: &[Arc], top: &[f64]) -> (f64, Vec<(f64, f64)>) {
-                let mut graph = Graph::<T>::new(nodes, arcs, top);
+                let changes = Along::Weights.changes(arcs, top);
+                let mut graph = Graph::<T>::new(nodes, arcs, top, &changes);
                 assert!(graph.eliminate(1).is_ok());
                 let g = graph.derivatives();
-                let each = |a: &Arc| {
+                let each = |(a, change): (&Arc, &f64)| {
                     let g = g[a.child as usize * nodes + a.parent as usize];
-                    (T::exp(a.log_weight - top[a.child as usize]) * g).get()
+                    (T::exp(a.log_weight - top[a.child as usize], *change) * g).get()
                 };
-                (graph.log_partition(), arcs.iter().map(each).collect())
+                (graph.log_partition(), arcs.iter().zip(&changes).map(each).collect())
             }
             let plain = run::<f64>(nodes, &arcs, &top);
             let dual = run::<Dual>(nodes, &arcs, &top);

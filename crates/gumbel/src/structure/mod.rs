@@ -354,6 +354,57 @@ pub trait Sums: Structure {
     /// Those of [`marginals`](Sums::marginals).
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error>;
 
+    /// Adds `scale Cov_q[s(z)] direction` to `out`; both have P values. It is `scale` times the derivative of the
+    /// [marginals](Sums::marginals) along the direction, and as the covariance is symmetric, the gradient at the
+    /// potentials of any function whose gradient at the marginals is the direction.
+    ///
+    /// What is forbidden takes no part. By default all states are enumerated, up to
+    /// [`MAX_STATES`](crate::estimator::MAX_STATES).
+    ///
+    /// ```
+    /// use gumbel::structure::{Categorical, Sums};
+    /// let z = Categorical::new(2)?;
+    /// let mut out = [0.0; 2];
+    /// z.covariance(&[0.5, 0.5], &[0.0, 2.0], 1.0, &mut out)?; // q (1 - q) = 1/4
+    /// assert_eq!(out, [-0.5, 0.5]);
+    /// # Ok::<(), gumbel::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`marginals`](Sums::marginals), also of a direction that is NaN or `+inf`; by default too many states.
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("potential", potentials)?;
+        check_numbers("direction", direction)?;
+        let states = crate::estimator::enumerable(self)?;
+        let (mut z, mut statistics) = (vec![0; self.variables()], vec![0.0; self.potentials()]);
+        let mut terms = Vec::with_capacity(states);
+        for index in 0..states {
+            self.state(index, &mut z);
+            statistics.fill(0.0);
+            self.add_statistics(&z, 1.0, &mut statistics);
+            let value: f64 = statistics.iter().zip(direction).map(|(s, d)| *s as f64 * *d as f64).sum();
+            terms.push((self.score(potentials, &z), value));
+        }
+        let max = terms.iter().fold(f64::NEG_INFINITY, |max, (score, _)| max.max(*score));
+        if max == f64::NEG_INFINITY {
+            return Err(Error::Infeasible { detail: "every assignment has a potential of -inf".into() });
+        }
+        let weight = |score: f64| (score - max).exp();
+        let total: f64 = terms.iter().map(|(score, _)| weight(*score)).sum();
+        let mean = terms.iter().map(|(score, value)| weight(*score) * value).sum::<f64>() / total;
+        let mut sums = vec![0.0; self.potentials()];
+        for (index, (score, value)) in terms.iter().enumerate() {
+            self.state(index, &mut z);
+            statistics.fill(0.0);
+            self.add_statistics(&z, 1.0, &mut statistics);
+            let weight = weight(*score) / total * (value - mean);
+            sums.iter_mut().zip(&statistics).for_each(|(sum, s)| *sum += weight * *s as f64);
+        }
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum as f32);
+        Ok(())
+    }
+
     /// Draws an exact sample of q.
     ///
     /// # Errors

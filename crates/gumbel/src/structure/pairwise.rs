@@ -306,6 +306,12 @@ impl Sums for Pairwise {
         Ok(Gibbs::new(self.variables, potentials)?.kl_to_uniform(scale, gradient))
     }
 
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("direction", direction)?;
+        Gibbs::new(self.variables, potentials)?.covariance(direction, scale, out);
+        Ok(())
+    }
+
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         Gibbs::new(self.variables, potentials)?.sample(generator, assignment);
         Ok(())

@@ -22,7 +22,7 @@
 use super::arborescence::largest;
 use super::condition;
 use super::latent::{self, LatentEntry};
-use super::matrix_tree::{self, Arc};
+use super::matrix_tree::{self, Along, Arc};
 use super::moves;
 use super::precise::{self, Real};
 use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
@@ -510,7 +510,7 @@ impl SpanningTree {
 
     fn marginals_of<T: Real>(&self, potentials: &[T], marginals: &mut [f32]) -> Result<f64, Error> {
         let (arcs, edge) = self.arcs(potentials)?;
-        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, false)?;
+        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, Along::Nothing)?;
         marginals.fill(0.0);
         edge.iter().zip(found).for_each(|(e, m)| marginals[*e] += m.probability as f32);
         marginals.iter_mut().for_each(|m| *m = m.min(1.0));
@@ -529,12 +529,22 @@ impl Sums for SpanningTree {
 
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
         let (arcs, edge) = self.arcs(potentials)?;
-        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, scale != 0.0)?;
+        let along = if scale != 0.0 { Along::Weights } else { Along::Nothing };
+        let (log_partition, found) = matrix_tree::marginals(self.nodes, &arcs, along)?;
         if scale != 0.0 {
             edge.iter().zip(&found).for_each(|(e, m)| gradient[*e] += scale * m.derivative as f32);
         }
         let mean: f64 = arcs.iter().zip(&found).map(|(arc, m)| m.probability * arc.log_weight).sum();
         Ok(self.ln_states - log_partition + mean)
+    }
+
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("direction", direction)?;
+        let (arcs, edge) = self.arcs(potentials)?;
+        let of_arcs: Vec<f64> = edge.iter().map(|i| direction[*i] as f64).collect();
+        let (_, found) = matrix_tree::marginals(self.nodes, &arcs, Along::Direction(&of_arcs))?;
+        edge.iter().zip(&found).for_each(|(i, m)| out[*i] += scale * m.derivative as f32);
+        Ok(())
     }
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
@@ -591,6 +601,7 @@ mod tests {
             brute_force::check_sums(&tree, &potentials, &what);
             if values != Values::Extreme {
                 brute_force::check_kl(&tree, &potentials, &what);
+                brute_force::check_covariance(&tree, &potentials, &what);
             } else {
                 let mut gradient = vec![0.0; potentials.len()];
                 let kl = tree.kl_to_uniform(&potentials, 1.0, &mut gradient).unwrap();
@@ -666,6 +677,7 @@ mod tests {
             let h: Vec<f32> = (0..tree.potentials()).map(|_| spread * (2.0 * random.uniform() - 1.0)).collect();
             brute_force::check_sums(&tree, &h, &(case, &tree, &h));
             brute_force::check_kl(&tree, &h, &(case, &tree, &h));
+            brute_force::check_covariance(&tree, &h, &(case, &tree, &h));
         }
     }
 

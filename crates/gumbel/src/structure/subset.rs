@@ -22,7 +22,8 @@
 //!   samples. Scores count from the k-th largest one and are cut off 300 above and below it; a cut one is taken, or
 //!   left, but for a probability under n exp(-300).
 //! - KL: `KL = ln |Z| - H(q)`; its gradient by the same recursions in dual numbers along `t h`, where the conditional p
-//!   changes by `p (1 - p) (score of the sets with i - score of those without)`.
+//!   changes by `p (1 - p) (score of the sets with i - score of those without)`. The covariance along any direction is
+//!   the same with the direction's values in the place of the scores.
 //!
 //! Complexity: arg max O(n), everything else O(n k) in time. Where n k exceeds four million, the conditionals are
 //! computed a second time in blocks of sqrt(n) elements, so that memory is O(k sqrt(n)); below that it is O(n k).
@@ -448,44 +449,15 @@ impl Sums for Subset {
     }
 
     fn kl_to_uniform(&self, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<f64, Error> {
-        let k = self.chosen;
-        let mut forward = self.forward(potentials)?;
-        // Mean score of the sets of j of the first i, and with it the derivative of the conditionals.
-        let mut mean = vec![0.0; k + 1];
-        let mut means = vec![]; // before each block
-        let mut change_taken = vec![];
-        for block in 0..forward.blocks() {
-            means.extend_from_slice(&mean);
-            change_block(forward.rows(block), &mut mean, &mut change_taken);
-        }
-        let kl = self.ln_states - (forward.ln_ratios - mean[k]);
-        if scale == 0.0 {
-            return Ok(kl);
-        }
-        let (mut count, mut change_count) = (vec![0.0; k + 1], vec![0.0; k + 1]);
-        count[k] = 1.0;
-        let last = forward.blocks().saturating_sub(1);
-        for block in (0..forward.blocks()).rev() {
-            if block != last {
-                mean.copy_from_slice(&means[block * (k + 1)..][..k + 1]);
-                change_block(forward.rows(block), &mut mean, &mut change_taken);
-            }
-            let rows = forward.rows(block).zip(change_taken.chunks_exact(k));
-            for (((i, _), taken), change_taken) in rows.rev() {
-                let mut change_marginal = 0.0;
-                for j in 0..k {
-                    let with = count[j + 1] * taken[j];
-                    let change_with = change_count[j + 1] * taken[j] + count[j + 1] * change_taken[j];
-                    change_marginal += change_with;
-                    count[j] += with;
-                    count[j + 1] -= with;
-                    change_count[j] += change_with;
-                    change_count[j + 1] -= change_with;
-                }
-                gradient[*i] += scale * change_marginal as f32;
-            }
-        }
-        Ok(kl)
+        let forward = self.forward(potentials)?;
+        let ln_ratios = forward.ln_ratios;
+        Ok(self.ln_states - (ln_ratios - along(forward, |(_, score)| *score, scale, gradient)))
+    }
+
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("direction", direction)?;
+        along(self.forward(potentials)?, |(i, _)| direction[*i] as f64, scale, out);
+        Ok(())
     }
 
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
@@ -520,18 +492,61 @@ pub(super) fn entry() -> LatentEntry {
     })
 }
 
-/// The derivatives of the conditionals of a block; `mean` holds the mean scores before it, and then those behind it.
+/// The mean over the sets of the sum of their elements' values; adds the covariance of this sum with the statistics,
+/// `scale` times: the derivatives of the marginals where scores change by the values.
+fn along(mut forward: Forward, value: impl Fn(&(usize, f64)) -> f64, scale: f32, out: &mut [f32]) -> f64 {
+    let k = forward.chosen;
+    // Mean value of the sets of j of the first i, and with it the derivative of the conditionals.
+    let mut mean = vec![0.0; k + 1];
+    let mut means = vec![]; // before each block
+    let mut change_taken = vec![];
+    for block in 0..forward.blocks() {
+        means.extend_from_slice(&mean);
+        change_block(forward.rows(block), &value, &mut mean, &mut change_taken);
+    }
+    let whole = mean[k];
+    if scale == 0.0 {
+        return whole;
+    }
+    let (mut count, mut change_count) = (vec![0.0; k + 1], vec![0.0; k + 1]);
+    count[k] = 1.0;
+    let last = forward.blocks().saturating_sub(1);
+    for block in (0..forward.blocks()).rev() {
+        if block != last {
+            mean.copy_from_slice(&means[block * (k + 1)..][..k + 1]);
+            change_block(forward.rows(block), &value, &mut mean, &mut change_taken);
+        }
+        let rows = forward.rows(block).zip(change_taken.chunks_exact(k));
+        for (((i, _), taken), change_taken) in rows.rev() {
+            let mut change_marginal = 0.0;
+            for j in 0..k {
+                let with = count[j + 1] * taken[j];
+                let change_with = change_count[j + 1] * taken[j] + count[j + 1] * change_taken[j];
+                change_marginal += change_with;
+                count[j] += with;
+                count[j + 1] -= with;
+                change_count[j] += change_with;
+                change_count[j + 1] -= change_with;
+            }
+            out[*i] += scale * change_marginal as f32;
+        }
+    }
+    whole
+}
+
+/// The derivatives of the conditionals of a block; `mean` holds the mean values before it, and then those behind it.
 fn change_block<'a>(
     rows: impl Iterator<Item = (&'a (usize, f64), &'a [f64])>,
+    value: impl Fn(&(usize, f64)) -> f64,
     mean: &mut [f64],
     change_taken: &mut Vec<f64>,
 ) {
     change_taken.clear();
-    for ((_, score), taken) in rows {
-        let start = change_taken.len();
+    for (element, taken) in rows {
+        let (start, value) = (change_taken.len(), value(element));
         change_taken.resize(start + taken.len(), 0.0);
         for (j, change) in change_taken[start..].iter_mut().enumerate().rev() {
-            let gain = mean[j] + score - mean[j + 1];
+            let gain = mean[j] + value - mean[j + 1];
             *change = taken[j] * (1.0 - taken[j]) * gain;
             mean[j + 1] += taken[j] * gain;
         }
@@ -557,6 +572,7 @@ mod tests {
             brute_force::check_sums(&subset, &potentials, &what);
             if values != Values::Extreme {
                 brute_force::check_kl(&subset, &potentials, &what);
+                brute_force::check_covariance(&subset, &potentials, &what);
             } else {
                 let kl = subset.kl_to_uniform(&potentials, 1.0, &mut vec![0.0; n]).unwrap();
                 assert!((-1e-5..=subset.ln_states() + 1e-5).contains(&kl), "{what:?}: {kl}");
@@ -574,6 +590,7 @@ mod tests {
             let h: Vec<f32> = (0..n).map(|_| 400.0 * (random.below(5) as f32 - 2.0) + random.normal()).collect();
             brute_force::check_sums(&subset, &h, &(case, &h));
             brute_force::check_kl(&subset, &h, &(case, &h));
+            brute_force::check_covariance(&subset, &h, &(case, &h));
         }
     }
 

@@ -302,6 +302,11 @@ impl Sums for Supermodular {
         self.model.kl_to_uniform(potentials, scale, gradient)
     }
 
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        self.split(potentials)?;
+        self.model.covariance(potentials, direction, scale, out)
+    }
+
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         self.split(potentials)?;
         self.model.sample(potentials, generator, assignment)

@@ -653,6 +653,70 @@ impl Sums for Tree {
         Ok(kl)
     }
 
+    /// As the gradient of the KL, where the direction is `h` and its changes are counted from the entropies below. Here
+    /// beliefs and messages have derivatives along the direction, `D(b) = sum_a q(a | b) (D_c(a) + d(a, b))`, and the
+    /// conditionals change by `d ln q(a | b) = D_c(a) + d(a, b) - D(b)`.
+    fn covariance(&self, potentials: &[f32], direction: &[f32], scale: f32, out: &mut [f32]) -> Result<(), Error> {
+        check_numbers("direction", direction)?;
+        let (k, edges) = (self.values, self.edges.len());
+        let mut terms = vec![0.0; edges * k * k];
+        let up = self.upward(potentials, &mut terms)?;
+        let mut table = vec![0.0; k * k];
+        // Of a variable that the way down has not reached: D of its belief. Then: the derivative of its marginal.
+        let mut change: Vec<f64> = direction[..self.unary()].iter().map(|d| *d as f64).collect();
+        let mut message = vec![0.0; edges * k];
+        for step in &self.steps {
+            self.copy_table(step, direction, &mut table);
+            let at = step.edge * k;
+            let message = &mut message[at..][..k];
+            let rows = table.chunks_exact(k).zip(terms[at * k..].chunks_exact(k));
+            for (below, (row, terms)) in change[step.child * k..].iter().zip(rows) {
+                let sums = message.iter_mut().zip(row).zip(terms);
+                sums.for_each(|((m, d), term)| *m += *term as f64 * (below + *d as f64));
+            }
+            for (b, m) in message.iter_mut().enumerate() {
+                *m = ratio(*m, up.sum[at + b]);
+                change[step.parent * k + b] += *m;
+            }
+        }
+        let mut q = up.beliefs.clone();
+        for &root in &self.roots {
+            let (q, change) = (&mut q[root * k..][..k], &mut change[root * k..][..k]);
+            softmax(q);
+            let mean: f64 = q.iter().zip(&*change).map(|(q, c)| q * c).sum();
+            change.iter_mut().zip(q).for_each(|(c, q)| *c = *q * (*c - mean));
+        }
+        let row = || vec![0.0; k];
+        let (mut pair_q, mut pair_change, mut factor, mut change_factor) = (row(), row(), row(), row());
+        for step in self.steps.iter().rev() {
+            self.copy_table(step, direction, &mut table);
+            let (at, parent) = (step.edge * k, step.parent * k);
+            for b in 0..k {
+                factor[b] = ratio(q[parent + b], up.sum[at + b]);
+                change_factor[b] = ratio(change[parent + b], up.sum[at + b]);
+            }
+            let rows = table.chunks_exact_mut(k).zip(terms[at * k..].chunks_exact(k));
+            for (a, (row, terms)) in rows.enumerate() {
+                let below = change[step.child * k + a];
+                for b in 0..k {
+                    let term = terms[b] as f64;
+                    pair_q[b] = term * factor[b];
+                    let ln_change = below + row[b] as f64 - message[at + b];
+                    pair_change[b] = term * change_factor[b] + pair_q[b] * ln_change;
+                }
+                row.iter_mut().zip(&pair_change).for_each(|(v, c)| *v = *c as f32);
+                q[step.child * k + a] = sum(&pair_q);
+                change[step.child * k + a] = sum(&pair_change);
+            }
+            if step.turned {
+                transpose(&mut table, k);
+            }
+            add(&mut out[self.table(step.edge)..][..k * k], &table, scale);
+        }
+        out.iter_mut().zip(&change).for_each(|(o, c)| *o += scale * *c as f32);
+        Ok(())
+    }
+
     fn sample<R: Rng>(&self, potentials: &[f32], generator: &mut R, assignment: &mut [u32]) -> Result<(), Error> {
         let k = self.values;
         let mut up = self.upward(potentials, &mut vec![0.0; k * k])?;
@@ -746,6 +810,7 @@ mod tests {
             brute_force::check_sums(&tree, &potentials, &what);
             if values != Values::Extreme {
                 brute_force::check_kl(&tree, &potentials, &what);
+                brute_force::check_covariance(&tree, &potentials, &what);
             } else {
                 // The entropy is a sum of entropies: it stays in its range whatever the magnitudes.
                 let kl = tree.kl_to_uniform(&potentials, 1.0, &mut vec![0.0; tree.potentials()]).unwrap();
@@ -768,6 +833,7 @@ mod tests {
             brute_force::check_sums(&tree, &h, &(case, k));
             if k < 12 && values != Values::Extreme {
                 brute_force::check_kl(&tree, &h, &(case, k));
+                brute_force::check_covariance(&tree, &h, &(case, k));
             }
         }
     }

@@ -190,6 +190,11 @@ fn its_sums_are_its_own_or_an_error_with_its_words() {
         assert!((numeric - gradient[i] as f64).abs() < 1e-3, "{numeric} {}", gradient[i]);
     }
 
+    // The covariance along the potentials is that gradient: by default, all states are enumerated.
+    let mut along = vec![0.5; WINDOW.places];
+    with.covariance(&h, &h, -2.0, &mut along).unwrap();
+    assert!(along.iter().zip(&gradient).all(|(a, g)| (a - (0.5 - 2.0 * g)).abs() < 1e-5), "{along:?} {gradient:?}");
+
     // Samples have its marginals.
     let (mut generator, draws) = (ChaCha8Rng::seed_from_u64(1), 20_000);
     let mut z = vec![0; draws];
@@ -198,6 +203,7 @@ fn its_sums_are_its_own_or_an_error_with_its_words() {
     z.iter().for_each(|z| WINDOW.add_statistics(&[*z], 1.0 / draws as f32, &mut mean));
     assert!(distance(&expected, &mean) < 0.02, "{mean:?} {expected:?}");
 
+    assert!(matches!(without.covariance(&h, &h, 1.0, &mut along), Err(Error::NoSums { .. })));
     let message = without.log_partition(&h).unwrap_err().to_string();
     assert_eq!(message, "sums over windows are not tractable: nobody has written them");
 }

@@ -105,18 +105,39 @@ impl<'a, T: Real> Gibbs<'a, T> {
         pairs.for_each(|(h, q)| *h = if *q > 0.0 { q * (*h - self.log_partition) } else { 0.0 });
         let ln_q = total(terms, |term| *term);
         if scale != 0.0 {
-            // Centred: q (ln q - E[ln q]).
-            terms.iter_mut().zip(&self.probabilities).for_each(|(t, q)| *t -= q * ln_q);
-            // The probabilities are not needed any more.
-            fold_all(n, terms, &mut self.probabilities[..1 << n >> 1], |index, value| {
-                let value = scale * value as f32;
-                gradient[index] += value;
-                if index < 2 * n {
-                    gradient[index - 1] -= value; // the weights sum to zero
-                }
-            });
+            // q (ln q - E[ln q]).
+            self.fold_centred(terms, ln_q, scale, gradient);
         }
         (n as f64 * std::f64::consts::LN_2 + ln_q).max(0.0)
+    }
+
+    /// Adds `scale` times the covariance of the statistics with `<direction, s(z)>`.
+    pub(super) fn covariance(self, direction: &[f32], scale: f32, out: &mut [f32]) {
+        vectorised!(self.fold_covariance(direction, scale, out));
+    }
+
+    #[inline(always)]
+    fn fold_covariance(mut self, direction: &[f32], scale: f32, out: &mut [f32]) {
+        let terms = &mut vec![0.0; 1 << self.variables];
+        double_scores(self.variables, direction, terms);
+        terms.iter_mut().zip(&self.probabilities).for_each(|(t, q)| *t *= q);
+        let mean = total(terms, |term| *term);
+        self.fold_centred(terms, mean, scale, out);
+    }
+
+    /// Adds the sum of the statistics with the weights `terms - q mean`, where the mean is the sum of the terms. The
+    /// probabilities are gone afterwards.
+    #[inline(always)]
+    fn fold_centred(&mut self, terms: &mut [f64], mean: f64, scale: f32, out: &mut [f32]) {
+        let n = self.variables;
+        terms.iter_mut().zip(&self.probabilities).for_each(|(t, q)| *t -= q * mean);
+        fold_all(n, terms, &mut self.probabilities[..1 << n >> 1], |index, value| {
+            let value = scale * value as f32;
+            out[index] += value;
+            if index < 2 * n {
+                out[index - 1] -= value; // the weights sum to zero
+            }
+        });
     }
 
     /// Draws a state.

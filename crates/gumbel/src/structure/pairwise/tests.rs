@@ -34,6 +34,7 @@ fn sums_agree_with_enumeration() {
         brute_force::check_sums(&model, &h, &(case, unary, pairs, &h));
         if unary != Values::Extreme && pairs != Values::Extreme {
             brute_force::check_kl(&model, &h, &(case, unary, pairs, &h));
+            brute_force::check_covariance(&model, &h, &(case, unary, pairs, &h));
         }
     }
 }
