@@ -686,7 +686,7 @@ fn lists_and_help_come_from_the_registry() {
     for part in [
         "Settings of the run:",
         "Estimator: direct:",
-        "Estimator: gumbel-softmax, straight-through:",
+        "Estimator: gumbel-softmax, straight-through, gumbel-rao, softmax-trick:",
         "Model: mlp, conv:",
     ] {
         assert!(help.contains(part), "{part} is not in: {help}");

@@ -223,10 +223,11 @@ fn what_does_not_fit_is_refused() {
     assert!(fused.ask(&images, &[0], Draw::Mean).err().unwrap().to_string().contains("16 pixels, found 25"));
 }
 
-/// Those that ask for losses at assignments: the gradient at the biases of the potentials and of the pixels, which
-/// stands in the first moments after one step, for any number of threads.
+/// Those that ask for losses at assignments, or go on with slopes at samples and relaxed codes: the gradient at the
+/// biases of the potentials and of the pixels, which stands in the first moments after one step, for any number of
+/// threads.
 #[test]
-fn a_step_of_score_functions_is_the_estimate_by_hand() {
+fn a_step_of_score_functions_and_relaxed_ones_is_the_estimate_by_hand() {
     const BATCH: usize = 53;
     let shape = Shape::grey(6, 7);
     let bytes = uniform(BATCH * shape.len(), 1).iter().map(|v| (*v < 0.3) as u8).collect();
@@ -238,7 +239,8 @@ fn a_step_of_score_functions_is_the_estimate_by_hand() {
     for latent in ["categorical:2", "categorical:6", "binary:5", "pairwise:6", "chain:3x3", "subset:7,3"] {
         let structure: AnyStructure = latents().parse(latent).unwrap().structure;
         let (p, u) = (structure.potentials(), structure.unary());
-        for name in ["reinforce", "rloo", "arm", "disarm"] {
+        let relaxed = ["reinmax", "gumbel-rao", "decoupled-straight-through", "simple", "softmax-trick"];
+        for name in ["reinforce", "rloo", "arm", "disarm"].into_iter().chain(relaxed) {
             let all = estimators();
             let entry = all.get(name).unwrap();
             let Ok(mut estimator) = entry.build(&Settings::defaults(entry.settings()), &structure) else { continue };
@@ -289,5 +291,5 @@ fn a_step_of_score_functions_is_the_estimate_by_hand() {
             }
         }
     }
-    assert_eq!(tried, 6 * 2 + 2 * 2);
+    assert_eq!(tried, 6 * 2 + 2 * 2 + 3 * 3 + 6 * 2);
 }

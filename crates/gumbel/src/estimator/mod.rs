@@ -39,6 +39,8 @@ mod relaxed;
 mod rloo;
 mod score;
 mod search;
+mod simple;
+mod softmax_trick;
 mod straight_through;
 
 use crate::Error;
@@ -64,6 +66,8 @@ pub use reinforce::Reinforce;
 pub use reinmax::ReinMax;
 pub use rloo::LeaveOneOut;
 pub use search::Search;
+pub use simple::Simple;
+pub use softmax_trick::SoftmaxTrick;
 pub use straight_through::StraightThrough;
 
 /// The largest |Z| that estimators enumerate.

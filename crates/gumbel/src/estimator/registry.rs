@@ -2,7 +2,7 @@
 
 use super::{
     Estimator, arm, decoupled, direct, disarm, exact, gumbel_rao, gumbel_softmax, local_expectation, marginal,
-    reinforce, reinmax, rloo, straight_through,
+    reinforce, reinmax, rloo, simple, softmax_trick, straight_through,
 };
 use crate::Error;
 use crate::registry::{Entries, Entry, Kind, Setting, Settings};
@@ -29,6 +29,8 @@ pub fn estimators() -> Entries<EstimatorEntry> {
             reinmax::entry(),
             gumbel_rao::entry(),
             decoupled::entry(),
+            simple::entry(),
+            softmax_trick::entry(),
         ],
     )
 }

@@ -19,3 +19,4 @@ mod score_function;
 mod search;
 mod straight;
 mod structured;
+mod sums;

@@ -87,6 +87,7 @@ fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32], kl: f64) ->
         "reinforce" | "rloo" | "arm" | "disarm" => Mean::Of(unbiased()),
         // The loss is linear.
         "reinmax" => Mean::Of(unbiased()),
+        "simple" | "softmax-trick" => Mean::Elsewhere(include_str!("sums.rs")),
         "gumbel-rao" | "decoupled-straight-through" => Mean::Elsewhere(include_str!("straight.rs")),
         "gumbel-softmax" | "straight-through" => Mean::Elsewhere(include_str!("relaxed.rs")),
         other => panic!("{other} is registered, but has no test of its mean or definition"),
@@ -298,7 +299,7 @@ const INDEPENDENT: [&str; 6] =
 /// Those for independent binary variables.
 const BINARY: [&str; 2] = ["arm", "disarm"];
 /// Those for latents with sums.
-const SUMS: [&str; 2] = ["reinforce", "rloo"];
+const SUMS: [&str; 4] = ["reinforce", "rloo", "simple", "softmax-trick"];
 
 /// What a structure needs of sums, an estimator does not ask for: the registry says who cannot have which latent.
 #[test]
