@@ -227,7 +227,7 @@ pub fn check_sums<S: Sums>(structure: &S) -> Result<Report, Fault> {
             enumerated_sums(structure, &known, &h, &marginals, log_partition)?;
         }
         let found = unwrapped("log_partition", &h, structure.log_partition(&h))?;
-        if (found - log_partition).abs() > 1e-4 * log_partition.abs().max(1.0) {
+        if !near(found, log_partition, 1e-4 * log_partition.abs().max(1.0)) {
             return fault("log_partition", format!("{found} at {h:?}"), format!("that of marginals, {log_partition}"));
         }
         differences(structure, &h, &marginals, random)?;
@@ -240,6 +240,11 @@ pub fn check_sums<S: Sums>(structure: &S) -> Result<Report, Fault> {
     }
     report.left_out.push(("sample, samples", "what is drawn needs a test of its own".to_string()));
     Ok(report)
+}
+
+/// Never so if one is NaN.
+fn near(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance
 }
 
 fn unwrapped<T>(method: &'static str, h: &[f32], found: Result<T, Error>) -> Result<T, Fault> {
@@ -257,14 +262,14 @@ fn enumerated_sums<S: Sums>(
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
     let expected = max + total.ln();
-    if (log_partition - expected).abs() > 1e-4 * expected.abs().max(1.0) {
+    if !near(log_partition, expected, 1e-4 * expected.abs().max(1.0)) {
         return fault("marginals", format!("a log-partition of {log_partition} at {h:?}"), format!("{expected}"));
     }
     let mut sums = vec![0.0; h.len()];
     for (z, score) in known.states.iter().zip(&scores) {
         structure.add_statistics(z, ((score - max).exp() / total) as f32, &mut sums);
     }
-    match sums.iter().zip(marginals).position(|(e, m)| !((e - m).abs() <= 1e-4)) {
+    match sums.iter().zip(marginals).position(|(e, m)| !near(*e as f64, *m as f64, 1e-4)) {
         Some(i) => fault("marginals", format!("{} for statistic {i} at {h:?}", marginals[i]), format!("{}", sums[i])),
         None => Ok(()),
     }
@@ -288,7 +293,7 @@ fn differences<S: Sums>(structure: &S, h: &[f32], marginals: &[f32], random: &mu
     let slope = (logs[0] - logs[1]) / (2.0 * STEP as f64);
     let mean: f64 = marginals.iter().zip(&direction).map(|(m, d)| *m as f64 * *d as f64).sum();
     // The log-partition is not exact to more than f32 where its terms are not.
-    if signed && (slope - mean).abs() > 1e-2 * mean.abs().max(1.0) {
+    if signed && !near(slope, mean, 1e-2 * mean.abs().max(1.0)) {
         let found = format!("{mean} along {direction:?} at {h:?}");
         return fault("marginals", found, format!("the derivative of the log-partition, {slope}"));
     }
@@ -296,7 +301,7 @@ fn differences<S: Sums>(structure: &S, h: &[f32], marginals: &[f32], random: &mu
     unwrapped("covariance", &h, structure.covariance(&h, &direction, scale, &mut found))?;
     for i in 0..p {
         let expected = 0.25 + scale as f64 * (at[0][i] as f64 - at[1][i] as f64) / (2.0 * STEP as f64);
-        let close = (found[i] as f64 - expected).abs() <= 2e-3 * expected.abs().max(1.0);
+        let close = near(found[i] as f64, expected, 2e-3 * expected.abs().max(1.0));
         if !close || h[i] == f32::NEG_INFINITY && found[i] != 0.25 {
             let found = format!("0.25 becomes {} for statistic {i} along {direction:?} at {h:?}", found[i]);
             return fault("covariance", found, format!("{expected}, with the scale {scale}"));
@@ -311,7 +316,7 @@ fn gradient_of_kl<S: Sums>(structure: &S, h: &[f32]) -> Result<(), Fault> {
     let kl = unwrapped("kl_to_uniform", h, structure.kl_to_uniform(h, scale, &mut found))?;
     let entropy = unwrapped("entropy", h, structure.entropy(h))?;
     let ln_states = structure.ln_states();
-    if !ln_states.is_nan() && !((kl - (ln_states - entropy)).abs() <= 1e-3 * kl.abs().max(1.0)) {
+    if !ln_states.is_nan() && !near(kl, ln_states - entropy, 1e-3 * kl.abs().max(1.0)) {
         return fault(
             "kl_to_uniform",
             format!("{kl} at {h:?}"),
@@ -321,7 +326,7 @@ fn gradient_of_kl<S: Sums>(structure: &S, h: &[f32]) -> Result<(), Fault> {
     // A finite number stands for what is forbidden: it takes no part.
     let direction: Vec<f32> = h.iter().map(|h| if *h > f32::NEG_INFINITY { *h } else { 0.0 }).collect();
     unwrapped("covariance", h, structure.covariance(h, &direction, scale, &mut expected))?;
-    match found.iter().zip(&expected).position(|(f, e)| !((f - e).abs() <= 2e-3 * e.abs().max(1.0))) {
+    match found.iter().zip(&expected).position(|(f, e)| !near(*f as f64, *e as f64, 2e-3 * e.abs().max(1.0) as f64)) {
         Some(i) => {
             let found = format!("0.25 becomes {} in the gradient {i} at {h:?}", found[i]);
             fault("kl_to_uniform", found, format!("{}, by the covariance along the potentials", expected[i]))
