@@ -679,6 +679,7 @@ fn lists_and_help_come_from_the_registry() {
     assert_eq!(find("gumbel-softmax")["latent"], "independent variables");
     assert_eq!(find("reinforce")["latent"], "exact sums");
     assert_eq!(find("disarm")["latent"], "independent binary variables");
+    assert_eq!(find("rebar")["latent"], "independent variables");
     assert_eq!(find("direct")["settings"][0]["default"], "1");
     assert!(succeeds(&gumbel(&["list", "latents"])).contains("chain:TxK"));
 

@@ -1,6 +1,6 @@
 //! What an estimator asks: losses at codes, as often as it likes, for the examples that it names.
 //!
-//! A decoder with its likelihood is an [`Oracle`]: it answers five questions about the loss `-ln p(x | z)` of an
+//! A decoder with its likelihood is an [`Oracle`]: it answers questions about the loss `-ln p(x | z)` of an
 //! example at codes, and takes one instruction, what to *follow*. It knows no estimator, and an estimator knows no
 //! network.
 //!
@@ -11,6 +11,7 @@
 //! | [`least`](Oracle::least): of those that may be the best of them | direct optimisation, of one variable |
 //! | [`states`](Oracle::states): of all states | joint losses, exact sums |
 //! | [`slopes`](Oracle::slopes): and their derivatives, at any codes | relaxed estimators, search by slopes |
+//! | [`tangents`](Oracle::tangents): how the slopes change along directions | controls that learn a temperature |
 //!
 //! Rows of an answer belong to the examples that `of` names, by their places in the piece of a batch that the oracle
 //! answers for; an example may be named several times, or not at all.
@@ -24,6 +25,7 @@
 use crate::Error;
 use crate::error::check_len;
 use crate::structure::Structure;
+use std::cell::Cell;
 
 /// Answers questions about losses at codes, in nats; see the [module](self).
 ///
@@ -77,11 +79,78 @@ pub trait Oracle {
     /// As [`losses`](Oracle::losses).
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error>;
 
+    /// Writes the derivatives of the slopes at `codes` `[rows, U]` along `directions` `[rows, U]` to `tangents`
+    /// `[rows, U]`: the second derivative of the loss in the code times the direction.
+    ///
+    /// An oracle that has no answer of its own differences [`slopes`](Oracle::slopes), two further passes for each row.
+    /// Whoever asks declares [`Questions::SLOPES`].
+    ///
+    /// # Errors
+    /// As [`losses`](Oracle::losses).
+    fn tangents(&mut self, of: &[u32], codes: &[f32], directions: &[f32], tangents: &mut [f32]) -> Result<(), Error> {
+        differences(self, of, codes, directions, tangents)
+    }
+
     /// Says what the decoder follows.
     ///
     /// # Errors
     /// As [`losses`](Oracle::losses).
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error>;
+}
+
+/// Central differences of the slopes along directions.
+///
+/// The largest entry of a code moves by 1/64. In f32 a slope's rounding is then divided by 1/32, and what the third
+/// derivative adds is of the order 1/64 squared. (Where units of the decoder are switched on or off on the way, the
+/// difference has this in it, a derivative has not.)
+fn differences<O: Oracle + ?Sized>(
+    oracle: &mut O,
+    of: &[u32],
+    codes: &[f32],
+    directions: &[f32],
+    tangents: &mut [f32],
+) -> Result<(), Error> {
+    const STEP: f32 = 1.0 / 64.0;
+    thread_local! {
+        /// Memory from question to question: steps allocate nothing.
+        static ROOM: Cell<Vec<f32>> = const { Cell::new(vec![]) };
+    }
+    check_len("directions", directions.len(), codes.len())?;
+    check_len("tangents", tangents.len(), codes.len())?;
+    if of.is_empty() {
+        return check_len("codes", codes.len(), 0);
+    }
+    if !codes.len().is_multiple_of(of.len()) || codes.is_empty() {
+        return Err(Error::Length { what: "codes", expected: of.len(), found: codes.len() });
+    }
+    let u = codes.len() / of.len();
+    let mut room = ROOM.take();
+    room.resize(2 * codes.len() + 2 * of.len(), 0.0);
+    let (moved, rest) = room.split_at_mut(codes.len());
+    let (back, rest) = rest.split_at_mut(codes.len());
+    let (losses, steps) = rest.split_at_mut(of.len());
+    for (step, direction) in steps.iter_mut().zip(directions.chunks_exact(u)) {
+        let largest = direction.iter().fold(0.0f32, |largest, d| largest.max(d.abs()));
+        // No direction, no derivative; what is as short would make the step infinite.
+        *step = if largest > 1e-30 { STEP / largest } else { 0.0 };
+    }
+    let mut ask = |sign: f32, slopes: &mut [f32]| {
+        let rows = moved.chunks_exact_mut(u).zip(codes.chunks_exact(u)).zip(directions.chunks_exact(u));
+        for (((moved, code), direction), step) in rows.zip(&*steps) {
+            moved.iter_mut().zip(code).zip(direction).for_each(|((m, c), d)| *m = c + sign * step * d);
+        }
+        oracle.slopes(of, moved, losses, slopes)
+    };
+    let asked = ask(1.0, tangents).and_then(|()| ask(-1.0, back));
+    if asked.is_ok() {
+        let rows = tangents.chunks_exact_mut(u).zip(back.chunks_exact(u)).zip(&*steps);
+        for ((tangent, back), step) in rows {
+            let scale = if *step > 0.0 { 0.5 / step } else { 0.0 };
+            tangent.iter_mut().zip(back).for_each(|(t, b)| *t = scale * (*t - b));
+        }
+    }
+    ROOM.set(room);
+    asked
 }
 
 /// Terms of the decoder's objective; weights contain the mean over batch and samples.

@@ -107,7 +107,7 @@ fn allocations(estimator: &dyn Estimator, structure: &AnyStructure) -> usize {
     let of: Vec<u32> = (0..BATCH as u32).collect();
     let (mut potentials, mut noise) = (vec![0.0; BATCH * p], vec![0.0; SAMPLES * BATCH * width]);
     let (mut gradient, slopes) = (vec![0.0; BATCH * p], vec![0.5; estimator.rows(SAMPLES) * BATCH * u]);
-    let mut memory = Memory::default();
+    let (mut memory, mut sums) = (Memory::default(), vec![0.0; estimator.sums()]);
     let mut before = 0;
     for step in 0..WARM_UP + STEPS {
         if step == WARM_UP {
@@ -117,7 +117,7 @@ fn allocations(estimator: &dyn Estimator, structure: &AnyStructure) -> usize {
         Noise::new(seed, Purpose::User(0), 0).zero_mean_gumbel(&mut potentials);
         potentials.chunks_exact_mut(p).for_each(|h| structure.to_potentials(h));
         Noise::new(seed, Purpose::Noise, 0).gumbel(&mut noise);
-        let (mut tallies, mut sums) = ([Tally::default(); MEASURES], [0.0; 2]);
+        let mut tallies = [Tally::default(); MEASURES];
         let mut piece = Piece {
             structure,
             potentials: &potentials,
@@ -128,7 +128,7 @@ fn allocations(estimator: &dyn Estimator, structure: &AnyStructure) -> usize {
             of: &of,
             gradient: &mut gradient,
             tallies: &mut tallies,
-            sums: &mut sums[..estimator.sums()],
+            sums: &mut sums,
             memory: &mut memory,
             parallel: false,
         };

@@ -76,6 +76,8 @@ pub struct Memory<S: Structure> {
     pub(super) answers: Vec<f32>,
     pub(super) gains: Vec<f64>,
     pub(super) climbs: Vec<super::search::Climb>,
+    /// Of controls.
+    pub(super) control: super::control::Rooms,
     solvers: Vec<Workspace<S>>,
 }
 
@@ -94,6 +96,7 @@ impl<S: Structure> Default for Memory<S> {
             answers: vec![],
             gains: vec![],
             climbs: vec![],
+            control: Default::default(),
             solvers: vec![],
         }
     }
@@ -448,6 +451,10 @@ impl<S: Structure> Oracle for Recorder<'_, S> {
 
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
         self.oracle.slopes(of, codes, losses, slopes)
+    }
+
+    fn tangents(&mut self, of: &[u32], codes: &[f32], directions: &[f32], tangents: &mut [f32]) -> Result<(), Error> {
+        self.oracle.tangents(of, codes, directions, tangents)
     }
 
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! The registry of estimators: each file's entry.
 
 use super::{
-    Estimator, arm, decoupled, direct, disarm, exact, gumbel_rao, gumbel_softmax, local_expectation, marginal,
-    reinforce, reinmax, rloo, simple, softmax_trick, straight_through,
+    Estimator, arm, decoupled, direct, direct_rebar, disarm, exact, gumbel_rao, gumbel_softmax, local_expectation,
+    marginal, rebar, reinforce, reinmax, relax, rloo, simple, softmax_trick, straight_through,
 };
 use crate::Error;
 use crate::registry::{Entries, Entry, Kind, Setting, Settings};
@@ -31,6 +31,9 @@ pub fn estimators() -> Entries<EstimatorEntry> {
             decoupled::entry(),
             simple::entry(),
             softmax_trick::entry(),
+            rebar::entry(),
+            relax::entry(),
+            direct_rebar::entry(),
         ],
     )
 }

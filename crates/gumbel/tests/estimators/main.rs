@@ -7,6 +7,7 @@ mod common;
 
 mod antithetic;
 mod closed_forms;
+mod control;
 mod errors;
 mod flips;
 mod kl;
