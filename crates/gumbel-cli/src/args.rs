@@ -464,7 +464,13 @@ pub struct Diagnose {
     #[arg(long, value_name = "NAME[:KEY=VALUE..],..", value_delimiter = ',', action = clap::ArgAction::Append)]
     pub estimators: Vec<String>,
     /// Values of epsilon, of those that have one
-    #[arg(long, value_name = "X,..", value_delimiter = ',', default_value = "0.03,0.1,0.3,1,3", value_parser = positive)]
+    #[arg(
+        long,
+        value_name = "X,..",
+        value_delimiter = ',',
+        default_value = "0.03,0.1,0.3,1,3",
+        value_parser = positive
+    )]
     pub epsilon: Vec<f64>,
     /// Values of the temperature, of those that have one
     #[arg(long, value_name = "X,..", value_delimiter = ',', default_value = "0.1,0.3,0.5,1,3", value_parser = positive)]

@@ -97,7 +97,8 @@ fn main() {
                     continue;
                 }
                 // So have exact samples.
-                if !independent && (name.starts_with("reinforce") || name.starts_with("rloo")) {
+                let samples_exactly = ["reinforce", "rloo", "vimco"].iter().any(|start| name.starts_with(start));
+                if !independent && samples_exactly {
                     continue;
                 }
                 let samples = estimator.least_samples().max(samples);

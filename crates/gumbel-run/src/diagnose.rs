@@ -23,7 +23,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// Estimators with settings of theirs: `NAME`, `NAME:KEY=VALUE:KEY` and so on; none: all that the latent can have.
-    /// Beside an estimator's settings, `kl` puts the KL into its objective, and `samples=M` has M samples of each image.
+    /// Beside an estimator's settings, `kl` puts the KL into its objective, and `samples=M` has M samples of an image.
     pub estimators: Vec<String>,
     /// Values of epsilon, of those that have one.
     pub epsilon: Vec<f64>,

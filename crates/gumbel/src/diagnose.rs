@@ -7,10 +7,11 @@
 //! bias = |E X - g|,   std = (E |X - E X|^2)^(1/2),   mse = E |X - g|^2 = bias^2 + std^2,   cosine = E <X, g> / |X| |g|
 //! ```
 //!
-//! in Euclidean norms. The mean of N draws has a distance from g even where nothing is biased; it is taken out: `bias^2`
-//! is estimated by the mean of `<X_i - g, X_j - g>` over pairs of different draws, which has no bias itself. Standard
-//! errors are those of a jackknife over [blocks](BLOCKS) of draws. It is the *square* of a bias near zero that is normally
-//! distributed: a bias is told from zero with four standard errors of its square where it is more than eight of its own.
+//! in Euclidean norms. The mean of N draws has a distance from g even where nothing is biased; it is taken out:
+//! `bias^2` is estimated by the mean of `<X_i - g, X_j - g>` over pairs of different draws, which has no bias itself.
+//! Standard errors are those of a jackknife over [blocks](BLOCKS) of draws. It is the *square* of a bias near zero that
+//! is normally distributed: a bias is told from zero by four standard errors of its square where it is more than eight
+//! of its own.
 //!
 //! g is a [`Reference`]: exact by enumeration, or where there are too many states a long average of an estimator that
 //! has no bias, whose own error is known and taken out of the bias too.

@@ -19,6 +19,7 @@
 
 mod antithetic;
 mod arm;
+mod arsm;
 mod conditional;
 mod control;
 mod decoupled;
@@ -46,6 +47,7 @@ mod search;
 mod simple;
 mod softmax_trick;
 mod straight_through;
+mod vimco;
 
 use crate::Error;
 use crate::math;
@@ -53,6 +55,7 @@ use crate::oracle::{Oracle, Questions};
 use crate::structure::{AnyStructure, Structure};
 
 pub use arm::Arm;
+pub use arsm::Arsm;
 pub use decoupled::DecoupledStraightThrough;
 pub use direct::{Direct, DirectExpectation, Sides};
 pub use direct_rebar::DirectRebar;
@@ -76,6 +79,7 @@ pub use search::Search;
 pub use simple::Simple;
 pub use softmax_trick::SoftmaxTrick;
 pub use straight_through::StraightThrough;
+pub use vimco::Vimco;
 
 /// The largest |Z| that estimators enumerate.
 pub const MAX_STATES: usize = 1 << 15;

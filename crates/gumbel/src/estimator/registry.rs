@@ -1,8 +1,9 @@
 //! The registry of estimators: each file's entry.
 
 use super::{
-    Estimator, arm, decoupled, direct, direct_rebar, disarm, exact, gumbel_rao, gumbel_softmax, local_expectation,
-    marginal, rebar, reinforce, reinmax, relax, rloo, simple, softmax_trick, straight_through,
+    Estimator, arm, arsm, decoupled, direct, direct_rebar, disarm, exact, gumbel_rao, gumbel_softmax,
+    local_expectation, marginal, rebar, reinforce, reinmax, relax, rloo, simple, softmax_trick, straight_through,
+    vimco,
 };
 use crate::Error;
 use crate::registry::{Entries, Entry, Kind, Setting, Settings};
@@ -34,6 +35,8 @@ pub fn estimators() -> Entries<EstimatorEntry> {
             rebar::entry(),
             relax::entry(),
             direct_rebar::entry(),
+            arsm::entry(),
+            vimco::entry(),
         ],
     )
 }

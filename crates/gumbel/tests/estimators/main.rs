@@ -21,3 +21,5 @@ mod search;
 mod straight;
 mod structured;
 mod sums;
+mod swaps;
+mod vimco;

@@ -84,15 +84,32 @@ fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32], kl: f64) ->
             let posterior = softmax64(losses.iter().map(|l| -*l as f64));
             Mean::Always(at(0.0).iter().zip(posterior).map(|(q, p)| q - p).collect())
         }
-        "reinforce" | "rloo" | "arm" | "disarm" => Mean::Of(unbiased()),
         // The loss is linear.
         "reinmax" => Mean::Of(unbiased()),
         "simple" | "softmax-trick" => Mean::Elsewhere(include_str!("sums.rs")),
         "gumbel-rao" | "decoupled-straight-through" => Mean::Elsewhere(include_str!("straight.rs")),
         "rebar" | "relax" | "direct-rebar" => Mean::Of(unbiased()),
+        "reinforce" | "rloo" | "arm" | "disarm" | "arsm" => Mean::Of(unbiased()),
+        "vimco" => Mean::Of(of_pairs(h, losses)),
         "gumbel-softmax" | "straight-through" => Mean::Elsewhere(include_str!("relaxed.rs")),
         other => panic!("{other} is registered, but has no test of its mean or definition"),
     }
+}
+
+/// The derivative of minus the bound of two samples of one variable.
+fn of_pairs(h: &[f32], losses: &[f32]) -> Vec<f64> {
+    let q = softmax64(h.iter().map(|h| *h as f64));
+    let w = |i: usize| (-losses[i] as f64).exp() / q[i];
+    let mut mean = vec![0.0; h.len()];
+    for (i, j) in (0..h.len()).flat_map(|i| (0..h.len()).map(move |j| (i, j))) {
+        // The bound at a pair has the derivatives of its own weights, and of the pair's probability.
+        let (share, bound) = (w(i) / (w(i) + w(j)), ((w(i) + w(j)) / 2.0).ln());
+        for (at, term) in [(i, share - bound), (j, 1.0 - share - bound)] {
+            let score = |k: usize| (k == at) as u8 as f64 - q[k];
+            mean.iter_mut().enumerate().for_each(|(k, m)| *m += q[i] * q[j] * term * score(k));
+        }
+    }
+    mean
 }
 
 /// The mean of the search's conditional expectation of one variable with a linear loss: `2 T_p - T_q / 2` with p half
@@ -218,10 +235,11 @@ fn samples_are_averaged() {
                 let mut oracle = Closure::new(&structure, |b, code| losses[b].of(code));
                 let found = estimate(&*estimator, &structure, &h, noise, &mut oracle).unwrap();
                 let rows = oracle.followed.len();
-                let weight: f32 = match &oracle.followed[0] {
-                    Kept::Assignments { weights, .. } | Kept::Codes { weights, .. } => weights[0] * rows as f32,
+                let of_first = |followed: &Kept| match followed {
+                    Kept::Assignments { weights, .. } | Kept::Codes { weights, .. } => weights[0],
                     Kept::States(weights) => weights[..weights.len() / BATCH].iter().sum(),
                 };
+                let weight: f32 = oracle.followed.iter().map(of_first).sum();
                 assert!((weight - 1.0).abs() < 1e-5, "{what}: the weights of an example sum to {weight}");
                 (found, rows)
             };
@@ -297,7 +315,7 @@ fn results_do_not_depend_on_threads() {
 }
 
 /// Estimators for independent variables.
-const INDEPENDENT: [&str; 9] = [
+const INDEPENDENT: [&str; 10] = [
     "gumbel-softmax",
     "straight-through",
     "local-expectation",
@@ -307,14 +325,14 @@ const INDEPENDENT: [&str; 9] = [
     "rebar",
     "relax",
     "direct-rebar",
+    "arsm",
 ];
-
 /// Those that ask about relaxed codes.
 const RELAXED: [&str; 3] = ["rebar", "relax", "direct-rebar"];
 /// Those for independent binary variables.
 const BINARY: [&str; 2] = ["arm", "disarm"];
 /// Those for latents with sums.
-const SUMS: [&str; 4] = ["reinforce", "rloo", "simple", "softmax-trick"];
+const SUMS: [&str; 5] = ["reinforce", "rloo", "simple", "softmax-trick", "vimco"];
 
 /// What a structure needs of sums, an estimator does not ask for: the registry says who cannot have which latent.
 #[test]
