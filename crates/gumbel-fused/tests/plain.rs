@@ -223,9 +223,9 @@ fn what_does_not_fit_is_refused() {
     assert!(fused.ask(&images, &[0], Draw::Mean).err().unwrap().to_string().contains("16 pixels, found 25"));
 }
 
-/// Those that ask for losses at assignments and slopes at codes, or go on with slopes at samples and relaxed codes: the
-/// gradient at the biases of the potentials and of the pixels, which stands in the first moments after one step, for any
-/// number of threads.
+/// Those that ask for losses at assignments and slopes at codes, or go on with slopes there: the gradient at the
+/// biases of the potentials and of the pixels, which stands in the first moments after one step, for any number of
+/// threads.
 #[test]
 fn a_step_of_score_functions_and_relaxed_ones_is_the_estimate_by_hand() {
     const BATCH: usize = 53;

@@ -118,6 +118,7 @@ fn allocations(estimator: &dyn Estimator, structure: &AnyStructure) -> usize {
         potentials.chunks_exact_mut(p).for_each(|h| structure.to_potentials(h));
         Noise::new(seed, Purpose::Noise, 0).gumbel(&mut noise);
         let mut tallies = [Tally::default(); MEASURES];
+        sums.fill(0.0);
         let mut piece = Piece {
             structure,
             potentials: &potentials,
@@ -159,6 +160,7 @@ fn a_step_of_any_estimator_allocates_nothing() {
     for structure in structures {
         for entry in estimators().iter() {
             let defaults = Settings::defaults(entry.settings());
+            let learned = [("baseline", Value::Text("learned".into()))];
             // All but the joint loss, which compares itself with the separable one.
             let variants: &[&[(&str, Value)]] = match entry.name() {
                 "direct" => &[
@@ -167,6 +169,7 @@ fn a_step_of_any_estimator_allocates_nothing() {
                     &[("rao-blackwell", Value::Switch(true))],
                     &[("rao-blackwell", Value::Switch(true)), ("two-sided", Value::Switch(true))],
                 ],
+                "reinforce" => &[&[], &learned],
                 _ => &[&[]],
             };
             let (joint, rao) =

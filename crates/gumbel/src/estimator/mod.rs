@@ -71,7 +71,7 @@ pub use measure::{MEASURES, Measure, Tally};
 pub use piece::{Estimated, Memory, Noises, Piece, Recorder, Workspace, estimate, estimate_with, reads_table};
 pub use rebar::Rebar;
 pub use registry::{Chosen, EstimatorEntry, Schedule, estimators, table};
-pub use reinforce::Reinforce;
+pub use reinforce::{Reinforce, ReinforceLearned};
 pub use reinmax::ReinMax;
 pub use relax::Relax;
 pub use rloo::LeaveOneOut;

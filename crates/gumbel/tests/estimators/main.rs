@@ -6,6 +6,7 @@
 mod common;
 
 mod antithetic;
+mod baseline;
 mod closed_forms;
 mod control;
 mod errors;
