@@ -168,6 +168,7 @@ fn a_step_of_any_estimator_allocates_nothing() {
                     &[("two-sided", Value::Switch(true))],
                     &[("rao-blackwell", Value::Switch(true))],
                     &[("rao-blackwell", Value::Switch(true)), ("two-sided", Value::Switch(true))],
+                    &[("zero-gradient-target", Value::Real(0.5))],
                 ],
                 "reinforce" => &[&[], &learned],
                 _ => &[&[]],

@@ -34,10 +34,15 @@
 //! - Rao-Blackwellised, for independent variables: the expectation over a variable's own noise given the others'
 //!   values, in closed form, with no further decoder evaluation. For one variable nothing random is left.
 //!
+//! **An epsilon that is held** (`zero-gradient-target`): the share of draws whose two arg maxima coincide falls as eps
+//! grows. After every batch `ln eps` moves by `epsilon-gain` times (share - target), from where the schedule begins:
+//! the target says how many draws are to teach nothing, whatever the scale of the losses. It is of the batches before,
+//! so that a draw has no part in its own eps. What eps is stands in the metrics as `adaptive_epsilon`.
+//!
 //! References: the paper; for the entropy, Maji, Hazan, Jaakkola, "Active boundary annotation using random MAP
 //! perturbations", AISTATS 2014.
 
-use super::measure::{Measure, ZERO_GRADIENT_RATE};
+use super::measure::{ADAPTIVE_EPSILON, Measure, ZERO_GRADIENT_RATE};
 use super::piece::Row;
 use super::registry::{EPSILON, EstimatorEntry, PAPER};
 use super::{
@@ -45,6 +50,7 @@ use super::{
     independent,
 };
 use crate::Error;
+use crate::error::check_len;
 use crate::math::softmax_in_place;
 use crate::oracle::{Oracle, Questions};
 use crate::registry::{Kind, Setting, Settings};
@@ -112,7 +118,37 @@ const NOISE: Setting = Setting {
     help: "what is perturbed: unary potentials, or full, every state, with joint = exact",
 };
 
-const OWN: [Setting; 7] = [TWO_SIDED, RAO_BLACKWELL, JOINT, FIRST, ROUNDS, HALVINGS, NOISE];
+/// Of direct: what epsilon is moved for.
+const TARGET: Setting = Setting {
+    name: "zero-gradient-target",
+    kind: Kind::Real(|v| v == 0.0 || is_share(v as f32), "0, or a number greater than 0 and less than 1"),
+    default: "0",
+    value: "X",
+    help: "share of draws with a gradient of zero that epsilon is moved to hold, from where its schedule begins; 0: \
+           epsilon follows the schedule",
+};
+/// Of direct: how fast that is.
+const GAIN: Setting = Setting {
+    name: "epsilon-gain",
+    kind: Kind::Real(|v| is_gain(v as f32), "a number greater than 0 and at most 1"),
+    default: "0.02",
+    value: "X",
+    help: "with zero-gradient-target: how far ln epsilon moves in a step, for each unit of the share's distance from \
+           its target",
+};
+
+const OWN: [Setting; 9] = [TWO_SIDED, RAO_BLACKWELL, JOINT, FIRST, ROUNDS, HALVINGS, NOISE, TARGET, GAIN];
+
+/// Where an epsilon that is held stays.
+const HELD: std::ops::RangeInclusive<f32> = 1e-4..=1e4;
+
+fn is_share(target: f32) -> bool {
+    target > 0.0 && target < 1.0
+}
+
+fn is_gain(gain: f32) -> bool {
+    gain > 0.0 && gain <= 1.0
+}
 
 /// Direct optimisation in the registry.
 pub(super) fn entry() -> EstimatorEntry {
@@ -145,15 +181,17 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     let is = |name: &str, value: &str| chosen(name) == Some(value);
     let changes = structure.code().changes(structure.unary());
     let few = changes <= FEW;
+    // Where nothing is drawn, nothing coincides.
+    let held = chosen(TARGET.name).is_some_and(|target| target.parse() != Ok(0.0));
     let special = is("two-sided", "true") || is("noise", "full") || is("joint", "flips") || is("joint", "exact");
     let (independent, single) = (structure.block(0).is_some(), structure.variables() == 1);
     let rao = match chosen("rao-blackwell") {
         Some(value) => value == "true",
-        None => independent && !special && (changes > FEWEST || single) && !(is("joint", "search") && few),
+        None => independent && !special && !held && (changes > FEWEST || single) && !(is("joint", "search") && few),
     };
     let joint = match chosen("joint") {
         Some(joint) => joint,
-        None if special || rao && (few || single) => "off",
+        None if special || (rao || held) && single || rao && few => "off",
         None if rao || structure.has_moves() => "search",
         None => "off",
     };
@@ -200,6 +238,11 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
     if rao {
         independent(structure, "rao-blackwell")?;
     }
+    let direct = match settings.real(TARGET.name) as f32 {
+        0.0 => direct,
+        _ if rao => return refused(TARGET.name, "0 with rao-blackwell = true, where no two arg maxima are compared"),
+        target => direct.holding(target, settings.real(GAIN.name) as f32)?,
+    };
     if full || joint == "exact" {
         enumerable(structure)?;
     }
@@ -268,6 +311,14 @@ pub struct Direct {
     schedule: Option<Annealing>,
     /// Whether the potentials may not be scaled by a negative number.
     signed: bool,
+    held: Option<Held>,
+}
+
+/// What epsilon is moved for, and how fast; see the head of this file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Held {
+    target: f32,
+    gain: f32,
 }
 
 impl Direct {
@@ -279,7 +330,7 @@ impl Direct {
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(Error::range("epsilon", epsilon, "a finite number greater than 0"));
         }
-        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, signed: false })
+        Ok(Direct { epsilon, sides: Sides::One, kl: 0.0, schedule: None, signed: false, held: None })
     }
 
     /// epsilon, in units of 1 / nat.
@@ -306,6 +357,26 @@ impl Direct {
     /// Takes `weight` times the KL into the loss, `weight` >= 0 (see the head of this file).
     pub fn with_kl(self, weight: f32) -> Self {
         Direct { kl: weight, ..self }
+    }
+
+    /// Moves epsilon after every batch, so that the share of draws whose two arg maxima coincide is held at `target`,
+    /// greater than 0 and less than 1; `gain`, greater than 0 and at most 1, is how far `ln epsilon` moves for each
+    /// unit of the distance. [`Estimator::learn`] does it; the conditional expectations have no such share.
+    ///
+    /// # Errors
+    /// Other values, an epsilon that is not within 0.0001 and 10000, where it stays.
+    pub fn holding(self, target: f32, gain: f32) -> Result<Self, Error> {
+        if !is_share(target) {
+            return Err(Error::setting(TARGET.name, target, "a number greater than 0 and less than 1"));
+        }
+        if !is_gain(gain) {
+            return Err(Error::setting(GAIN.name, gain, "a number greater than 0 and at most 1"));
+        }
+        if !HELD.contains(&self.epsilon) {
+            let expected = format!("{} to {} with {}", HELD.start(), HELD.end(), TARGET.name);
+            return Err(Error::setting("epsilon", self.epsilon, expected));
+        }
+        Ok(Direct { held: Some(Held { target, gain }), ..self })
     }
 
     /// Shifts of the loss of the two arg maxima, `from - to` their distance: `(0, -eps)` or `(eps, -eps)`.
@@ -355,10 +426,15 @@ impl Direct {
     /// An epsilon so large that the KL in the perturbation turns the signs of potentials that must keep them.
     pub(super) fn set(&mut self, moment: &Moment) -> Result<(), Error> {
         if let Some(schedule) = &self.schedule {
-            self.epsilon = schedule.at(moment.step);
-        }
-        if self.schedule.is_some() {
             self.kl = moment.kl_weight;
+            match self.held {
+                // It has its own way, as far as the couplings let it.
+                Some(_) if self.signed && self.kl > 0.0 => {
+                    self.epsilon = self.epsilon.min((1.0 - f32::EPSILON) / self.kl);
+                }
+                Some(_) => {}
+                None => self.epsilon = schedule.at(moment.step),
+            }
         }
         if self.signed && self.epsilon * self.kl > 1.0 {
             let expected = format!(
@@ -368,6 +444,59 @@ impl Direct {
                 self.kl
             );
             return Err(Error::setting("epsilon", self.epsilon, expected));
+        }
+        Ok(())
+    }
+
+    /// Those of some measures that are taken: the last one is of an epsilon that is held.
+    pub(super) fn measured(&self, all: &'static [Measure]) -> &'static [Measure] {
+        if self.held.is_some() { all } else { &all[..all.len() - 1] }
+    }
+
+    /// Counts draws whose two arg maxima coincide, for the first measure, and to learn from; the epsilon that is
+    /// held for the one at the place `last`.
+    pub(super) fn count<S: Structure>(&self, piece: &mut Piece<'_, S>, same: usize, asked: usize, last: usize) {
+        let (same, asked) = (same as f64, asked as f64);
+        piece.tallies[0].add(same, asked);
+        if self.held.is_some() {
+            piece.tallies[last].add(self.epsilon as f64 * asked, asked);
+            piece.sums[0] += same as f32;
+            piece.sums[1] += asked as f32;
+        }
+    }
+
+    /// [`Estimator::sums`] of all that count.
+    pub(super) fn counts(&self) -> usize {
+        if self.held.is_some() { 2 } else { 0 }
+    }
+
+    /// [`Estimator::learn`] of all that count.
+    pub(super) fn adapt(&mut self, sums: &[f32]) {
+        if let (Some(held), &[same, asked]) = (self.held, sums)
+            && asked > 0.0
+        {
+            let epsilon = self.epsilon * (held.gain * (same / asked - held.target)).exp();
+            self.epsilon = epsilon.clamp(*HELD.start(), *HELD.end());
+        }
+    }
+
+    /// [`Estimator::state`] of all that count.
+    pub(super) fn held(&self) -> Vec<f32> {
+        self.held.map_or(vec![], |_| vec![self.epsilon])
+    }
+
+    /// [`Estimator::restore`] of all that count.
+    ///
+    /// # Errors
+    /// Another length, an epsilon where none is held.
+    pub(super) fn put_back(&mut self, state: &[f32]) -> Result<(), Error> {
+        check_len("the state of epsilon", state.len(), self.counts() / 2)?;
+        if let &[epsilon] = state {
+            if !HELD.contains(&epsilon) {
+                let expected = format!("{} to {}, where {} holds it", HELD.start(), HELD.end(), TARGET.name);
+                return Err(Error::range("epsilon", epsilon, expected));
+            }
+            self.epsilon = epsilon;
         }
         Ok(())
     }
@@ -441,6 +570,8 @@ pub(super) fn scaled(potential: f32, keep: f32) -> f32 {
     if potential == f32::NEG_INFINITY { potential } else { keep * potential }
 }
 
+const MEASURED: [Measure; 2] = [ZERO_GRADIENT_RATE, ADAPTIVE_EPSILON];
+
 impl<S: Structure> Estimator<S> for Direct {
     fn questions(&self, _: &S) -> Questions {
         Questions::AROUND
@@ -451,7 +582,7 @@ impl<S: Structure> Estimator<S> for Direct {
     }
 
     fn measures(&self) -> &'static [Measure] {
-        &[ZERO_GRADIENT_RATE]
+        self.measured(&MEASURED)
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
@@ -476,10 +607,26 @@ impl<S: Structure> Estimator<S> for Direct {
                 piece.ask_around(oracle)?;
             }
             let count = piece.each(sample, [u, 0], |row| self.example(structure, row, scale).map(Some))?;
-            piece.tallies[0].add(count.same as f64, count.asked as f64);
+            self.count(piece, count.same, count.asked, 1);
             piece.follow_sample(sample, oracle)?;
         }
         Ok(())
+    }
+
+    fn sums(&self) -> usize {
+        self.counts()
+    }
+
+    fn learn(&mut self, sums: &[f32]) {
+        self.adapt(sums);
+    }
+
+    fn state(&self) -> Vec<f32> {
+        self.held()
+    }
+
+    fn restore(&mut self, state: &[f32]) -> Result<(), Error> {
+        self.put_back(state)
     }
 }
 

@@ -17,7 +17,7 @@
 //! analysis of dirty pictures", JRSS B 1986.
 
 use super::direct::scaled;
-use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
+use super::measure::{ADAPTIVE_EPSILON, Measure, ROUNDING, ZERO_GRADIENT_RATE};
 use super::piece::{Memory, room};
 use super::{Direct, Estimator, KlTerm, Moment, Piece, Sides};
 use crate::Error;
@@ -110,7 +110,7 @@ fn ask_again<S: Structure>(
     Ok(())
 }
 
-const MEASURED: [Measure; 3] = [
+const MEASURED: [Measure; 4] = [
     ZERO_GRADIENT_RATE,
     Measure {
         name: "flips_move_rate",
@@ -118,6 +118,7 @@ const MEASURED: [Measure; 3] = [
         always: false,
     },
     Measure { name: "flips_gain", help: "mean of the objective gained there, in nats", always: false },
+    ADAPTIVE_EPSILON,
 ];
 
 impl<S: Structure> Estimator<S> for Flips {
@@ -130,7 +131,7 @@ impl<S: Structure> Estimator<S> for Flips {
     }
 
     fn measures(&self) -> &'static [Measure] {
-        &MEASURED
+        self.0.measured(&MEASURED)
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
@@ -205,17 +206,35 @@ impl<S: Structure> Estimator<S> for Flips {
                     ask_again(structure, active, moved, (compact, near, answers), losses, oracle)?;
                 }
             }
+            let mut same = 0;
             for b in 0..count {
                 let z = &moved[b * n..][..n];
                 structure.add_statistics(z, -step, &mut piece.gradient[b * p..][..p]);
-                piece.tallies[0].add((z == &assignments[b * n..][..n]) as u8 as f64, 1.0);
+                same += (z == &assignments[b * n..][..n]) as usize;
                 let improved = gains[b] > ROUNDING;
                 piece.tallies[1].add(improved as u8 as f64, 1.0);
                 if improved {
                     piece.tallies[2].add(gains[b], 1.0);
                 }
             }
+            self.0.count(piece, same, count, 3);
         }
         Ok(())
+    }
+
+    fn sums(&self) -> usize {
+        self.0.counts()
+    }
+
+    fn learn(&mut self, sums: &[f32]) {
+        self.0.adapt(sums);
+    }
+
+    fn state(&self) -> Vec<f32> {
+        self.0.held()
+    }
+
+    fn restore(&mut self, state: &[f32]) -> Result<(), Error> {
+        self.0.put_back(state)
     }
 }

@@ -21,7 +21,7 @@
 //! Reference: the paper, Theorem 1, which is about full noise.
 
 use super::direct::scaled;
-use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
+use super::measure::{ADAPTIVE_EPSILON, Measure, ROUNDING, ZERO_GRADIENT_RATE};
 use super::piece::{Row, Workspace, room};
 use super::{Direct, Estimator, KlTerm, Moment, Piece, Sides, enumerable};
 use crate::Error;
@@ -205,7 +205,7 @@ fn best<S: Structure>(structure: &S, scores: &[f32], assignment: &mut [u32]) -> 
     }
 }
 
-const MEASURED: [Measure; 3] = [
+const MEASURED: [Measure; 4] = [
     ZERO_GRADIENT_RATE,
     Measure {
         name: "separable_miss_rate",
@@ -213,7 +213,10 @@ const MEASURED: [Measure; 3] = [
         always: false,
     },
     Measure { name: "separable_gap", help: "mean of h + gamma - eps loss lost there, in nats", always: false },
+    ADAPTIVE_EPSILON,
 ];
+/// With full noise the separable approximation is not looked at.
+const MEASURED_FULL: [Measure; 2] = [ZERO_GRADIENT_RATE, ADAPTIVE_EPSILON];
 
 impl<S: Structure> Estimator<S> for DirectJoint {
     fn questions(&self, _: &S) -> Questions {
@@ -236,8 +239,8 @@ impl<S: Structure> Estimator<S> for DirectJoint {
 
     fn measures(&self) -> &'static [Measure] {
         match self.perturbation {
-            Perturbation::Unary => &MEASURED,
-            Perturbation::Full => &MEASURED[..1],
+            Perturbation::Unary => self.direct.measured(&MEASURED),
+            Perturbation::Full => self.direct.measured(&MEASURED_FULL),
         }
     }
 
@@ -252,11 +255,28 @@ impl<S: Structure> Estimator<S> for DirectJoint {
             piece.follow_sample(sample, oracle)?;
             let states = piece.ask_states(oracle)?;
             let count = piece.each(sample, [states, 0], |row| self.example(structure, row, scale).map(Some))?;
-            piece.tallies[0].add(count.same as f64, count.asked as f64);
+            let last = <Self as Estimator<S>>::measures(self).len() - 1;
+            self.direct.count(piece, count.same, count.asked, last);
             if self.perturbation == Perturbation::Unary {
                 self.compare(piece, sample, oracle)?;
             }
         }
         Ok(())
+    }
+
+    fn sums(&self) -> usize {
+        self.direct.counts()
+    }
+
+    fn learn(&mut self, sums: &[f32]) {
+        self.direct.adapt(sums);
+    }
+
+    fn state(&self) -> Vec<f32> {
+        self.direct.held()
+    }
+
+    fn restore(&mut self, state: &[f32]) -> Result<(), Error> {
+        self.direct.put_back(state)
     }
 }

@@ -50,5 +50,12 @@ pub(super) const ZERO_GRADIENT_RATE: Measure = Measure {
     always: true,
 };
 
+/// epsilon, where it is moved to hold that share.
+pub(super) const ADAPTIVE_EPSILON: Measure = Measure {
+    name: "adaptive_epsilon",
+    help: "epsilon that zero-gradient-target moves, mean over draws",
+    always: false,
+};
+
 /// The rounding of a loss, a sum of many pixels in f32, in nats: less is no improvement.
 pub(super) const ROUNDING: f64 = 1e-3;

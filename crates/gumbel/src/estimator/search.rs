@@ -34,7 +34,7 @@
 //! 2023.
 
 use super::direct::scaled;
-use super::measure::{Measure, ROUNDING, ZERO_GRADIENT_RATE};
+use super::measure::{ADAPTIVE_EPSILON, Measure, ROUNDING, ZERO_GRADIENT_RATE};
 use super::piece::{Memory, room};
 use super::{Direct, Estimator, KlTerm, Moment, Piece, Sides, difference, independent};
 use crate::Error;
@@ -264,11 +264,12 @@ impl Climb {
     }
 }
 
-const MEASURED: [Measure; 4] = [
+const MEASURED: [Measure; 5] = [
     ZERO_GRADIENT_RATE,
     Measure { name: "search_rows", help: "decoder passes of a search, slopes being two", always: false },
     Measure { name: "search_acceptance", help: "share of proposals that were better", always: false },
     Measure { name: "search_gain", help: "mean of the objective of z(eps) less that of z*, in nats", always: false },
+    ADAPTIVE_EPSILON,
 ];
 
 impl<S: Structure> Estimator<S> for Search {
@@ -282,7 +283,7 @@ impl<S: Structure> Estimator<S> for Search {
     }
 
     fn measures(&self) -> &'static [Measure] {
-        &MEASURED
+        self.direct.measured(&MEASURED)
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
@@ -300,6 +301,22 @@ impl<S: Structure> Estimator<S> for Search {
             self.add(piece)?;
         }
         Ok(())
+    }
+
+    fn sums(&self) -> usize {
+        self.direct.counts()
+    }
+
+    fn learn(&mut self, sums: &[f32]) {
+        self.direct.adapt(sums);
+    }
+
+    fn state(&self) -> Vec<f32> {
+        self.direct.held()
+    }
+
+    fn restore(&mut self, state: &[f32]) -> Result<(), Error> {
+        self.direct.put_back(state)
     }
 }
 
@@ -397,6 +414,7 @@ impl Search {
         let work = room(codes, 3 * u);
         let moved = room(moved, count * n);
         let step = piece.scale / self.direct.epsilon();
+        let mut same = 0;
         for (b, climb) in climbs[..count].iter().enumerate() {
             let star = &assignments[b * n..][..n];
             let gradient = &mut piece.gradient[b * p..][..p];
@@ -411,9 +429,10 @@ impl Search {
                 structure.add_statistics(star, step, gradient);
                 structure.add_statistics(&climb.z, -step, gradient);
             }
-            piece.tallies[0].add((star == climb.z) as u8 as f64, 1.0);
+            same += (star == climb.z) as usize;
             piece.tallies[3].add(climb.gain, 1.0);
         }
+        self.direct.count(piece, same, count, 4);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod closed_forms;
 mod control;
 mod errors;
 mod flips;
+mod held;
 mod kl;
 mod learned;
 mod own_structure;

@@ -467,6 +467,7 @@ fn what_auto_says_can_be_built_for_every_latent() {
                 ("joint", "exact"),
                 ("joint", "flips"),
                 ("rao-blackwell", "true"),
+                ("zero-gradient-target", "0.5"),
             ];
             let one_hot = structure.code() != Code::Indicators;
             let possible = chosen.iter().map(Some).filter(|c| match c {
