@@ -121,6 +121,24 @@ impl Dense {
         }
     }
 
+    /// The derivative of the way forward along `moved` `[units, rows in the lanes]`, where it led to `y`.
+    #[inline(always)]
+    pub fn transposed_push<W: Vector>(&self, w: W, moved: &[Lane], y: &[Lane], out: &mut [Lane]) {
+        for o in 0..lanes(self.outputs) {
+            by_rows!(W, rows_in(self.outputs, o), |first, R| {
+                let mut acc = [w.zero(); R];
+                for (g, slab) in self.slabs.iter().enumerate() {
+                    let moved = &moved[g * LANES..][..rows_in(self.inputs, g)];
+                    rows_by_lanes(w, &mut acc, &slab.weights.p[o * LANES + first..], moved);
+                }
+                let rows = out[o * LANES + first..].iter_mut().zip(&y[o * LANES + first..]);
+                for ((out, y), acc) in rows.zip(acc) {
+                    w.store(out, w.choose(w.load(y), w.zero(), acc, w.zero()));
+                }
+            });
+        }
+    }
+
     /// The way back for gradients with rows in the lanes: `[outputs, rows in the lanes]` in, `[inputs, rows in the
     /// lanes]` out, masked by the ReLU of the inputs' activations `x`.
     #[inline(always)]

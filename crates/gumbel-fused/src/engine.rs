@@ -748,6 +748,18 @@ impl Oracle for Answers<'_> {
         Ok(())
     }
 
+    fn tangents(&mut self, of: &[u32], codes: &[f32], directions: &[f32], tangents: &mut [f32]) -> Result<(), Error> {
+        let part = self.part(of.len()) * self.engine.structure.unary();
+        parts!(self => _structure, rows, team, decoder, isa, _bits);
+        let parts = codes.chunks(part).zip(directions.chunks(part)).zip(tangents.chunks_mut(part));
+        let mut items: Vec<_> = rows.iter_mut().zip(parts).collect();
+        team.run(&[&each(&mut items, |_, (rows, ((codes, directions), tangents))| {
+            let scratch = &mut rows.scratch;
+            isa.run(turned::Tangents { scratch, decoder, codes, directions, tangents });
+        })]);
+        Ok(())
+    }
+
     /// Nothing is trained here.
     fn follow(&mut self, _: Followed<'_>) -> Result<(), Error> {
         Ok(())

@@ -526,6 +526,16 @@ impl Oracle for Questions<'_> {
         Ok(())
     }
 
+    fn tangents(&mut self, _: &[u32], codes: &[f32], directions: &[f32], tangents: &mut [f32]) -> Result<(), Error> {
+        let part = ASKED * self.seam.shared.structure.unary();
+        let rows = codes.chunks(part).zip(directions.chunks(part)).zip(tangents.chunks_mut(part));
+        for ((codes, directions), tangents) in rows {
+            let (scratch, decoder) = (&mut self.rows[0].scratch, self.seam.decoder);
+            self.seam.isa.run(turned::Tangents { scratch, decoder, codes, directions, tangents });
+        }
+        Ok(())
+    }
+
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error> {
         let Shared { structure, plan, .. } = *self.seam.shared;
         let (n, u) = (structure.variables(), structure.unary());

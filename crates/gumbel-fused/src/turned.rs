@@ -98,6 +98,10 @@ pub struct Work {
     ends: [usize; ASKED],
     /// Gradients at the hidden units, as those.
     gradient: Vec<Lane>,
+    /// How hidden units move along a direction, as those, and what moves.
+    moved: Vec<Lane>,
+    moving: Vec<Entry>,
+    moving_ends: [usize; ASKED],
 }
 
 impl Work {
@@ -110,6 +114,9 @@ impl Work {
             active: vec![Entry::default(); ASKED * widest * LANES + 1],
             ends: [0; ASKED],
             gradient: zero(ASKED * widest),
+            moved: zero(ASKED * widest),
+            moving: vec![Entry::default(); ASKED * widest * LANES + 1],
+            moving_ends: [0; ASKED],
         }
     }
 }
@@ -178,6 +185,13 @@ impl Work {
     fn active(&self, row: usize) -> &[Entry] {
         let first = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.active[first..self.ends[row]]
+    }
+
+    /// Those that move.
+    #[inline(always)]
+    fn moving(&self, row: usize) -> &[Entry] {
+        let first = if row == 0 { 0 } else { self.moving_ends[row - 1] };
+        &self.moving[first..self.moving_ends[row]]
     }
 }
 
@@ -316,7 +330,120 @@ impl Kernel for Slopes<'_> {
     }
 }
 
+/// Second derivatives of losses at codes times directions: forwards along the direction, and back.
+///
+/// The decoder is linear between the places where units are switched on or off, so that all curvature is that of the
+/// pixels' losses, `p (1 - p)` at the logits, whatever the image.
+pub struct Tangents<'a> {
+    pub scratch: &'a mut Scratch,
+    pub decoder: DecoderLayers<'a>,
+    /// `[rows, U]`.
+    pub codes: &'a [f32],
+    /// `[rows, U]`.
+    pub directions: &'a [f32],
+    /// `[rows, U]`.
+    pub tangents: &'a mut [f32],
+}
+
+impl Kernel for Tangents<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let Tangents { scratch, decoder, .. } = self;
+        let (u, most) = (decoder.codes.width, at_once(decoder));
+        let rows = self.codes.chunks(most * u).zip(self.directions.chunks(most * u));
+        for ((codes, directions), tangents) in rows.zip(self.tangents.chunks_mut(most * u)) {
+            let rows = codes.len() / u;
+            let mut entries = std::mem::take(&mut scratch.rows.code);
+            for (r, (code, direction)) in codes.chunks_exact(u).zip(directions.chunks_exact(u)).enumerate() {
+                let count = not_zero(code, &mut entries);
+                let code = entries[..count].iter().map(|e| (e.place as usize, e.value));
+                scratch.first_units(w, decoder.codes, r, code);
+                let count = not_zero(direction, &mut entries);
+                scratch.first_moved(w, decoder.codes, r, &entries[..count]);
+            }
+            scratch.rows.code = entries;
+            scratch.last_units(w, decoder, rows);
+            scratch.last_moved(w, decoder, rows);
+            scratch.curvature(w, decoder, rows);
+            scratch.code_slopes(w, decoder, rows, tangents);
+        }
+    }
+}
+
 impl Scratch {
+    /// How the first hidden units of the row r move along a direction with these entries.
+    #[inline(always)]
+    fn first_moved<W: Vector>(&mut self, w: W, codes: &Codes, r: usize, direction: &[Entry]) {
+        let groups = codes.groups.len();
+        let Work { hidden, moved, .. } = &mut self.rows;
+        let units = hidden[r * groups..].iter().zip(&mut moved[r * groups..]);
+        for (group, (y, moved)) in codes.groups.iter().zip(units) {
+            let mut sum = w.zero();
+            for entry in direction {
+                sum = w.fma(w.splat(entry.value), w.load(&group.weights.p[entry.place as usize]), sum);
+            }
+            w.store(moved, w.choose(w.load(y), w.zero(), sum, w.zero()));
+        }
+    }
+
+    /// From there how the last hidden units of all rows move, and which of them do.
+    #[inline(always)]
+    fn last_moved<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, rows: usize) {
+        let mut groups = decoder.codes.groups.len();
+        if !decoder.dense.is_empty() {
+            // The place of the gradients is free until the way back.
+            let mut tile = [Lane::ZERO; LANES];
+            for (g, out) in self.gradients[0].chunks_exact_mut(LANES).enumerate() {
+                tile.iter_mut().enumerate().take(rows).for_each(|(r, t)| *t = self.rows.moved[r * groups + g]);
+                transpose(&tile, out);
+            }
+            for (l, layer) in decoder.dense.iter().enumerate() {
+                let [moved, out] = self.gradients.get_disjoint_mut([l, l + 1]).expect("one layer after the other");
+                layer.transposed_push(w, moved, &self.units[l + 1], out);
+            }
+            groups = lanes(decoder.output.units);
+            for (g, moved) in self.gradients[decoder.dense.len()].chunks_exact(LANES).enumerate() {
+                transpose(moved, &mut tile);
+                tile.iter().enumerate().take(rows).for_each(|(r, t)| self.rows.moved[r * groups + g] = *t);
+            }
+        }
+        let Work { moved, moving, moving_ends, .. } = &mut self.rows;
+        let mut end = 0;
+        for (r, moved) in moved.chunks_exact(groups).enumerate().take(rows) {
+            end += not_zero(flat(moved), &mut moving[end..]);
+            moving_ends[r] = end;
+        }
+    }
+
+    /// The derivatives of the gradients at the decoder's last hidden units.
+    #[inline(always)]
+    fn curvature<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, rows: usize) {
+        let groups = lanes(decoder.output.units);
+        let mut derivative = [[Lane::ZERO; PART]; ASKED];
+        self.rows.gradient[..rows * groups].fill(Lane::ZERO);
+        for (b, block) in decoder.turned.blocks.iter().enumerate() {
+            for (part, (weights, bias)) in block.weights.iter().zip(&block.bias).enumerate() {
+                for (r, derivative) in derivative.iter_mut().enumerate().take(rows) {
+                    let bias = bias.each_ref().map(|b| w.load(b));
+                    let logits = weighted_sum(w, bias, weights, self.rows.active(r));
+                    let moved = weighted_sum(w, [w.zero(); PART], weights, self.rows.moving(r));
+                    for ((t, moved), d) in logits.into_iter().zip(moved).zip(derivative) {
+                        let (_, p) = w.softplus_and_sigmoid(t);
+                        w.store(d, w.mul(w.sub(p, w.mul(p, p)), moved));
+                    }
+                }
+                let rows = derivative.iter().zip(self.rows.gradient.chunks_exact_mut(groups)).take(rows);
+                for (derivative, gradient) in rows {
+                    decoder.output.blocks[b].row_gradient(w, part * PART, derivative, gradient);
+                }
+            }
+        }
+        let units = self.rows.hidden.iter().zip(&mut self.rows.gradient).take(rows * groups);
+        for (y, g) in units {
+            w.store(g, w.choose(w.load(y), w.zero(), w.load(g), w.zero()));
+        }
+    }
+
     /// Losses, and their gradients at the decoder's last hidden units.
     #[inline(always)]
     fn losses_and_gradient<W: Vector>(

@@ -48,9 +48,12 @@ fn perceptron(layers: &[Named], input: &[f64], direction: impl Fn(&[f64]) -> Vec
 
 /// Loss and slope of an image at a code.
 fn loss(model: &Snapshot, x: &[f32], code: &[f32]) -> (f64, Vec<f64>) {
-    let code: Vec<f64> = code.iter().map(|c| *c as f64).collect();
+    loss_at(model, x, &code.iter().map(|c| *c as f64).collect::<Vec<_>>())
+}
+
+fn loss_at(model: &Snapshot, x: &[f32], code: &[f64]) -> (f64, Vec<f64>) {
     let derivative = |t: &[f64]| t.iter().zip(x).map(|(t, x)| 1.0 / (1.0 + (-t).exp()) - *x as f64).collect::<Vec<_>>();
-    let (logits, slope) = perceptron(&model.parameters.decoder, &code, derivative);
+    let (logits, slope) = perceptron(&model.parameters.decoder, code, derivative);
     let pixel = |(t, x): (&f64, &f32)| t.max(0.0) + (-t.abs()).exp().ln_1p() - *x as f64 * t;
     (logits.iter().zip(x).map(pixel).sum(), slope)
 }
@@ -191,6 +194,24 @@ fn every_answer_is_that_of_the_plain_perceptron() {
                     assert_close(&format!("{what}: loss at a relaxed code"), &losses[r..=r], &[value]);
                     assert_close(&format!("{what}: slopes"), &slopes[r * u..][..u], &slope);
                 }
+
+                // How they change along directions, of which one is none: differences in double precision.
+                let mut along: Vec<f32> = uniform(codes.len(), 10).iter().map(|v| v - 0.5).collect();
+                along[..u].fill(0.0);
+                let mut tangents = vec![7.0; of.len() * u];
+                asked.oracle.tangents(&of, &soft, &along, &mut tangents).unwrap();
+                let mut largest = 0.0f64;
+                for (r, b) in of.iter().enumerate() {
+                    let at = |step: f64| -> Vec<f64> {
+                        let moved = soft[r * u..].iter().zip(&along[r * u..][..u]);
+                        let moved: Vec<f64> = moved.map(|(c, d)| *c as f64 + step * *d as f64).collect();
+                        loss_at(&model, x(*b as usize), &moved).1
+                    };
+                    let expected: Vec<f64> = at(1e-6).iter().zip(at(-1e-6)).map(|(a, b)| (a - b) / 2e-6).collect();
+                    assert_close(&format!("{what}: tangents"), &tangents[r * u..][..u], &expected);
+                    largest = expected.iter().fold(largest, |largest, e| largest.max(e.abs()));
+                }
+                assert!(tangents[..u].iter().all(|t| *t == 0.0) && largest > 1e-2, "{what}: {largest}");
                 drop(asked);
 
                 let mut means = vec![0.0; of.len() * shape.len()];
