@@ -130,10 +130,9 @@ impl<S: Sums> Estimator<S> for Vimco {
             }
             add(gradient, &marginals[b * p..][..p], -sum);
         }
-        for (row, (z, weights)) in
-            drawn.chunks_exact(count * n).zip(weights.chunks_exact(count)).enumerate().take(samples)
-        {
-            oracle.follow(Followed::Assignments { row, assignments: z, weights })?;
+        for row in 0..samples {
+            let (assignments, weights) = (&drawn[row * count * n..][..count * n], &weights[row * count..][..count]);
+            oracle.follow(Followed::Assignments { row, assignments, weights })?;
         }
         Ok(())
     }

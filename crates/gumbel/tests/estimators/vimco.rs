@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use gumbel::Error;
-use gumbel::estimator::{Estimator, KlTerm, Marginal, Piece, Vimco, estimate, estimators};
+use gumbel::estimator::{Estimator, KlTerm, Marginal, Memory, Piece, Vimco, estimate, estimators};
 use gumbel::oracle::{Closure, Kept, Oracle, Questions};
 use gumbel::registry::{Entry, Settings};
 use gumbel::structure::{AnyStructure, Categorical, Chain, Pairwise, Permutation, Structure, Subset, Sums};
@@ -310,6 +310,9 @@ fn what_it_cannot_have_is_an_error() {
     let oracle = &mut Closure::new(&any, |_, _| 1.0);
     let error = estimate(&*built, &any, &[0.0; 4], &[0.0; 4], oracle).unwrap_err().to_string();
     assert_eq!(error, "samples = 1: expected at least 2: vimco compares each with the others");
+    // No example, no estimate.
+    let two = ByHand { samples: 2, scale: 0.5, parallel: false, first: 0 };
+    piece(&*built, &any, (&[], &[]), &two, oracle, &mut Memory::default(), &mut []).unwrap();
 }
 
 /// A value that is forbidden is not drawn, and nothing is learned about it.
