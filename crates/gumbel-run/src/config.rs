@@ -775,7 +775,10 @@ mod tests {
         let found = over(&[("estimator", "exact")]).unwrap();
         assert!(found.settings().get("epsilon").is_none());
         let error = over(&[("estimator", "exact"), ("epsilon", "2")]).unwrap_err();
-        assert_eq!(error.to_string(), "epsilon = 2: expected estimator = direct, found estimator = exact");
+        assert_eq!(
+            error.to_string(),
+            "epsilon = 2: expected estimator = direct or direct-rebar, found estimator = exact"
+        );
         let error = config(&[("temperature", "1")]).unwrap_err().to_string();
         assert!(error.contains("estimator = gumbel-softmax or straight-through"), "{error}");
         assert!(config(&[("epochz", "1")]).unwrap_err().to_string().contains("did you mean epochs?"));
