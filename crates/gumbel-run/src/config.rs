@@ -752,7 +752,7 @@ mod tests {
             ("[lr]\nx = 1", "line 1"),
             (
                 "seed = 1\nestimator = \"exact\"\ntwo-sided = true",
-                "line 3: two-sided = true: expected estimator = direct",
+                "line 3: two-sided = true: expected estimator = direct or imle or adaptive-imle",
             ),
         ] {
             let message = read(text).unwrap_err().to_string();
@@ -839,6 +839,9 @@ mod tests {
             &[("estimator", "vimco"), ("latent", "categorical:10")],
             &[("estimator", "vimco"), ("latent", "permutation:4"), ("samples", "3"), ("kl", "off")],
             &[("estimator", "vimco"), ("samples", "3"), ("kl", "added")],
+            &[("estimator", "perturbed"), ("latent", "categorical:10")],
+            &[("estimator", "perturbed"), ("latent", "supermodular:5"), ("samples", "2"), ("kl", "off")],
+            &[("estimator", "adaptive-imle"), ("imle-lambda", "2")],
             &[("rao-blackwell", "true"), ("latent", "chain:3x3")],
             &[("noise", "full"), ("latent", "pairwise:3")],
             &[("noise", "full"), ("joint", "exact"), ("latent", "pairwise:30")],

@@ -173,14 +173,20 @@ fn a_step_of_any_estimator_allocates_nothing() {
                     &[("zero-gradient-target", Value::Real(0.5))],
                 ],
                 "reinforce" => &[&[], &learned],
+                "imle" => &[&[], &[("two-sided", Value::Switch(true))]],
                 _ => &[&[]],
             };
             let (joint, rao) =
                 (|name: &str| ("joint", Value::Text(name.into())), ("rao-blackwell", Value::Switch(true)));
             let (search, flips, expectation) = ([joint("search")], [joint("flips")], [joint("search"), rao]);
             let all: [&[(&str, Value)]; 3] = [&search, &flips, &expectation];
-            let searches = if entry.name() == "direct" { &all[..] } else { &[] };
-            for variant in variants.iter().chain(searches) {
+            let gamma: &[&[(&str, Value)]] = &[&[("imle-noise", Value::Text("sum-of-gamma".into()))]];
+            let further = match entry.name() {
+                "direct" => &all[..],
+                "imle" | "adaptive-imle" => gamma,
+                _ => &[],
+            };
+            for variant in variants.iter().chain(further) {
                 let mut settings = defaults.clone();
                 variant.iter().for_each(|(name, value)| settings.set(name, value.clone()));
                 let Ok(estimator) = entry.build(&settings, &structure) else { continue };

@@ -59,6 +59,9 @@ fn asks(entry: &EstimatorEntry) -> String {
         (true, _, false) => asks.push("exact sums".to_string()),
         _ => {}
     }
+    if takes("pairwise:3") && !takes("supermodular:3") {
+        asks.push("couplings of any sign".to_string());
+    }
     if !takes("binary:60") {
         asks.push(format!("at most {} states", gumbel::estimator::MAX_STATES));
     }

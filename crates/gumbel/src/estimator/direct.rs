@@ -57,13 +57,13 @@ use crate::registry::{Kind, Setting, Settings};
 use crate::schedule::Annealing;
 use crate::structure::{AnyStructure, Code, Structure, add, check_numbers};
 
-/// Of direct: differences to both sides.
-const TWO_SIDED: Setting = Setting {
+/// Differences to both sides.
+pub(super) const TWO_SIDED: Setting = Setting {
     name: "two-sided",
     kind: Kind::Switch,
     default: "false",
     value: "BOOL",
-    help: "differences to both sides, with a bias of order epsilon²",
+    help: "differences to both sides, with a bias of the second order",
 };
 /// Of direct: the conditional expectation instead of a sample.
 const RAO_BLACKWELL: Setting = Setting {

@@ -1,9 +1,9 @@
 //! The registry of estimators: each file's entry.
 
 use super::{
-    Estimator, arm, arsm, decoupled, direct, direct_rebar, disarm, exact, gumbel_rao, gumbel_softmax,
-    local_expectation, marginal, rebar, reinforce, reinmax, relax, rloo, simple, softmax_trick, straight_through,
-    vimco,
+    Estimator, arm, arsm, decoupled, direct, direct_rebar, disarm, exact, gumbel_rao, gumbel_softmax, imle,
+    local_expectation, marginal, perturbed, rebar, reinforce, reinmax, relax, rloo, simple, softmax_trick,
+    straight_through, vimco,
 };
 use crate::Error;
 use crate::registry::{Entries, Entry, Kind, Setting, Settings};
@@ -37,6 +37,9 @@ pub fn estimators() -> Entries<EstimatorEntry> {
             direct_rebar::entry(),
             arsm::entry(),
             vimco::entry(),
+            imle::entry(),
+            imle::adaptive_entry(),
+            perturbed::entry(),
         ],
     )
 }

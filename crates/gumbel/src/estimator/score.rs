@@ -9,12 +9,20 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 /// Gumbel variables whose bits are the key of a generator: 32 bytes.
-const KEY: usize = 8;
+pub(super) const KEY: usize = 8;
 
 /// How many Gumbel variables a sample of q takes: one for each potential of independent variables, whose perturbed
 /// arg max is a sample; of coupled ones, those that key the generator of an exact sampler.
 pub(super) fn noise<S: Structure>(structure: &S) -> usize {
     if structure.block(0).is_some() { structure.unary() } else { KEY }
+}
+
+/// The generator of a key, [`KEY`] Gumbel variables.
+pub(super) fn generator(noise: &[f32]) -> ChaCha8Rng {
+    let mut key = [0; 4 * KEY];
+    let bytes = key.chunks_exact_mut(4).zip(noise);
+    bytes.for_each(|(bytes, g)| bytes.copy_from_slice(&g.to_bits().to_le_bytes()));
+    ChaCha8Rng::from_seed(key)
 }
 
 /// Draws exact samples of q into `memory.assignments`: functions of the noise, whoever draws them and when.
@@ -27,10 +35,7 @@ pub(super) fn draw<S: Sums>(piece: &mut Piece<'_, S>, sample: usize) -> Result<(
         return piece.draw(sample);
     }
     let drawn = piece.each(sample, [0, 0], |row| {
-        let mut key = [0; 4 * KEY];
-        let bytes = key.chunks_exact_mut(4).zip(row.noise);
-        bytes.for_each(|(bytes, g)| bytes.copy_from_slice(&g.to_bits().to_le_bytes()));
-        structure.sample(row.potentials, &mut ChaCha8Rng::from_seed(key), row.assignment)?;
+        structure.sample(row.potentials, &mut generator(row.noise), row.assignment)?;
         Ok(None)
     });
     drawn.map(drop)

@@ -164,13 +164,13 @@ fn what_it_has_learned_survives_a_restart_to_the_bit() {
     assert!(matches!(second.restore(&[0.0; 3]), Err(Error::Length { expected: 4, found: 3, .. })));
 }
 
-/// Those of the registry own nothing, but for the average of `reinforce` and learned controls: their state is empty,
-/// and another one is refused.
+/// Those of the registry own nothing, but for the average of `reinforce`, learned controls and an adaptive lambda: their
+/// state is empty, and another one is refused.
 #[test]
 fn estimators_without_parameters_refuse_a_state() {
     let structure: AnyStructure = Categorical::new(2).unwrap().into();
-    let learn = ["reinforce", "rebar", "relax", "direct-rebar"];
-    for entry in estimators().iter().filter(|entry| !learn.contains(&entry.name())) {
+    let learns = ["reinforce", "rebar", "relax", "direct-rebar", "adaptive-imle"];
+    for entry in estimators().iter().filter(|entry| !learns.contains(&entry.name())) {
         let mut estimator = entry.build(&Settings::defaults(entry.settings()), &structure).unwrap();
         assert_eq!((estimator.sums(), estimator.state()), (0, vec![]), "{}", entry.name());
         estimator.restore(&[]).unwrap();

@@ -15,6 +15,7 @@ mod held;
 mod kl;
 mod learned;
 mod own_structure;
+mod perturbations;
 mod registry;
 mod reinforce;
 mod relaxed;

@@ -89,8 +89,21 @@ fn known(name: &str, settings: &Settings, h: &[f32], losses: &[f32], kl: f64) ->
         "simple" | "softmax-trick" => Mean::Elsewhere(include_str!("sums.rs")),
         "gumbel-rao" | "decoupled-straight-through" => Mean::Elsewhere(include_str!("straight.rs")),
         "rebar" | "relax" | "direct-rebar" => Mean::Of(unbiased()),
-        "reinforce" | "rloo" | "arm" | "disarm" | "arsm" => Mean::Of(unbiased()),
+        "reinforce" | "rloo" | "arm" | "disarm" | "arsm" | "perturbed" => Mean::Of(unbiased()),
         "vimco" => Mean::Of(of_pairs(h, losses)),
+        "imle" | "adaptive-imle" => {
+            if settings.text("imle-noise") != "gumbel" {
+                return Mean::Elsewhere(include_str!("perturbations.rs"));
+            }
+            // Of a linear loss, which is direct optimisation; adaptive, at the ratio of the norms.
+            let norm = |x: &[f32]| {
+                let mean = x.iter().sum::<f32>() / x.len() as f32;
+                x.iter().map(|x| (x - mean).powi(2) as f64).sum::<f64>().sqrt()
+            };
+            let lambda = if name == "imle" { settings.real("imle-lambda") } else { norm(h) / norm(losses) };
+            let back = if settings.switch("two-sided") { lambda } else { 0.0 };
+            Mean::Of(at(back).iter().zip(at(-lambda)).map(|(a, b)| (a - b) / (back + lambda)).collect())
+        }
         "gumbel-softmax" | "straight-through" => Mean::Elsewhere(include_str!("relaxed.rs")),
         other => panic!("{other} is registered, but has no test of its mean or definition"),
     }
@@ -333,6 +346,8 @@ const RELAXED: [&str; 3] = ["rebar", "relax", "direct-rebar"];
 const BINARY: [&str; 2] = ["arm", "disarm"];
 /// Those for latents with sums.
 const SUMS: [&str; 5] = ["reinforce", "rloo", "simple", "softmax-trick", "vimco"];
+/// Those that perturb all potentials, and with them couplings that may have to keep their sign.
+const ANY_SIGN: [&str; 1] = ["perturbed"];
 
 /// What a structure needs of sums, an estimator does not ask for: the registry says who cannot have which latent.
 #[test]
@@ -493,7 +508,8 @@ fn what_auto_says_can_be_built_for_every_latent() {
                 let binary = independent && structure.unary() == 2 * structure.variables();
                 let refuses = INDEPENDENT.contains(&name_of) && !independent
                     || BINARY.contains(&name_of) && !binary
-                    || SUMS.contains(&name_of) && !structure.has_sums();
+                    || SUMS.contains(&name_of) && !structure.has_sums()
+                    || ANY_SIGN.contains(&name_of) && !structure.takes_any_sign();
                 match entry.build(&settings, &structure) {
                     Ok(_) => assert!(!refuses, "{name_of} of {name}"),
                     Err(_) if refuses => {}
