@@ -322,11 +322,19 @@ impl Fused {
             if let Some(error) = rows.outcome.error.take() {
                 return Err(error);
             }
-            report.tallies.iter_mut().zip(&rows.outcome.tallies).for_each(|(all, t)| all.merge(t));
             report.reconstruction += rows.outcome.reconstruction;
         }
         finite(report.reconstruction)?;
+        report.tallies = self.tallies();
         Ok(report)
+    }
+
+    fn tallies(&self) -> [Tally; MEASURES] {
+        let mut tallies = [Tally::default(); MEASURES];
+        for rows in &self.rows {
+            tallies.iter_mut().zip(&rows.outcome.tallies).for_each(|(all, t)| all.merge(t));
+        }
+        tallies
     }
 
     /// The images' weights at the states of the table.
@@ -545,6 +553,8 @@ impl Engine for Fused {
         } else {
             report.reconstruction = self.backward_images(&shared, &*estimator, rates)?;
             self.rows.iter_mut().find_map(|rows| rows.outcome.error.take()).map_or(Ok(()), Err)?;
+            // Those that were resumed have measured something since.
+            report.tallies = self.tallies();
         }
         if plan.sums > 0 {
             self.sums.fill(0.0);
