@@ -440,6 +440,7 @@ impl Config {
     pub fn supervision(&self) -> Result<Supervision> {
         let loss = match self.text("supervised-loss") {
             "cross-entropy" => supervision::Loss::CrossEntropy,
+            "fenchel-young" => supervision::Loss::FenchelYoung { draws: self.count("supervised-draws") },
             _ => supervision::Loss::Argmax { epsilon: self.real("supervised-epsilon") as f32 },
         };
         Ok(Supervision::new(loss, self.real("supervised-weight") as f32)?)

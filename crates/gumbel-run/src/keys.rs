@@ -69,10 +69,18 @@ pub const KEYS: &[Setting] = &[
     ),
     setting(
         "supervised-loss",
-        Kind::Choice(&["argmax", "cross-entropy"]),
+        Kind::Choice(&["argmax", "cross-entropy", "fenchel-young"]),
         "argmax",
         "NAME",
-        "what is learned from a label: argmax, the label in the place of the perturbed arg max; cross-entropy of q",
+        "what is learned from a label: argmax, the label in the place of the perturbed arg max; cross-entropy of q; \
+         fenchel-young, the loss of the perturbed arg max by several draws, for any latent",
+    ),
+    setting(
+        "supervised-draws",
+        Kind::Whole(1, 1000),
+        "1",
+        "M",
+        "draws of fenchel-young for each labelled image: its gradient is their mean",
     ),
     setting(
         "supervised-epsilon",

@@ -128,6 +128,7 @@ fn runs_with_labels_are_killed_and_resumed_with_the_same_bits() {
     for given in [
         [("labels", "250"), ("supervision", "phases:4,2"), ("supervised-loss", "argmax")],
         [("labels", "50"), ("supervision", "joint"), ("supervised-loss", "cross-entropy")],
+        [("labels", "50"), ("supervision", "joint"), ("supervised-loss", "fenchel-young")],
     ] {
         let epochs: &[_] = if given[1].1 == "joint" { &[("epochs", "2")] } else { &[] };
         let config = config(&[&given, epochs].concat());

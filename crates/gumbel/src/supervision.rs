@@ -26,6 +26,20 @@
 //! is `(softmax(h) - onehot(y)) / epsilon`. For coupled variables with noise on the unary potentials it is a loss of
 //! its own: its distribution is that of the perturbed arg max, which is what direct optimisation trains.
 //!
+//! **Fenchel-Young** ([`Loss::FenchelYoung`]; Blondel, Martins, Niculae, "Learning with Fenchel-Young losses", JMLR 21,
+//! 2020; Berthet et al., NeurIPS 2020), of the perturbed arg max:
+//!
+//! ```text
+//! E_gamma[max_{z in Z} { h(z) + gamma(z) } - max_{z in Z_y} { h(z) + gamma(z) }]
+//! gradient at the potentials  =  mean over M draws of gamma of  s(z*) - s(z_y)
+//! ```
+//!
+//! so that its mean is `E[s(z*)] - s(y)` where y is known in full: the difference of expected statistics and those of
+//! the label. It is the loss above at epsilon = 1 with M draws in place of one, whose mean is the same and whose
+//! variance is 1 / M; epsilon is no part of it, and the weight stands where 1 / epsilon does. No sums are needed. Of
+//! independent variables it is cross-entropy, sampled. The decoder of a [labelled step](Taught) follows z_y of the
+//! first draw.
+//!
 //! **Cross-entropy of q** ([`Loss::CrossEntropy`]):
 //!
 //! ```text
@@ -60,7 +74,8 @@
 //! ```
 //!
 //! References: the paper; Papandreou, Yuille, "Perturb-and-MAP random fields", ICCV 2011 (learning perturbed arg maxima
-//! from labels); Berthet et al., "Learning with differentiable perturbed optimizers", NeurIPS 2020 (the loss).
+//! from labels); Berthet, Blondel, Teboul, Cuturi, Vert, Bach, "Learning with differentiable perturbed optimizers",
+//! NeurIPS 2020 (the loss).
 
 use crate::Error;
 use crate::error::check_len;
@@ -80,6 +95,11 @@ pub enum Loss {
     },
     /// `-ln q(Z_y)`, with gradient `E_q[s] - E_q[s | Z_y]`.
     CrossEntropy,
+    /// The Fenchel-Young loss of the perturbed arg max, with gradient `s(z*) - s(z_y)`, the mean over draws.
+    FenchelYoung {
+        /// How many draws, M >= 1.
+        draws: usize,
+    },
 }
 
 /// A loss of potentials at labels, and its weight; see the [module](self).
@@ -94,7 +114,8 @@ pub struct Supervision {
 pub struct Labelled<'a> {
     /// `[rows, P]`.
     pub potentials: &'a [f32],
-    /// Gumbel variables `[rows, U]`; where [none are needed](Supervision::needs_noise) nobody looks at them.
+    /// Gumbel variables `[rows, draws, U]`, as many [draws](Supervision::draws) as the loss takes; where it takes none,
+    /// nobody looks at them.
     pub noise: &'a [f32],
     /// `[rows, n]`: the value of each variable, or [`UNKNOWN`].
     pub known: &'a [u32],
@@ -105,10 +126,11 @@ pub struct Labelled<'a> {
 /// What [`Supervision::add`] measured, over the rows of which something is known. Those of parts of a batch add up.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcome {
-    /// The loss in nats, without weight and epsilon: cross-entropy, or the difference of the two maxima.
+    /// The loss in nats, without weight and epsilon: cross-entropy, or the difference of the two maxima, of several
+    /// draws the mean.
     pub loss: Tally,
-    /// Of [`Loss::Argmax`]: how often z* agrees with all that is known, so that the gradient is zero. Cross-entropy
-    /// draws nothing, and counts none.
+    /// Of the losses that draw: in how many of the draws z* agrees with all that is known, so that the gradient is
+    /// zero. Cross-entropy draws nothing, and counts none.
     pub agreed: Tally,
 }
 
@@ -151,7 +173,7 @@ impl Supervision {
     /// A loss with a weight: `weight` times its gradient is added, `weight` >= 0.
     ///
     /// # Errors
-    /// Another weight, or an epsilon that is no finite number greater than 0.
+    /// Another weight, an epsilon that is no finite number greater than 0, no draws.
     pub fn new(loss: Loss, weight: f32) -> Result<Self, Error> {
         if !(weight.is_finite() && weight >= 0.0) {
             return Err(Error::range("weight", weight, "a finite number of at least 0"));
@@ -160,6 +182,7 @@ impl Supervision {
             Loss::Argmax { epsilon } if !(epsilon.is_finite() && epsilon > 0.0) => {
                 Err(Error::range("epsilon", epsilon, "a finite number greater than 0"))
             }
+            Loss::FenchelYoung { draws: 0 } => Err(Error::range("draws", 0, "a whole number of at least 1")),
             _ => Ok(Supervision { loss, weight }),
         }
     }
@@ -174,9 +197,18 @@ impl Supervision {
         self.weight
     }
 
-    /// Whether it needs Gumbel variables: one for each unary potential of each row.
+    /// Whether it needs Gumbel variables.
     pub fn needs_noise(&self) -> bool {
-        matches!(self.loss, Loss::Argmax { .. })
+        self.draws() > 0
+    }
+
+    /// How many draws it takes: Gumbel variables for each unary potential of each row.
+    pub fn draws(&self) -> usize {
+        match self.loss {
+            Loss::Argmax { .. } => 1,
+            Loss::FenchelYoung { draws } => draws,
+            Loss::CrossEntropy => 0,
+        }
     }
 
     /// Whether the loss can be had for a structure.
@@ -185,7 +217,7 @@ impl Supervision {
     /// [`Error::NoSums`] for cross-entropy where sums are not tractable.
     pub fn check<S: Sums>(&self, structure: &S) -> Result<(), Error> {
         match self.loss {
-            Loss::Argmax { .. } => Ok(()),
+            Loss::Argmax { .. } | Loss::FenchelYoung { .. } => Ok(()),
             Loss::CrossEntropy => structure.tractable(),
         }
     }
@@ -227,11 +259,11 @@ impl Supervision {
         self.check(structure)?;
         let Labelled { potentials, noise, known, first } = labelled;
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
-        let rows = batch_size(potentials.len(), p)?;
+        let (rows, draws) = (batch_size(potentials.len(), p)?, self.draws());
         check_len("labels", known.len(), rows * n)?;
         check_len("gradient", gradient.len(), rows * p)?;
         if self.needs_noise() {
-            check_len("noise", noise.len(), rows * u)?;
+            check_len("noise", noise.len(), rows * draws * u)?;
         }
         let scale = scale * self.weight;
         let mut outcome = Outcome::default();
@@ -239,15 +271,20 @@ impl Supervision {
             let (h, label) = (&potentials[row * p..][..p], &known[row * n..][..n]);
             let gradient = &mut gradient[row * p..][..p];
             let loss = match self.loss {
-                Loss::Argmax { epsilon } => {
-                    let found = argmax_row(structure, h, &noise[row * u..][..u], label, memory);
-                    found.map(|found| {
+                Loss::Argmax { .. } | Loss::FenchelYoung { .. } => {
+                    let step = match self.loss {
+                        Loss::Argmax { epsilon } => scale / epsilon,
+                        _ => scale / draws as f32,
+                    };
+                    (0..draws).try_fold(0.0, |loss, draw| {
+                        let noise = &noise[(row * draws + draw) * u..][..u];
+                        let found = argmax_row(structure, h, noise, label, memory)?;
                         outcome.agreed.add(found.is_none() as u32 as f64, 1.0);
                         if found.is_some() {
-                            structure.add_statistics(&memory.best, scale / epsilon, gradient);
-                            structure.add_statistics(&memory.agreeing, -scale / epsilon, gradient);
+                            structure.add_statistics(&memory.best, step, gradient);
+                            structure.add_statistics(&memory.agreeing, -step, gradient);
                         }
-                        found.unwrap_or(0.0)
+                        Ok(loss + found.unwrap_or(0.0) / draws as f64)
                     })
                 }
                 Loss::CrossEntropy => cross_entropy_row(structure, h, label, memory).inspect(|_| {
@@ -255,7 +292,7 @@ impl Supervision {
                     gradient.iter_mut().zip(marginals).for_each(|(g, (free, given))| *g += scale * (free - given));
                 }),
             };
-            outcome.loss.add(loss.map_err(|e| e.in_example(first + row))?, 1.0);
+            outcome.loss.add(loss.map_err(|e: Error| e.in_example(first + row))?, 1.0);
         }
         Ok(outcome)
     }
@@ -492,7 +529,7 @@ pub fn agreement(assignments: &[u32], known: &[u32], variables: usize) -> Result
 }
 
 /// The estimator of a step on labelled images: potentials learn from the labels, and the decoder follows what completes
-/// them, z_y, with the same noise.
+/// them, z_y, with the same noise, that of the first draw.
 ///
 /// It asks nothing of the oracle. Labels belong to one batch: whoever takes a step makes one.
 #[derive(Debug, Clone)]
@@ -518,6 +555,11 @@ impl<S: Sums> Estimator<S> for Taught {
         1
     }
 
+    /// What completes a label needs a draw too, whatever the loss.
+    fn noise(&self, structure: &S) -> Result<usize, Error> {
+        Ok(self.supervision.draws().max(1) * structure.unary())
+    }
+
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
         let (structure, first) = (piece.structure, piece.first);
         let (p, n, u) = (structure.potentials(), structure.variables(), structure.unary());
@@ -525,13 +567,13 @@ impl<S: Sums> Estimator<S> for Taught {
         let mut assignments = vec![0; piece.count() * n];
         for (b, z) in assignments.chunks_exact_mut(n).enumerate() {
             let (h, gradient) = (&piece.potentials[b * p..][..p], &mut piece.gradient[b * p..][..p]);
-            let noise = &piece.noise.of(0, b)[..u];
+            let noise = piece.noise.of(0, b);
             let known = self.known.get((first + b) * n..(first + b + 1) * n).unwrap_or(&[]);
             check_len("labels", known.len(), n)?;
             let labelled = Labelled { potentials: h, noise, known, first: first + b };
             self.supervision.add(structure, labelled, piece.scale, gradient, &mut memory)?;
             perturbed.copy_from_slice(h);
-            add(&mut perturbed[..u], noise, 1.0);
+            add(&mut perturbed[..u], &noise[..u], 1.0);
             let found = conditioned_argmax(structure, &perturbed, known, z, &mut memory);
             found.map_err(|e| e.in_example(first + b))?;
         }

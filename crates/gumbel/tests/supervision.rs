@@ -2,13 +2,15 @@
 //! by its own type and as one chosen at run time.
 
 use gumbel::Error;
+use gumbel::estimator::{Estimator, estimate};
 use gumbel::noise::{Noise, Purpose, below};
+use gumbel::oracle::{Closure, Kept};
 use gumbel::structure::{
     AnyStructure, Arborescence, Categorical, Chain, Code, Maximum, Pairwise, Permutation, SpanningTree, Structure,
     Subset, Sums, Supermodular, Tree,
 };
 use gumbel::supervision::{
-    Agreement, Labelled, Loss, Memory, Outcome, Supervision, UNKNOWN, agreement, check, conditioned_argmax,
+    Agreement, Labelled, Loss, Memory, Outcome, Supervision, Taught, UNKNOWN, agreement, check, conditioned_argmax,
     ln_probability, mode,
 };
 use rand_chacha::ChaCha8Rng;
@@ -381,14 +383,14 @@ fn large_instances_keep_what_is_known() {
 }
 
 /// Draws of the gradient of one label: their means, standard errors, and the mean loss with its own.
-fn drawn(structure: &Categorical, h: &[f32], known: &[u32], epsilon: f32, seed: u64) -> (Vec<[f64; 2]>, [f64; 2]) {
+fn drawn(structure: &Categorical, h: &[f32], known: &[u32], loss: Loss, seed: u64) -> (Vec<[f64; 2]>, [f64; 2]) {
     const DRAWS: usize = 200_000;
     const CHUNK: usize = 2000;
     let (p, n) = (structure.potentials(), structure.variables());
-    let supervision = Supervision::new(Loss::Argmax { epsilon }, 1.0).unwrap();
+    let supervision = Supervision::new(loss, 1.0).unwrap();
     let (potentials, known) = (h.repeat(CHUNK), known.repeat(CHUNK));
     assert_eq!(known.len(), CHUNK * n);
-    let mut noise = vec![0.0; CHUNK * p];
+    let mut noise = vec![0.0; CHUNK * supervision.draws() * p];
     let mut memory = Memory::default();
     let mut sums = vec![[0.0f64; 2]; p];
     let mut losses = [0.0f64; 2];
@@ -411,8 +413,24 @@ fn drawn(structure: &Categorical, h: &[f32], known: &[u32], epsilon: f32, seed: 
     (sums.into_iter().map(|s| of(s, DRAWS as f64)).collect(), of(losses, (DRAWS / CHUNK) as f64))
 }
 
+/// The gradient of cross-entropy times `factor`, and cross-entropy, of independent variables.
+fn cross_entropy(structure: &Categorical, h: &[f32], known: &[u32], factor: f64) -> (Vec<f64>, f64) {
+    let (mut gradient, mut loss) = (vec![], 0.0);
+    for (row, y) in wide(h).chunks(structure.values()).zip(known) {
+        let sum: f64 = row.iter().map(|h| h.exp()).sum();
+        if *y != UNKNOWN {
+            loss += sum.ln() - row[*y as usize];
+        }
+        gradient.extend(row.iter().enumerate().map(|(j, h)| match *y {
+            UNKNOWN => 0.0,
+            y => factor * (h.exp() / sum - (j == y as usize) as u32 as f64),
+        }));
+    }
+    (gradient, loss)
+}
+
 #[test]
-fn the_mean_of_the_arg_max_gradient_is_the_gradient_of_cross_entropy() {
+fn the_mean_of_the_losses_that_draw_is_cross_entropy_of_independent_variables() {
     let cases = [
         (Categorical::new(5).unwrap(), vec![3]),
         (Categorical::new(10).unwrap(), vec![0]),
@@ -420,31 +438,177 @@ fn the_mean_of_the_arg_max_gradient_is_the_gradient_of_cross_entropy() {
         (Categorical::binary(3).unwrap(), vec![1, 0, UNKNOWN]),
     ];
     for (seed, (structure, known)) in cases.into_iter().enumerate() {
-        let (k, epsilon) = (structure.values(), 0.05f32);
         let random = &mut Random::new(700, seed as u64);
         let h = Values::Normal.draw(&structure, random);
-        let (means, loss) = drawn(&structure, &h, &known, epsilon, seed as u64);
-        let mut cross_entropy = 0.0;
-        for (i, y) in known.iter().enumerate() {
-            let row = wide(&h[i * k..][..k]);
-            let sum: f64 = row.iter().map(|h| h.exp()).sum();
-            if *y != UNKNOWN {
-                cross_entropy += sum.ln() - row[*y as usize];
-            }
-            for (j, h) in row.iter().enumerate() {
-                let expected = match *y {
-                    UNKNOWN => 0.0,
-                    y => (h.exp() / sum - (j == y as usize) as u32 as f64) / epsilon as f64,
-                };
-                let [mean, error] = means[i * k + j];
+        let mut errors = vec![];
+        for (loss, factor) in [
+            (Loss::Argmax { epsilon: 0.05 }, 1.0 / 0.05f32 as f64),
+            (Loss::FenchelYoung { draws: 1 }, 1.0),
+            (Loss::FenchelYoung { draws: 4 }, 1.0),
+        ] {
+            let (means, found) = drawn(&structure, &h, &known, loss, seed as u64);
+            let (gradient, expected) = cross_entropy(&structure, &h, &known, factor);
+            for (i, ([mean, error], expected)) in means.iter().zip(&gradient).enumerate() {
                 assert!(
                     (mean - expected).abs() <= 4.0 * error,
-                    "{structure:?}, label {known:?}, variable {i}, value {j}: {mean} +- {error}, should be {expected}"
+                    "{structure:?}, {loss:?}, label {known:?}, potential {i}: {mean} +- {error}, should be {expected}"
                 );
             }
+            let [mean, error] = found;
+            assert!((mean - expected).abs() < 4.0 * error, "{structure:?}: loss {mean} +- {error}, {expected}");
+            errors.push(means.iter().map(|[_, error]| error * error).sum::<f64>());
         }
-        let [mean, error] = loss;
-        assert!((mean - cross_entropy).abs() < 4.0 * error, "{structure:?}: loss {mean} +- {error}, {cross_entropy}");
+        // Four draws have a quarter of the variance; one is the label as the arg max, but for epsilon.
+        assert!((errors[1] / errors[2] - 4.0).abs() < 0.2, "{errors:?}");
+        assert!((errors[0] / errors[1] * 0.05 * 0.05 - 1.0).abs() < 1e-3, "{errors:?}");
+    }
+}
+
+/// What the test above is worth: z_y without the noise of z* where a part of the label is unknown, a label with noise
+/// of its own, the wrong sign, and a sum where a mean is meant are seen.
+#[test]
+fn wrong_fenchel_young_gradients_are_caught() {
+    const ROWS: usize = 200_000;
+    let structure = Categorical::product(2, 3).unwrap();
+    let h = Values::Normal.draw(&structure, &mut Random::new(710, 0));
+    let known = [1, UNKNOWN];
+    let (expected, _) = cross_entropy(&structure, &h, &known, 1.0);
+    let mut noise = vec![0.0; ROWS * 2 * 6];
+    Noise::new(711, Purpose::Noise, 0).gumbel(&mut noise);
+    let solve = |x: &[f32], gamma: Option<&[f32]>, known: &[u32]| {
+        let perturbed: Vec<f32> = x.iter().enumerate().map(|(i, h)| h + gamma.map_or(0.0, |gamma| gamma[i])).collect();
+        let (mut z, mut code) = ([0; 2], [0.0; 6]);
+        conditioned_argmax(&structure, &perturbed, known, &mut z, &mut Memory::default()).unwrap();
+        structure.encode(&z, &mut code);
+        code
+    };
+    let free = [UNKNOWN; 2];
+    for (wrong, right) in [("nothing", true), ("no noise", false), ("sign", false), ("sum", false)] {
+        let (mut sums, mut squares) = ([0.0f64; 6], [0.0f64; 6]);
+        for gamma in noise.chunks(12) {
+            let star = [solve(&h, Some(&gamma[..6]), &free), solve(&h, Some(&gamma[6..]), &free)];
+            let of = |draw: &[f32]| solve(&h, if wrong == "no noise" { None } else { Some(draw) }, &known);
+            let label = [of(&gamma[..6]), of(&gamma[6..])];
+            for i in 0..6 {
+                let sum = star[0][i] + star[1][i] - label[0][i] - label[1][i];
+                let factor = match wrong {
+                    "sum" => 1.0,
+                    "sign" => -0.5,
+                    _ => 0.5,
+                };
+                sums[i] += (factor * sum) as f64;
+                squares[i] += ((factor * sum) as f64).powi(2);
+            }
+        }
+        let within = (0..6).all(|i| {
+            let mean = sums[i] / ROWS as f64;
+            let error = ((squares[i] / ROWS as f64 - mean * mean).max(0.0) / ROWS as f64).sqrt();
+            (mean - expected[i]).abs() <= 4.0 * error + 1e-9
+        });
+        assert_eq!(within, right, "{wrong}");
+    }
+}
+
+/// For every structure: draw by draw against enumeration, the gradient of the loss that is told, by differences.
+fn check_fenchel_young<S: Sums + Clone + Into<AnyStructure>>(structure: S, test: u32) {
+    const DRAWS: usize = 3;
+    let structure: AnyStructure = structure.into();
+    let listed = Listed::new(&structure);
+    let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+    let supervision = Supervision::new(Loss::FenchelYoung { draws: DRAWS }, 0.5).unwrap();
+    let mut memory = Memory::default();
+    let (mut slopes, mut kinks) = (0, 0);
+    for case in 0..40 {
+        let random = &mut Random::new(test, case);
+        let h = Values::Normal.draw(&structure, random);
+        let noise: Vec<f32> = (0..DRAWS * u).map(|_| random.normal()).collect();
+        let known = label(&listed, random);
+        let what = format!("{structure:?}, case {case}, label {known:?}");
+        if known.iter().all(|y| *y == UNKNOWN) || listed.best(&wide(&h), &known).1 == f64::NEG_INFINITY {
+            continue;
+        }
+        let mut run = |h: &[f32]| {
+            let mut gradient = vec![0.0; p];
+            let labelled = Labelled { potentials: h, noise: &noise, known: &known, first: 0 };
+            let found = supervision.add(&structure, labelled, 6.0, &mut gradient, &mut memory).unwrap();
+            assert_eq!((found.loss.count, found.agreed.count), (1.0, DRAWS as f64), "{what}");
+            (gradient, found)
+        };
+        let (gradient, found) = run(&h);
+        let (mut expected, mut loss) = (vec![0.0; p], 0.0);
+        for noise in noise.chunks(u) {
+            let mut perturbed = wide(&h);
+            perturbed.iter_mut().zip(noise).for_each(|(h, noise)| *h += *noise as f64);
+            let ((star, most), (agreeing, value)) =
+                (listed.best(&perturbed, &unknown(n)), listed.best(&perturbed, &known));
+            loss += (most - value) / DRAWS as f64;
+            // 6 * 0.5 / 3 = 1.
+            let differences = listed.statistics[star].iter().zip(&listed.statistics[agreeing]);
+            expected.iter_mut().zip(differences).for_each(|(e, (star, agreeing))| *e += star - agreeing);
+        }
+        assert_eq!(gradient, expected, "{what}");
+        assert!((found.loss.sum - loss).abs() < 1e-5, "{what}: {} {loss}", found.loss.sum);
+        for i in (0..p).filter(|i| *i < u || structure.takes_any_sign()) {
+            let mut at = |step: f32| {
+                let mut moved = h.clone();
+                moved[i] += step;
+                3.0 * run(&moved).1.loss.sum
+            };
+            // Linear but at the edges between arg maxima.
+            let slope = (at(1.0 / 256.0) - at(-1.0 / 256.0)) * 128.0;
+            slopes += 1;
+            kinks += ((slope - gradient[i] as f64).abs() > 1e-3) as u32;
+        }
+    }
+    assert!(slopes > 50 && kinks * 10 < slopes, "{structure:?}: {kinks} of {slopes}");
+}
+
+#[test]
+fn fenchel_young_agrees_with_enumeration_and_its_gradient_is_that_of_its_loss() {
+    check_fenchel_young(Categorical::product(3, 4).unwrap(), 720);
+    check_fenchel_young(Pairwise::new(4).unwrap(), 721);
+    check_fenchel_young(Supermodular::new(4).unwrap(), 722);
+    check_fenchel_young(Chain::new(4, 3).unwrap(), 723);
+    check_fenchel_young(Tree::new(4, 2, &[(0, 1), (0, 2), (2, 3)]).unwrap(), 724);
+    check_fenchel_young(Subset::new(6, 3).unwrap(), 725);
+    check_fenchel_young(SpanningTree::complete(4).unwrap(), 726);
+    check_fenchel_young(Arborescence::new(4, 2).unwrap(), 727);
+}
+
+/// A labelled step has as much noise as the loss draws, and the decoder follows z_y of the first draw.
+#[test]
+fn a_labelled_step_follows_what_completes_the_label_in_the_first_draw() {
+    const ROWS: usize = 20;
+    let structure = Chain::new(3, 3).unwrap();
+    let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
+    let random = &mut Random::new(730, 0);
+    let h: Vec<f32> = (0..ROWS).flat_map(|_| Values::Normal.draw(&structure, random)).collect();
+    let known: Vec<u32> = (0..ROWS * n).map(|i| if i % 2 == 0 { (i % 3) as u32 } else { UNKNOWN }).collect();
+    for (loss, draws) in [
+        (Loss::Argmax { epsilon: 0.5 }, 1),
+        (Loss::CrossEntropy, 1),
+        (Loss::FenchelYoung { draws: 1 }, 1),
+        (Loss::FenchelYoung { draws: 4 }, 4),
+    ] {
+        let supervision = Supervision::new(loss, 1.0).unwrap();
+        let taught = Taught::new(supervision, known.clone());
+        assert_eq!(taught.noise(&structure).unwrap(), draws * u);
+        let noise: Vec<f32> = (0..ROWS * draws * u).map(|_| random.normal()).collect();
+        let mut oracle = Closure::new(&structure, |_, _| 0.0);
+        let found = estimate(&taught, &structure, &h, &noise, &mut oracle).unwrap();
+        let [Kept::Assignments { row: 0, assignments, weights }] = &oracle.followed[..] else { panic!("{loss:?}") };
+        assert_eq!(weights, &vec![1.0; ROWS]);
+        let (mut z, mut memory, mut gradient) = (vec![0; n], Memory::default(), vec![0.0; ROWS * p]);
+        for b in 0..ROWS {
+            let mut perturbed = h[b * p..][..p].to_vec();
+            perturbed.iter_mut().zip(&noise[b * draws * u..][..u]).for_each(|(h, g)| *h += g);
+            conditioned_argmax(&structure, &perturbed, &known[b * n..][..n], &mut z, &mut memory).unwrap();
+            assert_eq!(z, assignments[b * n..][..n]);
+        }
+        let noise = if loss == Loss::CrossEntropy { &[] } else { &noise[..] };
+        let labelled = Labelled { potentials: &h, noise, known: &known, first: 0 };
+        supervision.add(&structure, labelled, 1.0, &mut gradient, &mut memory).unwrap();
+        assert_eq!(found.gradient, gradient, "{loss:?}");
     }
 }
 
@@ -517,7 +681,7 @@ fn labels_out_of_range_are_named() {
     assert_eq!(message(&Arborescence::new(3, 1).unwrap(), &of(&[3, UNKNOWN, 0])), at(0, 3, 2));
     // In training, whatever the draw is.
     let digit = Categorical::new(3).unwrap();
-    for loss in [Loss::Argmax { epsilon: 1.0 }, Loss::CrossEntropy] {
+    for loss in [Loss::Argmax { epsilon: 1.0 }, Loss::FenchelYoung { draws: 1 }, Loss::CrossEntropy] {
         let labelled = Labelled { potentials: &[0.0; 6], noise: &[0.0; 6], known: &[1, 3], first: 0 };
         let supervision = Supervision::new(loss, 1.0).unwrap();
         let found = supervision.add(&digit, labelled, 1.0, &mut [0.0; 6], &mut Memory::default());
@@ -575,6 +739,10 @@ fn what_is_wrong_beside_labels_is_an_error_too() {
     assert!(matches!(add(&[0.0; 4], &[0.0; 4], &[0], 4), Error::Length { what: "potentials", .. }));
     assert!(matches!(add(&[0.0; 6], &[0.0; 6], &[0], 6), Error::Length { what: "labels", .. }));
     assert!(matches!(add(&[0.0; 6], &[0.0; 3], &[0, 0], 6), Error::Length { what: "noise", .. }));
+    let three = Supervision::new(Loss::FenchelYoung { draws: 3 }, 1.0).unwrap();
+    let labelled = Labelled { potentials: &[0.0; 6], noise: &[0.0; 6], known: &[0, 0], first: 0 };
+    let short = three.add(&digit, labelled, 1.0, &mut [0.0; 6], &mut Memory::default());
+    assert!(matches!(short, Err(Error::Length { what: "noise", expected: 18, found: 6 })), "{short:?}");
     assert!(matches!(add(&[0.0; 6], &[0.0; 6], &[0, 0], 3), Error::Length { what: "gradient", .. }));
     let found = add(&[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0], &[0.0; 6], &[0, 1], 6);
     assert!(matches!(found, Error::Example { example: 11, .. }), "{found}");
@@ -585,6 +753,7 @@ fn what_is_wrong_beside_labels_is_an_error_too() {
         (Loss::Argmax { epsilon: 0.0 }, 1.0),
         (Loss::Argmax { epsilon: f32::NAN }, 1.0),
         (Loss::Argmax { epsilon: f32::INFINITY }, 1.0),
+        (Loss::FenchelYoung { draws: 0 }, 1.0),
         (Loss::CrossEntropy, -1.0),
         (Loss::CrossEntropy, f32::INFINITY),
     ] {
