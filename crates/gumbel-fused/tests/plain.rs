@@ -248,7 +248,7 @@ fn what_does_not_fit_is_refused() {
 /// biases of the potentials and of the pixels, which stands in the first moments after one step, for any number of
 /// threads.
 #[test]
-fn a_step_of_score_functions_and_relaxed_ones_is_the_estimate_by_hand() {
+fn a_step_of_any_estimator_that_asks_is_the_estimate_by_hand() {
     const BATCH: usize = 53;
     let shape = Shape::grey(6, 7);
     let bytes = uniform(BATCH * shape.len(), 1).iter().map(|v| (*v < 0.3) as u8).collect();
@@ -262,7 +262,8 @@ fn a_step_of_score_functions_and_relaxed_ones_is_the_estimate_by_hand() {
         let (p, u) = (structure.potentials(), structure.unary());
         let score = ["reinforce", "rloo", "arm", "disarm", "rebar", "relax", "direct-rebar", "arsm", "vimco"];
         let relaxed = ["reinmax", "gumbel-rao", "decoupled-straight-through", "simple", "softmax-trick"];
-        for name in score.into_iter().chain(relaxed) {
+        let perturbed = ["imle", "adaptive-imle", "perturbed"];
+        for name in score.into_iter().chain(relaxed).chain(perturbed) {
             let all = estimators();
             let entry = all.get(name).unwrap();
             let Ok(mut estimator) = entry.build(&Settings::defaults(entry.settings()), &structure) else { continue };
@@ -298,7 +299,12 @@ fn a_step_of_score_functions_and_relaxed_ones_is_the_estimate_by_hand() {
                     let mut fused = grown(&Case { threads, ..case.clone() }, shape, estimator.as_ref());
                     estimator.restore(&learned).unwrap();
                     let options = StepOptions::discrete(0.0, &stream, samples);
-                    fused.step(&images, &batch, estimator.as_mut(), &options).unwrap();
+                    let report = fused.step(&images, &batch, estimator.as_mut(), &options).unwrap();
+                    // What is measured behind the decoder's pass is told too.
+                    for (told, found) in report.tallies.iter().zip(&found.tallies) {
+                        let close = (told.mean() - found.mean()).abs() < 1e-3 * (1.0 + found.mean());
+                        assert!(told.count == found.count && close, "{latent}, {name}: {told:?} {found:?}");
+                    }
                     after.push((fused.snapshot(), estimator.state()));
                 }
                 estimator.restore(&learned).unwrap();
@@ -313,5 +319,5 @@ fn a_step_of_score_functions_and_relaxed_ones_is_the_estimate_by_hand() {
             }
         }
     }
-    assert_eq!(tried, 6 * 5 + 2 * 2 + 3 * 7);
+    assert_eq!(tried, 6 * 8 + 2 * 2 + 3 * 7);
 }

@@ -164,8 +164,8 @@ fn what_it_has_learned_survives_a_restart_to_the_bit() {
     assert!(matches!(second.restore(&[0.0; 3]), Err(Error::Length { expected: 4, found: 3, .. })));
 }
 
-/// Those of the registry own nothing, but for the average of `reinforce`, learned controls and an adaptive lambda: their
-/// state is empty, and another one is refused.
+/// Those of the registry own nothing, but for the average of `reinforce`, learned controls and an adaptive lambda:
+/// their state is empty, and another one is refused.
 #[test]
 fn estimators_without_parameters_refuse_a_state() {
     let structure: AnyStructure = Categorical::new(2).unwrap().into();
