@@ -441,6 +441,11 @@ fn cells(registry: &Registry, structure: &AnyStructure, latent: &str, request: &
     Ok(cells)
 }
 
+/// A value, where it is more than rounding.
+fn seen(line: &Line, value: f64) -> f64 {
+    if value > 1e-4 * line.norm { value } else { f64::NAN }
+}
+
 /// Draws bias, standard deviation, root of the mean squared error and cosine over epsilon and temperature; what has
 /// neither is a line across. Lines of layers are not drawn.
 ///
@@ -457,12 +462,12 @@ pub fn draw(path: &Path, title: &str, lines: &[Line]) -> Result<()> {
             specs.push(&line.spec);
         }
     }
-    // What is not told from zero stands at its standard error: there is no zero on such an axis.
+    // What is not told from zero stands at its standard error: there is no zero on such an axis. Rounding is not drawn.
     type Of = fn(&Line) -> f64;
     let all: [(&str, Of, bool); 4] = [
-        ("bias (at least its standard error)", |l| l.bias.max(l.bias_error), true),
-        ("standard deviation", |l| l.std, true),
-        ("root of the mean squared error", |l| l.mse.sqrt(), true),
+        ("bias (at least its standard error)", |l| seen(l, l.bias.max(l.bias_error)), true),
+        ("standard deviation", |l| seen(l, l.std), true),
+        ("root of the mean squared error", |l| seen(l, l.mse.sqrt()), true),
         ("cosine of a draw to the exact gradient", |l| l.cosine, false),
     ];
     let panels = all.map(|(title, of, log)| {
