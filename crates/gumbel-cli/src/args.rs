@@ -19,6 +19,7 @@ use std::path::PathBuf;
   gumbel train                                            generated glyphs, no download, pictures in runs/
   gumbel train --dataset mnist --latent categorical:50 --kl off --epochs 60
   gumbel train --resume --out runs/mnist-categorical50-direct-s0
+  gumbel sweep table1.toml && gumbel collect runs/table1
   gumbel evaluate runs/mnist-categorical50-direct-s0 --json
   gumbel sample runs/mnist-categorical50-direct-s0 --out grid.png
 
@@ -78,6 +79,10 @@ impl Common {
 pub enum Command {
     /// Train a model; writes a run folder with metrics, checkpoints and pictures
     Train(Box<Train>),
+    /// Train every combination of some settings, several at a time
+    Sweep(Sweep),
+    /// Put finished runs into a table: what differs, and what they have reached, averaged over seeds
+    Collect(Collect),
     /// Evaluate the best model of a run
     Evaluate(Evaluate),
     /// Draw what the decoder makes of each category, or of samples of the prior
@@ -141,6 +146,107 @@ pub struct Train {
     /// Settings.
     #[command(flatten)]
     pub settings: Settings,
+}
+
+/// `gumbel sweep`.
+#[derive(Debug, Args)]
+#[command(after_help = r#"A grid file:
+  out = "runs/table1"                          the folder (default: runs/ and the name of the file)
+  [run]                                        keys of every run
+  dataset = ["mnist", "fashion-mnist"]         a list has alternatives, which are all combined
+  epochs = 300
+  hidden = "400,200"                           a value that is a list is written as text
+  seed = { from = 0, to = 2 }                  numbers from 0 to 2; "step = 2" may be added
+  [cell.direct]                                named cells, each with every combination; their keys win over [run]'s
+  preset = "paper-direct"
+  [cell.gsm]
+  preset = "paper-gsm"
+
+Each cell is trained by a process of its own in a folder of its own; finished cells are skipped and started ones go on,
+so that the same command goes on after kill or Ctrl-C. Several processes, also on several machines, may sweep the same
+folder. With --json there is a line for each cell that ends: "cell", "folder", "status" (finished, skipped, elsewhere,
+failed, stopped), "seconds", and of its summary "best_epoch", "bound", "nll" and "accuracy" of the test, or "error".
+
+Examples:
+  gumbel sweep table1.toml --dry-run
+  gumbel sweep table1.toml --jobs 8 --set epochs=10
+  gumbel sweep table1.toml --index 0 --of 4       a quarter of the cells, for one of four machines
+  gumbel sweep table1.toml --print-sbatch --of 40 --time 8:00:00 > job.sh && sbatch job.sh
+  gumbel collect runs/table1"#)]
+pub struct Sweep {
+    /// Grid file
+    pub grid: PathBuf,
+    /// Folder of the runs
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Cells at a time, each with one thread or as many as --threads says (default: as many as there are cores for)
+    #[arg(long, value_name = "N", value_parser = whole(1..=1024))]
+    pub jobs: Option<usize>,
+    /// Only the share I of --of, from 0
+    #[arg(long, value_name = "I", requires = "of", value_parser = whole(0..=1_000_000))]
+    pub index: Option<usize>,
+    /// Shares; every cell is in one of them
+    #[arg(long, value_name = "N", value_parser = whole(1..=1_000_000))]
+    pub of: Option<usize>,
+    /// A value over those of the file, in all cells
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = clap::ArgAction::Append)]
+    pub set: Vec<(String, String)>,
+    /// List the cells in the order in which they would begin, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print a script for Slurm's sbatch: an array of --of tasks (default: one for every cell)
+    #[arg(long, conflicts_with_all = ["dry_run", "index"])]
+    pub print_sbatch: bool,
+    /// Time limit of a task in that script; what is not finished by then goes on in the next one
+    #[arg(long, value_name = "TIME", default_value = "24:00:00", requires = "print_sbatch", value_parser = time_limit)]
+    pub time: String,
+    /// Seconds after which a cell is taken over whose process on another machine gives no sign of life
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    pub stale: f64,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as epochs=10")?;
+    Ok((key.trim().to_string(), value.trim().to_string()))
+}
+
+/// As sbatch has it: minutes, hours:minutes:seconds, days-hours, ...
+fn time_limit(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b':' || b == b'-') {
+        true => Ok(text.to_string()),
+        false => Err("expected a time such as 8:00:00 or 2-12".to_string()),
+    }
+}
+
+/// `gumbel collect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel collect runs/table1
+  gumbel collect runs --columns dataset,latent,lr,bound,nll --csv --out table.csv
+
+A row has the runs that differ in the seed only, a column is a setting in which rows differ, or a figure: the mean over
+seeds and its standard error. Figures are those of the test split at the epoch with the least validation bound, and
+those that begin with `final` at the last one: valid_bound, bound, nll, paper_loss, kl, accuracy, final_bound,
+final_nll, final_paper_loss, final_kl, final_accuracy, seconds. In bold is, for each data set and latent, the row with
+the least mean validation bound, apart for runs that have trained on the validation images (train-on = all).
+
+--json prints a line for each row: \"settings\", \"seeds\", \"folders\", \"best\", \"estimate\" (whether the bound
+is one), and each figure as {\"mean\", \"se\", \"n\"} or null.")]
+pub struct Collect {
+    /// Folder with runs, at any depth
+    pub folder: PathBuf,
+    /// Comma-separated values
+    #[arg(long)]
+    pub csv: bool,
+    /// Markdown, as it is without any of these
+    #[arg(long, conflicts_with_all = ["csv", "json"])]
+    pub markdown: bool,
+    /// Settings and figures to show (default: the settings that differ, and all figures that there are)
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Everything that defines a run: flags made from the registry, each also a key of the TOML file.

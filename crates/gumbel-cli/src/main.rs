@@ -63,6 +63,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let pool = pool.map_err(|e| Failure::Other(format!("cannot start {threads} threads: {e}")))?;
     pool.install(|| match cli.command {
         Command::Train(command) => commands::train::run(&common, &command),
+        Command::Sweep(command) => commands::sweep::run(&common, &command),
+        Command::Collect(command) => commands::sweep::collect(&common, &command),
         Command::Evaluate(command) => commands::stored::evaluate(&common, &command),
         Command::Sample(command) => commands::show::sample(&common, &command),
         Command::Reconstruct(command) => commands::show::reconstruct(&common, &command),

@@ -53,14 +53,14 @@ impl PartialEq for Config {
 
 /// A value of a TOML file: what it is, and its text.
 #[derive(Debug, Clone, PartialEq)]
-enum Written {
+pub(crate) enum Written {
     Switch(String),
     Number(String),
     Text(String),
 }
 
 impl Written {
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         match self {
             Written::Switch(text) | Written::Number(text) | Written::Text(text) => text,
         }
@@ -147,6 +147,12 @@ impl ConfigFile {
         Ok(ConfigFile { path: path.to_path_buf(), values })
     }
 
+    /// Values that stand in a file of another form, with their lines.
+    pub(crate) fn of(path: &Path, mut values: Vec<(String, Written, usize)>) -> Self {
+        values.sort_by_key(|(_, _, line)| *line);
+        ConfigFile { path: path.to_path_buf(), values }
+    }
+
     fn error(&self, line: usize, detail: impl fmt::Display) -> Error {
         Error::ConfigFile { path: self.path.clone(), detail: format!("line {line}: {detail}") }
     }
@@ -162,11 +168,17 @@ impl ConfigFile {
             all.insert(key.clone(), value.text().to_string());
         }
         let line_of = |key: &str| self.values.iter().find(|(k, ..)| k == key).map_or(1, |(.., line)| *line);
-        let keys = applicable(registry, &all).map_err(|e| self.error(line_of(name_of(&e)), e))?;
+        let at_key = |e: Error| self.error(line_of(name_of(&e)), e);
+        // A preset may choose the estimator whose settings stand beside it.
+        let mut whole = all.clone();
+        for (key, value) in presets::values(chosen(&all, "preset"), &all).map_err(at_key)? {
+            whole.entry(key.into()).or_insert(value.into());
+        }
+        let keys = applicable(registry, &whole).map_err(at_key)?;
         for (key, value, line) in &self.values {
             let at = |e: Error| self.error(*line, e);
-            let setting = owned(registry, &keys, &all, key).map_err(at)?;
-            let name = chosen(&all, "estimator");
+            let setting = owned(registry, &keys, &whole, key).map_err(at)?;
+            let name = chosen(&whole, "estimator");
             if value.text() == "auto" && registry.estimators.get(name)?.auto_settings().contains(&setting.name) {
                 continue;
             }
@@ -180,7 +192,7 @@ impl ConfigFile {
 }
 
 /// The key that an error is about.
-fn name_of(error: &Error) -> &str {
+pub(crate) fn name_of(error: &Error) -> &str {
     match error {
         Error::Setting { name, .. } => name,
         _ => "",
@@ -188,7 +200,7 @@ fn name_of(error: &Error) -> &str {
 }
 
 /// All keys that any choice brings.
-fn every_key(registry: &Registry) -> Vec<&str> {
+pub(crate) fn every_key(registry: &Registry) -> Vec<&str> {
     let mut all: Vec<&str> = KEYS.iter().map(|s| s.name).collect();
     for name in registry.owners().into_iter().flat_map(|(.., settings)| settings).map(|s| s.name) {
         if !all.contains(&name) {
@@ -783,6 +795,15 @@ mod tests {
         let error = config(&[("temperature", "1")]).unwrap_err().to_string();
         assert!(error.contains("estimator = gumbel-softmax or straight-through"), "{error}");
         assert!(config(&[("epochz", "1")]).unwrap_err().to_string().contains("did you mean epochs?"));
+    }
+
+    #[test]
+    fn settings_of_an_estimator_that_a_preset_chooses_may_stand_beside_it() {
+        let found = read("preset = \"paper-gsm\"\ntemperature = 0.5\n").unwrap();
+        assert_eq!((found.text("estimator"), found.real("temperature")), ("straight-through", 0.5));
+        let error = read("preset = \"paper-gsm\"\nepsilon = 0.5\n").unwrap_err().to_string();
+        assert!(error.contains("line 2: epsilon = 0.5: expected estimator = direct, found"), "{error}");
+        assert!(read("\npreset = \"papr\"").unwrap_err().to_string().contains("line 2: preset = papr"));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Files {
     }
 
     /// What a folder with a run is known by, what goes on with a run first: it must not outlive the rest.
-    fn tracks(&self) -> [PathBuf; 5] {
+    pub(crate) fn tracks(&self) -> [PathBuf; 5] {
         [self.checkpoint(), self.best(), self.summary(), self.metrics(), self.config()]
     }
 }
@@ -171,8 +171,15 @@ impl RunLock {
     }
 }
 
+/// Whether a process is training in the folder just now. Nothing is written, and what holds in the next moment is not
+/// known: only [`prepare`] keeps others out.
+pub fn is_busy(files: &Files) -> bool {
+    let opened = File::options().read(true).write(true).open(files.other(".lock"));
+    opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Whether there is anything of that name, also a link to nothing.
-fn stands(path: &Path) -> Result<bool> {
+pub(crate) fn stands(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -339,7 +346,9 @@ mod tests {
             assert!(matches!(prepare(&files, start), Err(Error::Busy { .. })));
         }
         assert!(left.iter().all(|path| path.exists()), "only who holds the lock sweeps");
+        assert!(is_busy(&files));
         drop(lock);
+        assert!(!is_busy(&files) && !is_busy(&Files::new(&folder.path().join("none"))));
         prepare(&files, Start::Resume).unwrap();
         assert!(!left.iter().any(|path| path.exists()));
     }

@@ -25,12 +25,14 @@
 //! - [`Registry`], [`config`], [`model`]: what a run is made of;
 //! - [`train()`] and its [`Observer`]s, [`evaluate`], [`metrics`]; [`Trainer`]: single steps; [`diagnose`]: what
 //!   estimators are like;
+//! - [`sweep`], [`collect`]: many runs, and their table;
 //! - [`folder`], [`store`], [`stored`]: files; [`picture`], [`plot`], [`show`], [`inspect`]: what they show.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod atomic;
+pub mod collect;
 pub mod config;
 pub mod diagnose;
 mod digest;
@@ -52,6 +54,7 @@ pub mod show;
 pub mod store;
 pub mod stored;
 mod sums;
+pub mod sweep;
 pub mod train;
 mod trainer;
 

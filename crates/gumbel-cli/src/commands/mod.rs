@@ -6,6 +6,7 @@ pub mod list;
 pub mod show;
 pub mod solve;
 pub mod stored;
+pub mod sweep;
 pub mod train;
 
 use crate::args::Common;

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Trains a run.
 pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
@@ -103,9 +104,13 @@ impl Watch {
     fn new(common: &Common, epochs: u64) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let heard = stop.clone();
+        let mut first: Option<Instant> = None;
         let handler = ctrlc::set_handler(move || {
-            if heard.swap(true, Ordering::SeqCst) {
-                std::process::exit(output::STOPPED.into()); // asked twice: at once, the last checkpoint stands
+            heard.store(true, Ordering::SeqCst);
+            // Asked twice: at once, the last checkpoint stands. Nobody asks twice so fast, but a scheduler and the
+            // sweep that this run belongs to may both tell that the time is over.
+            if first.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(200) {
+                std::process::exit(output::STOPPED.into());
             }
         });
         handler.map_err(|e| Failure::Other(format!("cannot listen for Ctrl-C: {e}")))?;
