@@ -329,7 +329,7 @@ impl Sweep<'_> {
             return Ok(Err(Begun::Done((Status::Elsewhere, None, Some(summary)))));
         }
         let failed = self.own(cell, "failed");
-        let since = |time: SystemTime| time >= self.began;
+        let since = |time: SystemTime| time > self.began;
         if fs::metadata(&failed).and_then(|found| found.modified()).is_ok_and(since) {
             // What has just failed elsewhere would fail here as well.
             let error = fs::read_to_string(&failed).unwrap_or_default();
