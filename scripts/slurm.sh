@@ -82,8 +82,10 @@ echo "job $job"
 first=$("$gumbel" sweep grid.toml --dry-run | head -n 1 | awk '{ print $2 }')
 saved() { [ -e "$folder/array/$first/checkpoint/latest.safetensors" ]; }
 await 60 "a checkpoint of $first" saved
-# As Slurm does two minutes before the end of the time.
-scancel --batch --signal=TERM "${job}_0"
+# As Slurm does two minutes before the end of the time. The task may be on its way into the queue before scancel has heard
+# that the signal has arrived, which then says that it cannot be signalled now.
+id=$(scontrol show job "${job}_0" | sed -nE 's/^JobId=([0-9]+).*/\1/p')
+timeout 5 scancel --batch --signal=TERM "$id" || true
 stopped() { grep -q "stopped: 0 of 1 cells" "$folder/slurm-${job}_0.out"; }
 await 30 "the checkpoint of task 0" stopped
 restarted() { scontrol show job "${job}_0" | grep -q "Restarts=1"; }

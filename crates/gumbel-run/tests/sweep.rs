@@ -136,7 +136,7 @@ fn what_is_no_grid_is_refused_with_its_line() {
     let error = cells_with("[run]\nlr = 0.1\n", &[("epochz", "1")]).unwrap_err();
     assert!(error.is_usage() && error.to_string().starts_with("epochz = 1: expected"), "{error}");
     let error = cells_with("[run]\nlr = 0.1\n", &[("lr", "0")]).unwrap_err();
-    assert_eq!(error.to_string(), "lr = 0: expected a finite number greater than 0");
+    assert_eq!(error.to_string(), "lr = 0: expected a finite number greater than 0, in the cell s0");
     assert!(Grid::read(Path::new("no/such.toml")).unwrap_err().to_string().contains("cannot read"));
 }
 

@@ -89,7 +89,7 @@ fn error_of<'a>(done: &'a Done<'_>) -> &'a str {
 /// A folder of something else, with what can be done about it here.
 fn refused(error: Error) -> Failure {
     match error {
-        Error::Changed { .. } | Error::Setting { .. } => {
+        Error::Changed { .. } | Error::Setting { .. } | Error::ConfigFile { .. } => {
             Failure::Usage(format!("{error}: --out chooses another folder"))
         }
         Error::Foreign { .. } => Failure::Other(format!("{error}: --out chooses another folder")),
@@ -254,9 +254,12 @@ impl Watcher for Show {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} epochs{msg}");
             let bar = ProgressBar::new(cell.config.whole("epochs")).with_prefix(cell.name.clone());
             let bar = bar.with_style(style.expect("the template is correct"));
-            self.bars
-                .insert(cell.name.clone(), self.multi.insert_before(&self.all, bar))
-                .inspect(|b| b.finish_and_clear());
+            let bar = self.multi.insert_before(&self.all, bar);
+            bar.tick();
+            // Begun once more, after another process had the cell.
+            if let Some(old) = self.bars.insert(cell.name.clone(), bar) {
+                old.finish_and_clear();
+            }
         }
     }
 

@@ -164,7 +164,9 @@ impl Grid {
             Error::ConfigFile { path, detail } => {
                 Error::ConfigFile { path, detail: format!("{detail}, in the cell {name}") }
             }
-            Error::Setting { ref name, .. } if over.contains_key(name) => e,
+            Error::Setting { name: key, value, expected } if over.contains_key(&key) => {
+                Error::Setting { name: key, value, expected: format!("{expected}, in the cell {name}") }
+            }
             e if e.is_usage() => {
                 let line = chosen.iter().find(|(axis, _)| axis.key == name_of(&e)).map(|(axis, _)| axis.line);
                 let place = line.map_or(String::new(), |line| format!("line {line}: "));
