@@ -282,7 +282,8 @@ fn children(pid: u32) -> Vec<u32> {
 fn eight_sweeps_share_a_folder_whoever_is_killed() {
     const SWEEPS: usize = 8;
     let grid = format!(
-        "[run]\nlatent = [\"categorical:4\", \"binary:4\", \"binary:3\"]\nepochs = 100\nseed = {{ from = 0, to = 3 }}\n{SMALL}"
+        "[run]\nlatent = [\"categorical:4\", \"binary:4\", \"binary:3\"]\nepochs = 100\n\
+         seed = {{ from = 0, to = 3 }}\n{SMALL}"
     );
     let (place, whole) = (Place::new(&grid), Place::new(&grid));
     let names = names(&place);

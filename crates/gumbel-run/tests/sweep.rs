@@ -8,7 +8,7 @@ use gumbel_run::sweep::{self, Cell, Done, Grid, Options, Standing, Status, Watch
 use gumbel_run::{Config, Registry, Result, store};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn read(text: &str) -> Result<Grid> {
     let folder = tempfile::tempdir().unwrap();
@@ -32,7 +32,8 @@ fn names(cells: &[Cell]) -> Vec<&str> {
 
 #[test]
 fn a_grid_is_the_product_of_its_lists_in_the_order_of_the_file() {
-    let grid = "out = \"runs/here\"\n[run]\nlatent = [\"categorical:50\", \"categorical:2x3\"]\nhidden = [\"40,20\", \"16\"]\n\
+    let grid = "out = \"runs/here\"\n[run]\n\
+                latent = [\"categorical:50\", \"categorical:2x3\"]\nhidden = [\"40,20\", \"16\"]\n\
                 seed = { from = 3, to = 4 }\nepochs = 7\n";
     let all = cells(grid).unwrap();
     assert_eq!(
@@ -106,8 +107,8 @@ fn what_is_no_grid_is_refused_with_its_line() {
         ("[run]\nlr = 1979-05-27\n", &["line 2: lr: expected a value", "datetime"]),
         ("[run]\nseed = { from = 3, to = 2 }\n", &["line 2: seed", "from at most to", "from 3, to 2, step 1"]),
         ("[run]\nseed = { from = 0, to = 9, step = 0 }\n", &["line 2: seed", "step above 0"]),
-        ("[run]\nseed = { from = 0, to = 1e300 }\n", &["at most 100000 values"]),
-        ("[run]\nseed = { from = -9223372036854775808, to = 9223372036854775807 }\n", &["at most 100000 values"]),
+        ("[run]\nseed = { from = 0, to = 1e300 }\n", &["at most 20000 values"]),
+        ("[run]\nseed = { from = -9223372036854775808, to = 9223372036854775807 }\n", &["at most 20000 values"]),
         ("[run]\nseed = { from = 0 }\n", &["line 2: seed: expected { from = A, to = B }"]),
         ("[run]\nseed = { from = 0, two = 1 }\n", &["line 2", "did you mean to?"]),
         ("[run]\nseed = { from = 0, to = \"x\" }\n", &["line 2: seed: to: expected a number, found string"]),
@@ -123,7 +124,7 @@ fn what_is_no_grid_is_refused_with_its_line() {
         ("[run]\nseed = [1, 1]\n", &["two cells s1"]),
         (
             "[run]\nseed = { from = 0, to = 999 }\nlr = { from = 1, to = 999 }\n",
-            &["expected at most 100000 cells, found 999000"],
+            &["expected at most 20000 cells, found 999000"],
         ),
     ] {
         let error = cells(text).map(|cells| cells.len()).expect_err(text);
@@ -223,6 +224,49 @@ fn what_fails_in_one_sweep_is_not_tried_by_another_at_the_same_time() {
         }
     });
     assert_eq!(fs::read_to_string(folder.path().join("calls")).unwrap().lines().count(), 1);
+}
+
+/// The claim of a process on another machine, as its file has it.
+const FOREIGN: &str = r#"{"host":"elsewhere","machine":"another","pid":1,"nonce":"1"}"#;
+
+#[cfg(unix)]
+#[test]
+fn what_another_machine_has_is_left_to_it_for_as_long_as_it_gives_signs_of_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = cells("[run]\nseed = [1, 4]\n").unwrap();
+    let own = sweep::own_folder(folder.path());
+    fs::create_dir_all(&own).unwrap();
+    fs::write(own.join("s1.claim"), FOREIGN).unwrap();
+    let (began, limit) = (Instant::now(), Duration::from_secs(2));
+    let mut heard = Heard::default();
+    let done = sweep::run(&all, folder.path(), &Options { limit, ..broken(1) }, &mut heard).unwrap();
+    assert_eq!(heard.0, ["started s4", "failed s4", "started s1", "failed s1"], "the other one first");
+    assert!(done.len() == 2 && began.elapsed() >= limit, "{:?}", began.elapsed());
+}
+
+/// A sweep that has slept for too long: its cell has become that of another machine, which dies in its turn.
+#[cfg(unix)]
+#[test]
+fn a_claim_that_is_lost_ends_its_training_and_is_won_again_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = cells("[run]\nseed = 5\n").unwrap();
+    let claim = sweep::own_folder(folder.path()).join("s5.claim");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            while !claim.exists() || !folder.path().join("calls").exists() {
+                assert!(began.elapsed() < Duration::from_secs(60));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            store::write_atomic(&claim, FOREIGN.as_bytes()).unwrap();
+        });
+        let options = Options { limit: Duration::from_secs(1), ..broken(1) };
+        let mut heard = Heard::default();
+        let done = sweep::run(&all, folder.path(), &options, &mut heard).unwrap();
+        assert_eq!(done[0].error.as_deref(), Some("it is slowly broken"));
+        assert_eq!(heard.0, ["started s5", "started s5", "failed s5"]);
+    });
+    assert!(!claim.exists());
 }
 
 #[cfg(unix)]

@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// The most cells of a grid: a product of lists is written faster than it is computed.
-pub const MAX_CELLS: usize = 100_000;
+pub const MAX_CELLS: usize = 20_000;
 
 /// A key with its alternatives.
 #[derive(Debug, Clone, PartialEq)]
