@@ -70,7 +70,7 @@ pub struct Line {
     /// The temperature, of those that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Whose gradient it is to be: `loss`, E_q[loss], or `bound`, with the KL.
+    /// Whose gradient it is to be: `loss`, `E_q[loss]`, or `bound`, with the KL.
     pub objective: &'static str,
     /// `potentials`, or the name of a layer's parameter.
     pub at: String,
