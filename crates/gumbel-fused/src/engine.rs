@@ -36,6 +36,8 @@ pub struct Fused {
     /// Widths of the encoder's hidden layers; the decoder has them in reverse order.
     hidden: Vec<usize>,
     lr: f64,
+    /// By what it is multiplied in the present step.
+    share: f64,
     steps: u64,
     /// Most images in a step.
     batch: usize,
@@ -135,6 +137,7 @@ impl Fused {
             inputs: Inputs::discrete(&structure),
             pixels,
             lr: options.lr,
+            share: 1.0,
             steps: 0,
             batch,
             plan,
@@ -249,7 +252,7 @@ impl Fused {
     fn rates(&self) -> Rates {
         let t = self.steps.min(i32::MAX as u64) as i32;
         Rates {
-            rate: (self.lr / (1.0 - (BETA1 as f64).powi(t))) as f32,
+            rate: (self.lr * self.share / (1.0 - (BETA1 as f64).powi(t))) as f32,
             root: (1.0 / (1.0 - (BETA2 as f64).powi(t)).sqrt()) as f32,
         }
     }
@@ -527,6 +530,7 @@ impl Engine for Fused {
         estimator: &mut dyn Estimator,
         options: &StepOptions<'_>,
     ) -> Result<StepReport, Error> {
+        self.share = options.rate as f64;
         let bits = self.bits(images)?;
         let structure = Arc::clone(&self.structure);
         let plan = Plan::new(&structure, estimator, options.samples)?;

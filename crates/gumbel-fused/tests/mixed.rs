@@ -455,7 +455,7 @@ impl Streams {
 
     fn options(&self, kl_weight: f32, samples: usize) -> StepOptions<'_> {
         let [noise, gaussian, dropout] = &self.0;
-        StepOptions { kl_weight, noise, samples, gaussian, dropout }
+        StepOptions { kl_weight, noise, samples, gaussian, dropout, rate: 1.0 }
     }
 }
 

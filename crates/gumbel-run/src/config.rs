@@ -597,6 +597,32 @@ impl Config {
         }
     }
 
+    /// The share of the learning rate at a training step, from 0: 1 without decay, else falling to zero over all
+    /// epochs.
+    ///
+    /// ```
+    /// use gumbel_run::{Config, Registry};
+    /// let config = Config::new(&Registry::standard(), &[("lr-decay", "cosine"), ("epochs", "4")])?;
+    /// let rates = [0, 50, 199].map(|step| config.rate(step, 50));
+    /// assert!(rates[0] > 0.999 && (rates[1] - 0.85).abs() < 0.01 && rates[2] > 0.0 && rates[2] < 1e-3);
+    /// # Ok::<(), gumbel_run::Error>(())
+    /// ```
+    pub fn rate(&self, step: u64, steps_per_epoch: u64) -> f32 {
+        // The middle of the step: the first is nearly whole, the last is not nothing.
+        let total = self.whole("epochs") as f64 * steps_per_epoch.max(1) as f64;
+        let done = ((step as f64 + 0.5) / total).min(1.0);
+        match self.text("lr-decay") {
+            "cosine" => (0.5 + 0.5 * (std::f64::consts::PI * done).cos()) as f32,
+            "linear" => (1.0 - done) as f32,
+            _ => 1.0,
+        }
+    }
+
+    /// Whether a key may change from one part of a run to the next: what is computed does not depend on it.
+    fn is_free(&self, key: &str) -> bool {
+        FREE.contains(&key) && !(key == "epochs" && self.text("lr-decay") != "none")
+    }
+
     /// The values of all schedules of the registry at a training step; defaults for those that the estimator does not
     /// have.
     pub fn scheduled(&self, step: u64) -> Result<Vec<(String, f64)>> {
@@ -664,7 +690,7 @@ impl Config {
 
     /// The digest of all settings that matter to what is computed.
     pub fn digest(&self) -> Digest {
-        let keys = self.keys.iter().map(|s| s.name).filter(|name| !FREE.contains(name));
+        let keys = self.keys.iter().map(|s| s.name).filter(|name| !self.is_free(name));
         Digest::of(&keys.map(|key| format!("{key} = {}\n", self.toml_value(key))).collect::<String>())
     }
 
@@ -702,14 +728,14 @@ impl Config {
     /// # Errors
     /// [`Error::Changed`] with the first difference that matters.
     pub fn check_resumable(&self, asked: &Config, path: &Path) -> Result<()> {
-        let matters = |keys: &[Setting]| -> Vec<&'static str> {
-            keys.iter().map(|s| s.name).filter(|name| !FREE.contains(name)).collect()
+        let matters = |config: &Config| -> Vec<&'static str> {
+            config.keys.iter().map(|s| s.name).filter(|name| !config.is_free(name)).collect()
         };
         let shown = |config: &Config, key: &str| match config.settings.get(key) {
             Some(_) => config.toml_value(key),
             None => "nothing".into(),
         };
-        for key in matters(&self.keys).into_iter().chain(matters(&asked.keys)) {
+        for key in matters(self).into_iter().chain(matters(asked)) {
             if self.settings.get(key) != asked.settings.get(key) {
                 let (old, new) = (shown(self, key), shown(asked, key));
                 return Err(Error::Changed { path: path.to_path_buf(), key: key.into(), old, new });
@@ -977,6 +1003,22 @@ mod tests {
         let estimator = plain.estimator().unwrap();
         let huge = plain.model_options(&*estimator, Shape::grey(1 << 12, 1 << 12));
         assert!(plain.model_entry().check(&huge).is_err());
+    }
+
+    /// Where the learning rate falls over the epochs, their number matters to every step.
+    #[test]
+    fn epochs_may_change_where_the_learning_rate_stays() {
+        let path = Path::new("config.toml");
+        for (decay, free) in [("none", true), ("cosine", false), ("linear", false)] {
+            let old = config(&[("lr-decay", decay), ("epochs", "3")]).unwrap();
+            let more = old.with("epochs", "5").unwrap();
+            assert_eq!((old.digest() == more.digest(), old.check_resumable(&more, path).is_ok()), (free, free));
+            let rates: Vec<f32> = (0..30).map(|step| old.rate(step, 10)).collect();
+            assert_eq!(rates.windows(2).all(|pair| pair[1] < pair[0]), !free, "{rates:?}");
+            assert!(rates.iter().all(|r| *r > 0.0 && *r <= 1.0) && (free || rates[29] < 0.02), "{rates:?}");
+        }
+        let linear = config(&[("lr-decay", "linear"), ("epochs", "2")]).unwrap();
+        assert_eq!([0, 9, 19].map(|step| linear.rate(step, 10)), [0.975, 0.525, 0.025]);
     }
 
     #[test]

@@ -296,6 +296,7 @@ impl Steps<'_> {
             samples,
             gaussian: &still(Purpose::Gaussian),
             dropout: &still(Purpose::Dropout),
+            rate: 1.0,
         };
         let began = Instant::now();
         engine.step(self.images, self.batch, estimator, &options)?;

@@ -137,6 +137,14 @@ pub const KEYS: &[Setting] = &[
         "X",
         "learning rate of Adam",
     ),
+    setting(
+        "lr-decay",
+        Kind::Choice(&["none", "cosine", "linear"]),
+        "none",
+        "NAME",
+        "how the learning rate falls to zero over all epochs: not, along half a cosine, or along a line; such a run \
+         cannot be given more epochs",
+    ),
     setting("binarization", Kind::Choice(&Binarization::NAMES), "round", "NAME", "how grey images become binary"),
     setting(
         "train-on",

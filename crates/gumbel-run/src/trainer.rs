@@ -68,12 +68,22 @@ impl Trainer {
     /// # Errors
     /// As [`step`](Trainer::step).
     pub fn labelled_step(&mut self, images: &dyn Images, step: u64) -> Result<()> {
+        self.labelled(images, step, 1.0)
+    }
+
+    fn labelled(&mut self, images: &dyn Images, step: u64, rate: f32) -> Result<()> {
         let Some(labelled) = &self.labelled else { return Ok(()) };
         let seed = self.config.seed();
         let (batch, known) = labelled.batch(seed, step, self.config.count("batch-size"));
         let stream = |part: u64| Noise::new(seed, Purpose::Labelled, 3 * step + part);
-        let options =
-            StepOptions { kl_weight: 0.0, noise: &stream(0), samples: 1, gaussian: &stream(1), dropout: &stream(2) };
+        let options = StepOptions {
+            kl_weight: 0.0,
+            noise: &stream(0),
+            samples: 1,
+            gaussian: &stream(1),
+            dropout: &stream(2),
+            rate,
+        };
         self.engine.step(images, &batch, &mut Taught::new(self.supervision, known), &options)?;
         Ok(())
     }
@@ -102,10 +112,11 @@ impl Trainer {
             samples: self.config.count("samples"),
             gaussian: &stream(Purpose::Gaussian),
             dropout: &stream(Purpose::Dropout),
+            rate: self.config.rate(step, steps_per_epoch),
         };
         let report = self.engine.step(images, batch, &mut *self.estimator, &options)?;
         if self.schedule == Schedule::Joint {
-            self.labelled_step(images, step)?;
+            self.labelled(images, step, options.rate)?;
         }
         Ok(report)
     }

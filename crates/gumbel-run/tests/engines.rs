@@ -5,7 +5,7 @@
 use gumbel::Error;
 use gumbel::continuous::Draw;
 use gumbel::engine::{Engine, Images, ModelOptions, Shape, StepOptions, StepReport};
-use gumbel::estimator::{Estimator, KlTerm, Moment, Piece, estimators};
+use gumbel::estimator::{Direct, Estimator, KlTerm, Moment, Piece, estimators};
 use gumbel::likelihood::Bernoulli;
 use gumbel::network::{Moments, Snapshot};
 use gumbel::noise::{Noise, Purpose};
@@ -358,6 +358,38 @@ fn steps_do_not_depend_on_threads() {
     }
 }
 
+/// A step with a share of the learning rate goes that share of the way.
+#[test]
+fn steps_take_their_share_of_the_learning_rate() {
+    let structure: AnyStructure = Categorical::product(3, 4).unwrap().into();
+    let case = Case { samples: 1, structure, ..Case::random(5) };
+    let (images, batch) = (case.images(6), (0..case.batch as u32).collect::<Vec<_>>());
+    let mixed = &Mixed::all()[1];
+    let noise = Noise::new(1, Purpose::Noise, 0);
+    let taken = |engine: &mut dyn Engine, images: &Pictures, batch: &[u32], rate: f32| -> Vec<f32> {
+        let values = |snapshot: &Snapshot| snapshot.parameters.all().flat_map(|p| p.values.clone()).collect::<Vec<_>>();
+        let before = values(&engine.snapshot());
+        let options = StepOptions { rate, ..StepOptions::discrete(0.0, &noise, 1) };
+        engine.step(images, batch, &mut Direct::new(0.5).unwrap(), &options).unwrap();
+        values(&engine.snapshot()).iter().zip(before).map(|(a, b)| a - b).collect()
+    };
+    let direct: &dyn Estimator = &Direct::new(0.5).unwrap();
+    for name in ["fused", "autodiff", "mixed fused", "mixed autodiff"] {
+        let step = |rate| match name {
+            "fused" => taken(&mut case.fused(2, direct, 1), &images, &batch, rate),
+            "autodiff" => taken(&mut *case.autodiff(2, direct), &images, &batch, rate),
+            _ => {
+                let mut engine = mixed.engine(name.trim_start_matches("mixed "), direct, 1);
+                taken(&mut *engine, &mixed.images(mixed.batch), &(0..mixed.batch as u32).collect::<Vec<_>>(), rate)
+            }
+        };
+        let (whole, quarter) = (step(1.0), step(0.25));
+        assert!(whole.iter().any(|d| d.abs() > 1e-4), "{name}");
+        let close = whole.iter().zip(&quarter).all(|(w, q)| (0.25 * w - q).abs() < 1e-6);
+        assert!(close, "{name}");
+    }
+}
+
 /// Both engines from the same state, back and forth: what one has left the other goes on with.
 #[test]
 fn engines_take_turns() {
@@ -491,8 +523,14 @@ impl Mixed {
         let apart = estimator.kl(engine.structure()) == KlTerm::Apart;
         estimator.begin(&Moment { step, kl_weight: if apart { 0.0 } else { 0.5 } }).unwrap();
         let kl_weight = if apart { 0.5 } else { 0.0 };
-        let options =
-            StepOptions { kl_weight, noise: &noise, samples: self.samples, gaussian: &gaussian, dropout: &dropout };
+        let options = StepOptions {
+            kl_weight,
+            noise: &noise,
+            samples: self.samples,
+            gaussian: &gaussian,
+            dropout: &dropout,
+            rate: 1.0,
+        };
         engine.step(&images, batch, estimator, &options).unwrap()
     }
 

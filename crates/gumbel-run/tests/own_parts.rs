@@ -196,7 +196,8 @@ fn same_files(a: &Path, b: &Path) {
 #[test]
 fn an_estimator_that_learns_is_killed_and_resumed_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(&[("estimator", "own-reinforce"), ("latent", "categorical:4"), ("checkpoint-every", "3")]);
+    let own = [("estimator", "own-reinforce"), ("latent", "categorical:4"), ("checkpoint-every", "3")];
+    let config = config(&[&own[..], &[("lr-decay", "cosine")]].concat());
     let data = data();
     let at = |name: &str| folder.path().join(name);
     train(&config, &data, &at("whole"), Start::Fresh, &mut Quiet).unwrap();

@@ -63,11 +63,12 @@ impl Adam {
         Ok(())
     }
 
-    /// Begins a step: its gradients are applied by [`update`](Update::update) to every module, in a fixed order.
-    pub fn step(&mut self) -> Update<'_> {
+    /// Begins a step with `share` of the learning rate: its gradients are applied by [`update`](Update::update) to
+    /// every module, in a fixed order.
+    pub fn step(&mut self, share: f32) -> Update<'_> {
         self.steps += 1;
         let t = self.steps.min(i32::MAX as u64) as i32;
-        let rate = self.lr / (1.0 - (BETA1 as f64).powi(t));
+        let rate = self.lr * share as f64 / (1.0 - (BETA1 as f64).powi(t));
         let root = 1.0 / (1.0 - (BETA2 as f64).powi(t)).sqrt();
         Update { adam: self, rate: rate as f32, root: root as f32, next: 0 }
     }

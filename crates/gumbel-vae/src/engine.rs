@@ -344,7 +344,7 @@ impl<E: Encoder, D: Decoder> Engine for Autodiff<E, D> {
         // It shares the memory of the parameters, which now change.
         self.decoded = None;
         let Computed { mut encoder, mut decoder, report, sums } = computed?;
-        let mut update = self.adam.step();
+        let mut update = self.adam.step(options.rate);
         self.encoder = self.encoder.take().map(|m| update.update(m, &mut encoder));
         let gradients = decoder.as_mut().unwrap_or(&mut encoder);
         self.decoder = self.decoder.take().map(|m| update.update(m, gradients));

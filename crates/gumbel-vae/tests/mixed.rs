@@ -171,7 +171,8 @@ fn plain<E: Encoder, D: Decoder>(engine: &Autodiff<E, D>, pictures: &Pictures) -
 fn found<E: Encoder, D: Decoder>(engine: &mut Autodiff<E, D>, pictures: &Pictures) -> Vec<Vec<f32>> {
     let batch: Vec<u32> = (0..BATCH as u32).collect();
     let (gaussian, dropout, unused) = (stream(Purpose::Gaussian), stream(Purpose::Dropout), noise(0));
-    let options = StepOptions { kl_weight: 0.0, noise: &unused, samples: 1, gaussian: &gaussian, dropout: &dropout };
+    let options =
+        StepOptions { kl_weight: 0.0, noise: &unused, samples: 1, gaussian: &gaussian, dropout: &dropout, rate: 1.0 };
     let found = engine.gradients(pictures, &batch, &Exact, &options).unwrap();
     found.gradients.all().map(|p| p.values.clone()).collect()
 }
@@ -316,7 +317,8 @@ fn every_estimator_steps_and_steps_are_reproducible() {
                 for step in 0..3 {
                     let [a, b, c] =
                         [Purpose::Noise, Purpose::Gaussian, Purpose::Dropout].map(|p| Noise::new(1, p, step));
-                    let options = StepOptions { kl_weight: 0.0, noise: &a, samples, gaussian: &b, dropout: &c };
+                    let options =
+                        StepOptions { kl_weight: 0.0, noise: &a, samples, gaussian: &b, dropout: &c, rate: 1.0 };
                     engine.step(&pictures, &batch, &mut *estimator, &options).unwrap();
                 }
                 let after = engine.snapshot();

@@ -87,12 +87,14 @@ pub struct StepOptions<'a> {
     pub gaussian: &'a Noise,
     /// The stream of what dropout leaves out, of models that have it.
     pub dropout: &'a Noise,
+    /// By what the learning rate is multiplied in this step.
+    pub rate: f32,
 }
 
 impl<'a> StepOptions<'a> {
     /// Those of a model whose only noise is that of z.
     pub fn discrete(kl_weight: f32, noise: &'a Noise, samples: usize) -> Self {
-        StepOptions { kl_weight, noise, samples, gaussian: noise, dropout: noise }
+        StepOptions { kl_weight, noise, samples, gaussian: noise, dropout: noise, rate: 1.0 }
     }
 }
 

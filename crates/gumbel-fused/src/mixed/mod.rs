@@ -47,6 +47,8 @@ pub struct Mixed {
     /// Whether estimators see the KL of the codes.
     continuous_kl: bool,
     lr: f64,
+    /// By what it is multiplied in the present step.
+    share: f64,
     steps: u64,
     isa: Isa,
     team: Team,
@@ -191,6 +193,7 @@ impl Mixed {
             inputs,
             continuous_kl: options.continuous_kl,
             lr: options.lr,
+            share: 1.0,
             steps: 0,
             isa: Isa::detect()?,
             team: Team::new(options.threads),
@@ -276,7 +279,7 @@ impl Mixed {
     fn rates(&self) -> Rates {
         let t = self.steps.min(i32::MAX as u64) as i32;
         Rates {
-            rate: (self.lr / (1.0 - (BETA1 as f64).powi(t))) as f32,
+            rate: (self.lr * self.share / (1.0 - (BETA1 as f64).powi(t))) as f32,
             root: (1.0 / (1.0 - (BETA2 as f64).powi(t)).sqrt()) as f32,
         }
     }
@@ -334,6 +337,7 @@ impl Engine for Mixed {
         estimator: &mut dyn Estimator,
         options: &StepOptions<'_>,
     ) -> Result<StepReport, Error> {
+        self.share = options.rate as f64;
         self.read(images, batch)?;
         let (count, pixels) = (batch.len().div_ceil(IMAGES), self.widths.trunk[0]);
         if self.pieces.len() < count {
