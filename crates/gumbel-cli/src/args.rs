@@ -99,6 +99,8 @@ pub enum Command {
     Diagnose(Diagnose),
     /// Draw the curves of several runs over epochs and over time
     Curves(Curves),
+    /// Write a page about runs: tables, curves, pictures, settings; or event files for TensorBoard
+    Report(Report),
     /// What there is: estimators, latents, datasets, models, likelihoods, with their settings
     List(List),
     /// Look at, fetch and verify data sets
@@ -634,6 +636,34 @@ pub struct Curves {
     /// How it is drawn.
     #[command(flatten)]
     pub look: Look,
+}
+
+/// `gumbel report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gumbel report runs/mnist-categorical50-direct-s0
+  gumbel report runs/table1/* --out table1.html --title 'Table 1'
+  gumbel report runs/table1/* --tensorboard events && tensorboard --logdir events
+
+The page is one file that needs no other, nor a network; it opens in any browser. Unfinished runs are shown as far as
+they have come. Every figure names the file and the place where it stands (data-source), with all its digits
+(data-value).
+
+Event files have a folder for every run in DIR, with scalars in train/, valid/ and test/, and the PNG pictures; steps
+are training steps.")]
+pub struct Report {
+    /// Run folders, each of another name
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// HTML file to write (default: report.html, of one run in its folder; with --tensorboard, none)
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Title of the page
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// Folder to write event files for TensorBoard into
+    #[arg(long, value_name = "DIR")]
+    pub tensorboard: Option<PathBuf>,
 }
 
 /// `gumbel solve`.

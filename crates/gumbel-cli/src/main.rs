@@ -73,6 +73,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Inspect(command) => commands::stored::inspect(&common, &command),
         Command::Diagnose(command) => commands::stored::diagnose(&common, &command),
         Command::Curves(command) => commands::stored::curves(&common, &command),
+        Command::Report(command) => commands::report::run(&common, &command),
         Command::List(command) => commands::list::run(&common, &command),
         Command::Data { command } => commands::data::run(&common, &command),
         Command::Solve(command) => commands::solve::run(&common, &command),

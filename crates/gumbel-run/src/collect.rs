@@ -7,7 +7,7 @@
 use crate::config::every_key;
 use crate::folder::Files;
 use crate::metrics::Summary;
-use crate::stored::read_metrics;
+use crate::stored::{check_summary, read_metrics, read_summary};
 use crate::{Config, Error, Registry, Result};
 use gumbel::registry::did_you_mean;
 use serde::Serialize;
@@ -96,25 +96,12 @@ fn visit(registry: &Registry, folder: &Path, found: &mut Found) -> Result<()> {
 
 fn finished(registry: &Registry, folder: &Path, found: &mut Found) -> Result<()> {
     let files = Files::new(folder);
-    let path = files.summary();
-    let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-    let summary: Summary = serde_json::from_str(&text).map_err(|e| {
-        let kind = if e.is_eof() { "one that was cut short" } else { "something else" };
-        Error::foreign(&path, "the summary of a run", format!("{kind} ({e})"))
-    })?;
+    let summary = read_summary(folder)?;
     if !files.config().is_file() {
         return Err(Error::foreign(folder, "a run folder with config.toml and summary.json", "no config.toml in it"));
     }
     let config = Config::read(registry, &files.config())?;
-    let told = [&summary.dataset, &summary.latent, &summary.estimator, &summary.seed.to_string()];
-    let settings = ["dataset", "latent", "estimator", "seed"];
-    for (key, told) in settings.into_iter().zip(told) {
-        let own = config.settings().get(key).map_or(String::new(), ToString::to_string);
-        if own != *told {
-            let expected = format!("the summary of its config.toml with {key} = {own}");
-            return Err(Error::foreign(&path, expected, format!("one of {key} = {told}")));
-        }
-    }
+    check_summary(folder, &config, &summary)?;
     // It was finished once, and goes on to more epochs.
     if config.whole("epochs") != summary.epochs as u64 {
         let epoch = read_metrics(folder).ok().and_then(|m| m.last().map(|line| line.epoch)).unwrap_or(summary.epochs);
@@ -352,7 +339,7 @@ impl Table {
 }
 
 /// Settings of which two runs that have them have another value: first what is trained on what.
-fn differing(configs: &[&Config]) -> Vec<String> {
+pub(crate) fn differing(configs: &[&Config]) -> Vec<String> {
     let mut keys: Vec<&str> = vec!["dataset", "latent", "estimator"];
     for key in configs.iter().flat_map(|config| config.keys()).map(|setting| setting.name) {
         if !keys.contains(&key) && !APART.contains(&key) {

@@ -48,6 +48,8 @@ pub struct Files {
 impl Files {
     /// The pictures of a finished run.
     pub const PICTURES: [&str; 3] = ["samples.png", "reconstructions.png", "curves.svg"];
+    /// The page of [`report`](crate::report).
+    pub const REPORT: &str = "report.html";
 
     /// The files of a run folder.
     pub fn new(folder: &Path) -> Self {
@@ -129,7 +131,8 @@ pub fn prepare(files: &Files, start: Start) -> Result<RunLock> {
         }
         Start::Overwrite => {
             // The old checkpoint goes first: whatever happens then, it is never taken for one of the new run.
-            for old in files.tracks().into_iter().chain(Files::PICTURES.map(|name| files.other(name))) {
+            let shown = Files::PICTURES.into_iter().chain([Files::REPORT]).map(|name| files.other(name));
+            for old in files.tracks().into_iter().chain(shown) {
                 match fs::remove_file(&old) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", old, e)),
                     _ => {}

@@ -25,7 +25,7 @@
 //! - [`Registry`], [`config`], [`model`]: what a run is made of;
 //! - [`train()`] and its [`Observer`]s, [`evaluate`], [`metrics`]; [`Trainer`]: single steps; [`diagnose`]: what
 //!   estimators are like;
-//! - [`sweep`], [`collect`]: many runs, and their table;
+//! - [`sweep`], [`collect`], [`report`]: many runs, their table, and a page to look at;
 //! - [`folder`], [`store`], [`stored`]: files; [`picture`], [`plot`], [`show`], [`inspect`]: what they show.
 
 #![deny(missing_docs)]
@@ -50,6 +50,7 @@ pub mod picture;
 pub mod plot;
 mod presets;
 mod registry;
+pub mod report;
 pub mod show;
 pub mod store;
 pub mod stored;

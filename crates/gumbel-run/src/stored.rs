@@ -1,7 +1,7 @@
 //! Runs that are stored in folders: their configuration, their best model, their metrics, and where their data lay.
 
 use crate::folder::Files;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Summary};
 use crate::store::{self, write_atomic};
 use crate::{Config, Error, Registry, Result};
 use gumbel::engine::{Engine, Shape};
@@ -108,6 +108,33 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Metrics>> {
         parsed.map_err(|e| Error::foreign(&path, "lines of metrics", format!("line {}: {e}", i + 1)))
     };
     text.lines().enumerate().map(line).collect()
+}
+
+/// The summary of a finished run.
+///
+/// # Errors
+/// A file that cannot be read, was cut short, or is something else.
+pub fn read_summary(folder: &Path) -> Result<Summary> {
+    let path = Files::new(folder).summary();
+    let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    serde_json::from_str(&text).map_err(|e| {
+        let kind = if e.is_eof() { "one that was cut short" } else { "something else" };
+        Error::foreign(&path, "the summary of a run", format!("{kind} ({e})"))
+    })
+}
+
+/// Refuses the summary of a run with other settings.
+pub(crate) fn check_summary(folder: &Path, config: &Config, summary: &Summary) -> Result<()> {
+    let told = [&summary.dataset, &summary.latent, &summary.estimator, &summary.seed.to_string()];
+    let settings = ["dataset", "latent", "estimator", "seed"];
+    for (key, told) in settings.into_iter().zip(told) {
+        let own = config.settings().get(key).map_or(String::new(), ToString::to_string);
+        if own != *told {
+            let expected = format!("the summary of its config.toml with {key} = {own}");
+            return Err(Error::foreign(Files::new(folder).summary(), expected, format!("one of {key} = {told}")));
+        }
+    }
+    Ok(())
 }
 
 /// The file that says where a run's data lay.

@@ -6,6 +6,7 @@ use crate::registry;
 use gumbel_run::collect::{self, Table};
 use gumbel_run::config::Given;
 use gumbel_run::metrics::Metrics;
+use gumbel_run::report::quoted;
 use gumbel_run::store::write_atomic;
 use gumbel_run::sweep::{self, Cell, Done, Grid, Options, Standing, Status, Stop, Watcher};
 use gumbel_run::{Error, folder};
@@ -140,15 +141,6 @@ fn again(command: &Sweep, out: &Path) -> String {
     }
     words.extend(command.set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
     words.join(" ")
-}
-
-/// A word of a shell.
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b);
-    match !word.is_empty() && word.bytes().all(plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
 }
 
 /// A script for Slurm. Its shell hears the signal that announces the end of the time, and passes it on to the sweep,

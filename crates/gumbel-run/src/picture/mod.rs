@@ -8,12 +8,13 @@ mod grid;
 mod heat;
 mod pixels;
 mod svg;
-mod ticks;
+pub(crate) mod ticks;
 
 pub use curves::{Axis, Curve, Figure, Panel, curves};
 pub(crate) use grid::BLANK;
 pub use grid::{Grid, grid};
 pub use heat::{HeatMap, heat_map};
+pub(crate) use svg::character_data;
 
 use crate::{Error, Result};
 use std::path::Path;
@@ -27,6 +28,8 @@ pub enum Format {
     Svg,
     /// No picture, but the numbers of its images, for other programs.
     Safetensors,
+    /// A page.
+    Html,
 }
 
 /// Formats of a [`Grid`].
@@ -37,6 +40,8 @@ pub const SAMPLE_FORMATS: &[Format] = &[Format::Png, Format::Safetensors];
 pub const HEAT_MAP_FORMATS: &[Format] = &[Format::Png, Format::Svg];
 /// Formats of a [`Figure`] of curves.
 pub const CURVE_FORMATS: &[Format] = &[Format::Svg];
+/// Formats of a [`report`](crate::report).
+pub const REPORT_FORMATS: &[Format] = &[Format::Html];
 
 /// The format that a file's name asks for; the first of `formats` for a name without an ending, such as that of a pipe.
 ///
@@ -57,12 +62,14 @@ pub fn format(path: &Path, formats: &[Format]) -> Result<Format> {
         Format::Png => "png",
         Format::Svg => "svg",
         Format::Safetensors => "safetensors",
+        Format::Html => "html",
     };
     formats.iter().copied().find(|f| found.eq_ignore_ascii_case(ending(f))).ok_or_else(|| Error::Ending {
         path: path.to_path_buf(),
         expected: match formats {
             [Format::Png] => ".png",
             [Format::Svg] => ".svg",
+            [Format::Html] => ".html",
             [Format::Png, Format::Safetensors] => ".png or .safetensors",
             _ => ".png or .svg",
         },

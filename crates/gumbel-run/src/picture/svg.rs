@@ -84,7 +84,7 @@ fn hex([r, g, b]: Colour) -> String {
 }
 
 /// Text as XML allows it: most control characters have no place in a document, not even as entities.
-fn character_data(text: &str) -> String {
+pub(crate) fn character_data(text: &str) -> String {
     let text = escaped(text);
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&apos;")
 }

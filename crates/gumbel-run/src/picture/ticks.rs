@@ -4,7 +4,7 @@
 //! bounded beforehand, and spans are halved, so that one from -1.7e308 to 1.7e308 is finite.
 
 /// A span of an axis with room between its ends: `low < high`, both finite, however equal or large the values are.
-pub(super) fn span(low: f64, high: f64) -> (f64, f64) {
+pub(crate) fn span(low: f64, high: f64) -> (f64, f64) {
     let magnitude = low.abs().max(high.abs());
     // Closer than that, ticks would be told apart by the last digits of a float only.
     if half(low, high) > magnitude * 1e-9 && magnitude > 1e-290 {
@@ -14,7 +14,7 @@ pub(super) fn span(low: f64, high: f64) -> (f64, f64) {
 }
 
 /// A span with a margin at both ends.
-pub(super) fn widened((low, high): (f64, f64), margin: f64) -> (f64, f64) {
+pub(crate) fn widened((low, high): (f64, f64), margin: f64) -> (f64, f64) {
     ((low - margin).max(f64::MIN), (high + margin).min(f64::MAX))
 }
 
@@ -24,13 +24,13 @@ pub(super) fn half(low: f64, high: f64) -> f64 {
 }
 
 /// Where a value stands in a span: 0 at its low end, 1 at its high end.
-pub(super) fn place(value: f64, (low, high): (f64, f64)) -> f64 {
+pub(crate) fn place(value: f64, (low, high): (f64, f64)) -> f64 {
     half(low, value) / half(low, high)
 }
 
 /// Ticks of a [span] with their text: multiples of 1, 2 or 5 times a power of ten, about `most` (at least 4); whole
 /// numbers if `whole`.
-pub(super) fn ticks((low, high): (f64, f64), most: usize, whole: bool) -> Vec<(f64, String)> {
+pub(crate) fn ticks((low, high): (f64, f64), most: usize, whole: bool) -> Vec<(f64, String)> {
     let most = most.max(4);
     let step = step(half(low, high) / (most as f64 / 2.0));
     let step = if whole { step.max(1.0) } else { step };

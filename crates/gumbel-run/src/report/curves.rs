@@ -1,0 +1,153 @@
+//! Curves of runs as shapes of the page: one panel for each measure over epochs and over time.
+//!
+//! Unlike a picture, the shapes carry their values, and take their colours from the page.
+
+use super::Run;
+use super::figures::{Better, MEASURES, Measure, lines};
+use crate::metrics::Metrics;
+use crate::picture::character_data as escape;
+use crate::picture::ticks::{place, span, ticks, widened};
+use std::fmt::Write;
+
+/// Colours of the style, and shapes of marks: 30 runs can be told apart, also by who sees no colours.
+const COLOURS: usize = 6;
+const MARKS: usize = 5;
+/// Splits that are drawn; the first one in full strokes.
+pub(super) const SPLITS: [&str; 2] = ["test", "valid"];
+/// Size of a panel, and its margins: left, top, right, below.
+const SIZE: (f64, f64) = (420.0, 270.0);
+const MARGINS: (f64, f64, f64, f64) = (52.0, 8.0, 10.0, 38.0);
+/// About the number of marks on a line.
+const MARKED: usize = 12;
+
+/// What a panel is drawn over.
+struct Over {
+    name: &'static str,
+    key: &'static str,
+    whole: bool,
+    of: fn(&Metrics) -> f64,
+}
+
+const OVER: [Over; 2] = [
+    Over { name: "epoch", key: "epoch", whole: true, of: |m| m.epoch as f64 },
+    Over { name: "seconds of training steps", key: "train_seconds", whole: false, of: |m| m.train_seconds },
+];
+
+/// A line of a panel: number of the line in metrics.jsonl, epoch, x, y.
+type Points = Vec<(usize, usize, f64, f64)>;
+
+/// All panels. What no run has is left out.
+pub(super) fn panels(runs: &[Run]) -> String {
+    let mut text = String::new();
+    for measure in MEASURES.iter().filter(|m| m.better != Better::Same) {
+        for over in &OVER {
+            let line = |run: usize, split: &'static str| -> (usize, &'static str, Points) {
+                let points = lines(&runs[run], split)
+                    .filter_map(|(number, line)| Some((number, line.epoch, (over.of)(line), (measure.of)(line)?)));
+                (run, split, points.collect())
+            };
+            // The test split last, above the others.
+            let all = SPLITS.iter().rev().flat_map(|split| (0..runs.len()).map(move |run| line(run, split)));
+            let drawn: Vec<_> = all.filter(|(.., points)| !points.is_empty()).collect();
+            if !drawn.is_empty() {
+                text += &panel(runs, measure, over, &drawn);
+            }
+        }
+    }
+    text
+}
+
+fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static str, Points)]) -> String {
+    let scale = if measure.look.percent { 100.0 } else { 1.0 };
+    let all = || drawn.iter().flat_map(|(.., points)| points);
+    let ends = |of: fn(&(usize, usize, f64, f64)) -> f64| {
+        let low = all().map(of).fold(f64::INFINITY, f64::min);
+        span(low, all().map(of).fold(f64::NEG_INFINITY, f64::max))
+    };
+    let (xs, ys) = (ends(|p| p.2), ends(|p| p.3));
+    let ys = (ys.0 * scale, ys.1 * scale);
+    let ys = widened(ys, (ys.1 / 2.0 - ys.0 / 2.0) * 0.08);
+    let (left, top, right, below) = (MARGINS.0, MARGINS.1, SIZE.0 - MARGINS.2, SIZE.1 - MARGINS.3);
+    let at_x = |x: f64| left + (right - left) * place(x, xs);
+    let at_y = |y: f64| below - (below - top) * place(y * scale, ys);
+
+    let mut svg = String::new();
+    let mut add = |line: std::fmt::Arguments<'_>| writeln!(svg, "{line}").expect("a string takes all text");
+    let (name, unit) = match measure.look.percent {
+        true => ("accuracy", "%"),
+        false => (measure.title, "nats per image"),
+    };
+    let label = format!("{name} over {}, {} lines", over.name, drawn.len());
+    add(format_args!("<figure class=\"panel\">\n<figcaption>{name}, {unit}</figcaption>"));
+    add(format_args!(
+        r#"<svg viewBox="0 0 {} {}" role="img" aria-label="{label}" data-name="{name}" data-scale="{scale}">"#,
+        SIZE.0, SIZE.1
+    ));
+    for (y, text) in ticks(ys, 5, false) {
+        let y = below - (below - top) * place(y, ys);
+        add(format_args!(r#"<path class="grid" d="M{left:.1} {y:.1}H{right:.1}"/>"#));
+        add(format_args!(r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{text}</text>"#, left - 6.0, y + 4.0));
+    }
+    for (x, text) in ticks(xs, 6, over.whole) {
+        let x = at_x(x);
+        add(format_args!(r#"<path class="grid" d="M{x:.1} {top:.1}V{below:.1}"/>"#));
+        add(format_args!(r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle">{text}</text>"#, below + 15.0));
+    }
+    let middle = (left + right) / 2.0;
+    add(format_args!(r#"<text x="{middle}" y="{}" text-anchor="middle">{}</text>"#, below + 32.0, over.name));
+    for (run, split, points) in drawn {
+        let list =
+            |of: &dyn Fn(&(usize, usize, f64, f64)) -> String| points.iter().map(of).collect::<Vec<_>>().join(" ");
+        add(format_args!(
+            r#"<g class="curve {split} c{}" data-run="run-{}" data-name="{}" data-split="{split}" data-field="{}""#,
+            run % COLOURS,
+            run + 1,
+            escape(&runs[*run].name),
+            measure.field,
+        ));
+        add(format_args!(r#"data-over="{}" data-x="{}""#, over.key, list(&|p| format!("{:?}", p.2))));
+        add(format_args!(r#"data-epoch="{}" data-line="{}""#, list(&|p| p.1.to_string()), list(&|p| p.0.to_string())));
+        let places = list(&|p| format!("{:.1},{:.1}", at_x(p.2), at_y(p.3)));
+        add(format_args!(r#"data-y="{}"><polyline points="{places}"/>"#, list(&|p| format!("{:?}", p.3))));
+        // The last point of all, and others at about the same distance.
+        let every = points.len().div_ceil(MARKED);
+        let marked = points.iter().rev().step_by(every).map(|p| mark(run % MARKS, at_x(p.2), at_y(p.3)));
+        add(format_args!(r#"<path class="mark" d="{}"/></g>"#, marked.collect::<String>()));
+    }
+    add(format_args!("</svg>\n</figure>"));
+    svg
+}
+
+/// A mark at a place, one shape for each kind.
+fn mark(kind: usize, x: f64, y: f64) -> String {
+    let (left, up) = (x - 3.0, y - 3.0);
+    match kind {
+        0 => format!("M{left:.1} {y:.1}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0z"),
+        1 => format!("M{left:.1} {up:.1}h6v6h-6z"),
+        2 => format!("M{x:.1} {:.1}l4 7h-8z", y - 4.5),
+        3 => format!("M{x:.1} {:.1}l4 4l-4 4l-4 -4z", y - 4.0),
+        _ => format!("M{x:.1} {:.1}l4 -7h-8z", y + 4.5),
+    }
+}
+
+/// What a line of a run looks like, for a legend; of a split, if no run is named.
+fn sample(run: Option<usize>, split: &str) -> String {
+    let colour = run.map_or("ink".to_string(), |run| format!("c{}", run % COLOURS));
+    let mark = mark(run.unwrap_or(0) % MARKS, 17.0, 7.0);
+    format!(
+        r#"<svg class="sample" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true"><g class="curve {split} {colour}"><polyline points="1,7 33,7"/><path class="mark" d="{mark}"/></g></svg>"#
+    )
+}
+
+/// The legend of all panels.
+pub(super) fn legend(runs: &[Run]) -> String {
+    let mut text = String::from("<ul class=\"legend\">\n");
+    for (i, run) in runs.iter().enumerate() {
+        let name = format!("<bdi>{}</bdi>", escape(&run.name));
+        text += &format!("<li data-key=\"run-{}\">{}{name}</li>\n", i + 1, sample(Some(i), "test"));
+    }
+    for split in SPLITS {
+        text += &format!("<li data-key=\"{split}\">{}{split}</li>\n", sample(None, split));
+    }
+    text + "</ul>\n"
+}
