@@ -16,8 +16,12 @@ import argparse
 import json
 import os
 import pathlib
+import socket
 import struct
+import subprocess
 import sys
+import time
+import urllib.request
 
 
 def look(page_file, pictures):
@@ -150,7 +154,7 @@ def look(page_file, pictures):
         assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
         picture(page, "print")
         if pictures:
-            page.pdf(path=str(pictures / "print.pdf"), format="A4")
+            page.pdf(path=str(pictures / "print.pdf"), format="A4", prefer_css_page_size=True)
         browser.close()
     print(f"{page_file}: as it should be")
 
@@ -181,7 +185,38 @@ def read_events(folder, runs):
                 (image,) = events.Images(name)
                 assert image.encoded_image_string == (run / f"{name}.png").read_bytes()
                 assert image.encoded_image_string[16:24] == struct.pack(">II", image.width, image.height)
+    served(folder, runs)
     print(f"{folder}: TensorBoard reads what {len(runs)} runs have")
+
+
+def served(folder, runs):
+    """The server has a reader of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    program = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
+    server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def asked(plugin):
+        with urllib.request.urlopen(f"http://localhost:{port}/data/plugin/{plugin}/tags", timeout=10) as answer:
+            return json.load(answer)
+
+    expected = {f"{run.name}/{split}" for run in runs for split in ("train", "valid", "test")}
+    try:
+        for _ in range(120):
+            time.sleep(1)
+            try:
+                scalars, images = asked("scalars"), asked("images")
+            except OSError:
+                continue
+            if expected <= set(scalars) and images:
+                break
+        assert expected <= set(scalars), (expected, set(scalars))
+        assert all("bound" in scalars[name] for name in expected)
+        assert any("samples" in tags for tags in images.values()), images
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def main():

@@ -7,8 +7,8 @@ use gumbel::registry::Kind;
 /// Keys that are named whatever they are: what is trained on what.
 const NAMED: [&str; 3] = ["dataset", "latent", "estimator"];
 
-/// The command that trains a run with the same settings in the folder `runs/NAME`: what the program chooses by itself is
-/// left out. Where the data lie is not part of it.
+/// The command that trains a run with the same settings in the folder `runs/NAME`: what the program chooses by itself
+/// is left out. Where the data lie is not part of it.
 ///
 /// ```
 /// use gumbel_run::{Config, Registry, report};
@@ -20,8 +20,12 @@ const NAMED: [&str; 3] = ["dataset", "latent", "estimator"];
 /// # Ok::<(), gumbel_run::Error>(())
 /// ```
 pub fn command(config: &Config, name: &str) -> String {
+    from(config, &needed(config), name)
+}
+
+/// The same from the settings that are [`needed`].
+pub(super) fn from(config: &Config, given: &Given, name: &str) -> String {
     let mut words = vec!["gumbel".to_string(), "train".into()];
-    let given = needed(config);
     // In the order in which settings are listed.
     for key in config.keys().iter().filter(|key| given.contains_key(key.name)) {
         let value = &given[key.name];

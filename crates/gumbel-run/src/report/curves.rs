@@ -134,9 +134,9 @@ fn mark(kind: usize, x: f64, y: f64) -> String {
 fn sample(run: Option<usize>, split: &str) -> String {
     let colour = run.map_or("ink".to_string(), |run| format!("c{}", run % COLOURS));
     let mark = mark(run.unwrap_or(0) % MARKS, 17.0, 7.0);
-    format!(
-        r#"<svg class="sample" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true"><g class="curve {split} {colour}"><polyline points="1,7 33,7"/><path class="mark" d="{mark}"/></g></svg>"#
-    )
+    let line = format!(r#"<polyline points="1,7 33,7"/><path class="mark" d="{mark}"/>"#);
+    let size = r#"viewBox="0 0 34 14" width="34" height="14""#;
+    format!(r#"<svg class="sample" {size} aria-hidden="true"><g class="curve {split} {colour}">{line}</g></svg>"#)
 }
 
 /// The legend of all panels.

@@ -1,9 +1,9 @@
 //! A page about stored runs, in one file: what they have reached, their curves, pictures, settings and commands.
 //!
 //! The page needs nothing beside itself, neither a network nor other files, and is whole without its script. The same
-//! runs give the same bytes. Every figure of a run has an attribute `data-value` with all digits, and `data-source`: the
-//! file, for lines of metrics the number of the line, and the place in its JSON, such as `summary.json#/test/bound` or
-//! `metrics.jsonl:9#/kl`. Tags, attributes and entities are those of XML too.
+//! runs give the same bytes. Every figure of a run has an attribute `data-value` with all digits, and `data-source`:
+//! the file, for lines of metrics the number of the line, and the place in its JSON, such as `summary.json#/test/bound`
+//! or `metrics.jsonl:9#/kl`. Tags, attributes and entities are those of XML too.
 //!
 //! ```no_run
 //! use gumbel_run::{Registry, report};

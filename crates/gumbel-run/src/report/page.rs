@@ -4,6 +4,7 @@ use super::curves::{SPLITS, legend, panels};
 use super::figures::{At, Figure, Look, MEASURES, best_of, columns, is_estimate, lines, source};
 use super::{Run, command};
 use crate::collect::differing;
+use crate::config::Given;
 use crate::picture::character_data as escape;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -25,7 +26,8 @@ pub(super) fn page(runs: &[Run], title: Option<&str>) -> String {
         },
         String::from,
     ));
-    let sections: String = runs.iter().enumerate().map(|(i, run)| section(i, run)).collect();
+    let needed: Vec<Given> = runs.iter().map(|run| command::needed(&run.config)).collect();
+    let sections: String = runs.iter().enumerate().map(|(i, run)| section(i, run, &needed[i])).collect();
     let panels = panels(runs);
     let curves = match panels.is_empty() {
         true => "<p>No metrics of the splits test and valid.</p>\n".to_string(),
@@ -73,7 +75,7 @@ with all its digits in <code>data-value</code>.</p>
 </html>
 "##,
         about = about(runs),
-        table = table(runs),
+        table = table(runs, &needed),
         version = env!("CARGO_PKG_VERSION"),
     )
 }
@@ -93,9 +95,9 @@ fn about(runs: &[Run]) -> String {
     };
     let programs = runs.iter().filter_map(|run| run.summary.as_ref());
     let programs: BTreeSet<String> = programs.map(|s| format!("gumbel {}, commit {}", s.version, s.commit)).collect();
-    let by = if programs.is_empty() { String::new() } else { " by ".to_string() };
     let programs: Vec<String> = programs.iter().map(|program| escape(program)).collect();
-    let mut text = format!("<p>{count}{by}{}.</p>\n", programs.join(" and "));
+    let by = if programs.is_empty() { String::new() } else { format!(" Made by {}.", programs.join(" and ")) };
+    let mut text = format!("<p>{count}.{by}</p>\n");
     let shared = ["dataset", "latent", "estimator", "epochs"].into_iter().filter_map(|key| {
         let first = runs[0].config.settings().get(key)?;
         let same = runs.iter().all(|run| run.config.settings().get(key) == Some(first));
@@ -114,8 +116,12 @@ fn attributes(figure: &Figure) -> String {
 }
 
 /// The table of all runs.
-fn table(runs: &[Run]) -> String {
+fn table(runs: &[Run], needed: &[Given]) -> String {
     let mut keys = differing(&runs.iter().map(|run| &run.config).collect::<Vec<_>>());
+    let all = keys.len();
+    // What the program has chosen for the others would hide the figures.
+    keys.retain(|key| needed.iter().any(|given| given.contains_key(key)));
+    let follow = keys.len() < all;
     if runs.iter().any(|run| run.config.seed() != runs[0].config.seed()) {
         keys.push("seed".into());
     }
@@ -171,6 +177,9 @@ fn table(runs: &[Run]) -> String {
              accuracy, the least of the others; of the KL there is no best.",
         );
     }
+    if follow {
+        notes.push("Settings that differ because of those shown are listed with each run.");
+    }
     if runs.iter().any(is_estimate) {
         notes.push("≈ is an estimate.");
     }
@@ -194,7 +203,7 @@ fn state(run: &Run) -> String {
 }
 
 /// All about a run.
-fn section(index: usize, run: &Run) -> String {
+fn section(index: usize, run: &Run, needed: &Given) -> String {
     let mut text = format!(
         "<section id=\"run-{}\" class=\"run\">\n<h2><bdi>{}</bdi></h2>\n<p>{}</p>\n",
         index + 1,
@@ -225,8 +234,10 @@ fn section(index: usize, run: &Run) -> String {
         }
         text += "</dl>\n";
     }
-    text +=
-        &format!("<h3>Command</h3>\n<pre><code>{}</code></pre>\n", escape(&command::command(&run.config, &run.name)));
+    text += &format!(
+        "<h3>Command</h3>\n<pre><code>{}</code></pre>\n",
+        escape(&command::from(&run.config, needed, &run.name))
+    );
     if !run.pictures.is_empty() {
         text += "<h3>Pictures</h3>\n<div class=\"pictures\">\n";
         for picture in &run.pictures {
@@ -244,7 +255,7 @@ fn section(index: usize, run: &Run) -> String {
         }
         text += "</div>\n";
     }
-    text + &settings(run) + &metrics(run) + "</section>\n"
+    text + &settings(run, needed) + &metrics(run) + "</section>\n"
 }
 
 /// A table that can be folded. It is open where no script folds it.
@@ -258,8 +269,7 @@ fn folded(title: &str, head: &[&str], body: &str) -> String {
 }
 
 /// All settings, those first that are not the defaults.
-fn settings(run: &Run) -> String {
-    let needed = command::needed(&run.config);
+fn settings(run: &Run, needed: &Given) -> String {
     let auto = run.config.estimator_entry().auto_settings();
     let (mut first, mut rest, mut count) = (String::new(), String::new(), 0);
     for key in run.config.keys() {

@@ -8,7 +8,7 @@ use crate::folder::fitting_name;
 use crate::metrics::Metrics;
 use crate::store::write_atomic;
 use crate::{Error, Result};
-use std::collections::BTreeSet;
+use gumbel_data::Split;
 use std::fs;
 use std::path::Path;
 
@@ -25,11 +25,10 @@ const FILE: &str = "events.out.tfevents.0.gumbel";
 pub fn tensorboard(folder: &Path, runs: &[Run]) -> Result<()> {
     for run in runs {
         let place = folder.join(fitting_name(&run.name));
-        let splits: BTreeSet<&str> = run.metrics.iter().map(|line| line.split.as_str()).collect();
-        for split in splits {
+        for split in Split::ALL.map(|split| split.to_string()) {
             let lines = run.metrics.iter().filter(|line| line.split == split);
             let events = lines.map(|line| event(line.seconds, line.step, &summary(&scalars(line))));
-            write_file(&place.join(fitting_name(split)), events)?;
+            write_file(&place.join(&split), events)?;
         }
         let last = run.metrics.last();
         let (step, seconds) = last.map_or((0, 0.0), |line| (line.step, line.seconds));
