@@ -279,6 +279,53 @@ fn no_text_breaks_the_page() {
 }
 
 #[test]
+fn values_at_the_end_of_the_floats_have_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let wild = PLACE.copy("exact", folder.path(), "wild");
+    let lines = fs::read_to_string(wild.join("metrics.jsonl")).unwrap();
+    let values = [1.7e308, -1.7e308, 0.0, 5e-324, 1e17, -1e-300];
+    let lines = lines.lines().enumerate().map(|(i, line)| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        for (shift, key) in ["bound", "nll", "paper_loss", "accuracy", "train_seconds"].into_iter().enumerate() {
+            line[key] = values[(i + shift) % values.len()].into();
+        }
+        format!("{line}\n")
+    });
+    fs::write(wild.join("metrics.jsonl"), lines.collect::<String>()).unwrap();
+    let page = page(&[wild]);
+    let document = parsed(&page);
+    for node in named(&document, "polyline").filter(|node| node.parent().unwrap().has_attribute("data-y")) {
+        for pair in node.attribute("points").unwrap().split(' ') {
+            let (x, y) = pair.split_once(',').unwrap();
+            let (x, y): (f64, f64) = (x.parse().unwrap(), y.parse().unwrap());
+            assert!((0.0..=420.0).contains(&x) && (0.0..=270.0).contains(&y), "{pair}");
+        }
+    }
+    assert!(!page.contains(">NaN"));
+}
+
+#[test]
+fn the_first_epochs_of_a_long_run_do_not_hide_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = PLACE.copy("killed", folder.path(), "long");
+    let lines = fs::read_to_string(long.join("metrics.jsonl")).unwrap();
+    let mut line: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    let line = |epoch: i32| {
+        line["epoch"] = epoch.into();
+        line["bound"] = if epoch <= 2 { 1e3 / f64::from(epoch) } else { 100.0 - f64::from(epoch) / 10.0 }.into();
+        format!("{line}\n")
+    };
+    fs::write(long.join("metrics.jsonl"), (1..=100).map(line).collect::<String>()).unwrap();
+    let page = page(&[long]);
+    let document = parsed(&page);
+    let curve = named(&document, "g").find(|n| n.attribute("data-field") == Some("bound")).unwrap();
+    let points = curve.first_element_child().unwrap().attribute("points").unwrap();
+    let ys: Vec<f64> = points.split(' ').map(|pair| pair.split_once(',').unwrap().1.parse().unwrap()).collect();
+    assert!(ys[0] == ys[1] && ys[1] < ys[2] && ys[99] - ys[2] > 150.0, "{ys:?}");
+    assert!(page.contains("<figcaption>bound, nats per image; higher values at the edge</figcaption>"));
+}
+
+#[test]
 fn the_command_makes_the_run_again() {
     let page = page(&[PLACE.at("exact")]);
     let document = parsed(&page);

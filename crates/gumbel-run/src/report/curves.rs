@@ -16,7 +16,7 @@ const MARKS: usize = 5;
 pub(super) const SPLITS: [&str; 2] = ["test", "valid"];
 /// Size of a panel, and its margins: left, top, right, below.
 const SIZE: (f64, f64) = (420.0, 270.0);
-const MARGINS: (f64, f64, f64, f64) = (52.0, 8.0, 10.0, 38.0);
+const MARGINS: (f64, f64, f64, f64) = (56.0, 8.0, 16.0, 38.0);
 /// About the number of marks on a line.
 const MARKED: usize = 12;
 
@@ -43,7 +43,8 @@ pub(super) fn panels(runs: &[Run]) -> String {
         for over in &OVER {
             let line = |run: usize, split: &'static str| -> (usize, &'static str, Points) {
                 let points = lines(&runs[run], split)
-                    .filter_map(|(number, line)| Some((number, line.epoch, (over.of)(line), (measure.of)(line)?)));
+                    .filter_map(|(number, line)| Some((number, line.epoch, (over.of)(line), (measure.of)(line)?)))
+                    .filter(|(.., y)| (measure.scale() * y).is_finite());
                 (run, split, points.collect())
             };
             // The test split last, above the others.
@@ -58,18 +59,20 @@ pub(super) fn panels(runs: &[Run]) -> String {
 }
 
 fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static str, Points)]) -> String {
-    let scale = if measure.look.percent { 100.0 } else { 1.0 };
+    let scale = measure.scale();
     let all = || drawn.iter().flat_map(|(.., points)| points);
     let ends = |of: fn(&(usize, usize, f64, f64)) -> f64| {
         let low = all().map(of).fold(f64::INFINITY, f64::min);
-        span(low, all().map(of).fold(f64::NEG_INFINITY, f64::max))
+        (low, all().map(of).fold(f64::NEG_INFINITY, f64::max))
     };
     let (xs, ys) = (ends(|p| p.2), ends(|p| p.3));
-    let ys = (ys.0 * scale, ys.1 * scale);
+    let cut = shown(drawn, ys, measure.better);
+    let (xs, ys) = (span(xs.0, xs.1), span(cut.0 * scale, cut.1 * scale));
     let ys = widened(ys, (ys.1 / 2.0 - ys.0 / 2.0) * 0.08);
     let (left, top, right, below) = (MARGINS.0, MARGINS.1, SIZE.0 - MARGINS.2, SIZE.1 - MARGINS.3);
     let at_x = |x: f64| left + (right - left) * place(x, xs);
-    let at_y = |y: f64| below - (below - top) * place(y * scale, ys);
+    // What is not shown to scale stands at the edge.
+    let at_y = |y: f64| below - (below - top) * place((y * scale).clamp(ys.0, ys.1), ys);
 
     let mut svg = String::new();
     let mut add = |line: std::fmt::Arguments<'_>| writeln!(svg, "{line}").expect("a string takes all text");
@@ -78,7 +81,12 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static
         false => (measure.title, "nats per image"),
     };
     let label = format!("{name} over {}, {} lines", over.name, drawn.len());
-    add(format_args!("<figure class=\"panel\">\n<figcaption>{name}, {unit}</figcaption>"));
+    let edge = match ends(|p| p.3) {
+        (_, high) if high > cut.1 => "; higher values at the edge",
+        (low, _) if low < cut.0 => "; lower values at the edge",
+        _ => "",
+    };
+    add(format_args!("<figure class=\"panel\">\n<figcaption>{name}, {unit}{edge}</figcaption>"));
     add(format_args!(
         r#"<svg viewBox="0 0 {} {}" role="img" aria-label="{label}" data-name="{name}" data-scale="{scale}">"#,
         SIZE.0, SIZE.1
@@ -116,6 +124,22 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static
     }
     add(format_args!("</svg>\n</figure>"));
     svg
+}
+
+/// The values that are shown to scale, of a span of all: a long run is better for most of its time than in its first
+/// epochs, which would press the others into a line.
+fn shown(drawn: &[(usize, &'static str, Points)], (low, high): (f64, f64), better: Better) -> (f64, f64) {
+    const LONG: usize = 20;
+    let later = drawn.iter().flat_map(|(.., points)| match points.len() {
+        0..LONG => &points[..],
+        long => &points[long / LONG..],
+    });
+    let later = later.map(|p| p.3);
+    let cut = match better {
+        Better::More => (later.fold(f64::INFINITY, f64::min), high),
+        _ => (low, later.fold(f64::NEG_INFINITY, f64::max)),
+    };
+    if cut.1 / 2.0 - cut.0 / 2.0 < (high / 2.0 - low / 2.0) * 0.6 { cut } else { (low, high) }
 }
 
 /// A mark at a place, one shape for each kind.

@@ -62,13 +62,16 @@ impl Look {
     pub const WHOLE: Look = Look { digits: 0, percent: false };
     pub const SECONDS: Look = Look { digits: 1, percent: false };
 
+    fn scale(self) -> f64 {
+        if self.percent { 100.0 } else { 1.0 }
+    }
+
     /// The text of a value.
     pub fn text(self, value: f64) -> String {
         // Nobody reads three hundred digits.
-        let scale = if self.percent { 100.0 } else { 1.0 };
         match value.abs() < 1e9 {
-            true => format!("{:.*}", self.digits, scale * value),
-            false => format!("{:.3e}", scale * value),
+            true => format!("{:.*}", self.digits, self.scale() * value),
+            false => format!("{:.3e}", self.scale() * value),
         }
     }
 }
@@ -80,6 +83,13 @@ pub(super) struct Measure {
     pub better: Better,
     pub look: Look,
     pub of: fn(&Metrics) -> Option<f64>,
+}
+
+impl Measure {
+    /// What a value is multiplied by where it is shown.
+    pub fn scale(&self) -> f64 {
+        self.look.scale()
+    }
 }
 
 pub(super) const MEASURES: [Measure; 5] = [
