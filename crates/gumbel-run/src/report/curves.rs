@@ -33,23 +33,36 @@ const OVER: [Over; 2] = [
     Over { name: "seconds of training steps", key: "train_seconds", whole: false, of: |m| m.train_seconds },
 ];
 
-/// A line of a panel: number of the line in metrics.jsonl, epoch, x, y.
-type Points = Vec<(usize, usize, f64, f64)>;
+/// A point: the number of its line in metrics.jsonl, its epoch, its values.
+struct Point {
+    number: usize,
+    epoch: usize,
+    x: f64,
+    y: f64,
+}
+
+/// A line of a panel.
+struct Curve {
+    run: usize,
+    split: &'static str,
+    points: Vec<Point>,
+}
 
 /// All panels. What no run has is left out.
 pub(super) fn panels(runs: &[Run]) -> String {
     let mut text = String::new();
     for measure in MEASURES.iter().filter(|m| m.better != Better::Same) {
         for over in &OVER {
-            let line = |run: usize, split: &'static str| -> (usize, &'static str, Points) {
-                let points = lines(&runs[run], split)
-                    .filter_map(|(number, line)| Some((number, line.epoch, (over.of)(line), (measure.of)(line)?)))
-                    .filter(|(.., y)| (measure.scale() * y).is_finite());
-                (run, split, points.collect())
+            let curve = |run: usize, split: &'static str| {
+                let point = |(number, m): (usize, &Metrics)| {
+                    Some(Point { number, epoch: m.epoch, x: (over.of)(m), y: (measure.of)(m)? })
+                };
+                let points = lines(&runs[run], split).filter_map(point);
+                Curve { run, split, points: points.filter(|p| (measure.scale() * p.y).is_finite()).collect() }
             };
             // The test split last, above the others.
-            let all = SPLITS.iter().rev().flat_map(|split| (0..runs.len()).map(move |run| line(run, split)));
-            let drawn: Vec<_> = all.filter(|(.., points)| !points.is_empty()).collect();
+            let all = SPLITS.iter().rev().flat_map(|split| (0..runs.len()).map(move |run| curve(run, split)));
+            let drawn: Vec<Curve> = all.filter(|curve| !curve.points.is_empty()).collect();
             if !drawn.is_empty() {
                 text += &panel(runs, measure, over, &drawn);
             }
@@ -58,14 +71,14 @@ pub(super) fn panels(runs: &[Run]) -> String {
     text
 }
 
-fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static str, Points)]) -> String {
+fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[Curve]) -> String {
     let scale = measure.scale();
-    let all = || drawn.iter().flat_map(|(.., points)| points);
-    let ends = |of: fn(&(usize, usize, f64, f64)) -> f64| {
+    let all = || drawn.iter().flat_map(|curve| &curve.points);
+    let ends = |of: fn(&Point) -> f64| {
         let low = all().map(of).fold(f64::INFINITY, f64::min);
         (low, all().map(of).fold(f64::NEG_INFINITY, f64::max))
     };
-    let (xs, ys) = (ends(|p| p.2), ends(|p| p.3));
+    let (xs, ys) = (ends(|p| p.x), ends(|p| p.y));
     let cut = shown(drawn, ys, measure.better);
     let (xs, ys) = (span(xs.0, xs.1), span(cut.0 * scale, cut.1 * scale));
     let ys = widened(ys, (ys.1 / 2.0 - ys.0 / 2.0) * 0.08);
@@ -81,7 +94,7 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static
         false => (measure.title, "nats per image"),
     };
     let label = format!("{name} over {}, {} lines", over.name, drawn.len());
-    let edge = match ends(|p| p.3) {
+    let edge = match ends(|p| p.y) {
         (_, high) if high > cut.1 => "; higher values at the edge",
         (low, _) if low < cut.0 => "; lower values at the edge",
         _ => "",
@@ -103,9 +116,8 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static
     }
     let middle = (left + right) / 2.0;
     add(format_args!(r#"<text x="{middle}" y="{}" text-anchor="middle">{}</text>"#, below + 32.0, over.name));
-    for (run, split, points) in drawn {
-        let list =
-            |of: &dyn Fn(&(usize, usize, f64, f64)) -> String| points.iter().map(of).collect::<Vec<_>>().join(" ");
+    for Curve { run, split, points } in drawn {
+        let list = |of: &dyn Fn(&Point) -> String| points.iter().map(of).collect::<Vec<_>>().join(" ");
         add(format_args!(
             r#"<g class="curve {split} c{}" data-run="run-{}" data-name="{}" data-split="{split}" data-field="{}""#,
             run % COLOURS,
@@ -113,13 +125,17 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static
             escape(&runs[*run].name),
             measure.field,
         ));
-        add(format_args!(r#"data-over="{}" data-x="{}""#, over.key, list(&|p| format!("{:?}", p.2))));
-        add(format_args!(r#"data-epoch="{}" data-line="{}""#, list(&|p| p.1.to_string()), list(&|p| p.0.to_string())));
-        let places = list(&|p| format!("{:.1},{:.1}", at_x(p.2), at_y(p.3)));
-        add(format_args!(r#"data-y="{}"><polyline points="{places}"/>"#, list(&|p| format!("{:?}", p.3))));
+        add(format_args!(r#"data-over="{}" data-x="{}""#, over.key, list(&|p| format!("{:?}", p.x))));
+        add(format_args!(
+            r#"data-epoch="{}" data-line="{}""#,
+            list(&|p| p.epoch.to_string()),
+            list(&|p| p.number.to_string())
+        ));
+        let places = list(&|p| format!("{:.1},{:.1}", at_x(p.x), at_y(p.y)));
+        add(format_args!(r#"data-y="{}"><polyline points="{places}"/>"#, list(&|p| format!("{:?}", p.y))));
         // The last point of all, and others at about the same distance.
         let every = points.len().div_ceil(MARKED);
-        let marked = points.iter().rev().step_by(every).map(|p| mark(run % MARKS, at_x(p.2), at_y(p.3)));
+        let marked = points.iter().rev().step_by(every).map(|p| mark(run % MARKS, at_x(p.x), at_y(p.y)));
         add(format_args!(r#"<path class="mark" d="{}"/></g>"#, marked.collect::<String>()));
     }
     add(format_args!("</svg>\n</figure>"));
@@ -128,13 +144,13 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[(usize, &'static
 
 /// The values that are shown to scale, of a span of all: a long run is better for most of its time than in its first
 /// epochs, which would press the others into a line.
-fn shown(drawn: &[(usize, &'static str, Points)], (low, high): (f64, f64), better: Better) -> (f64, f64) {
+fn shown(drawn: &[Curve], (low, high): (f64, f64), better: Better) -> (f64, f64) {
     const LONG: usize = 20;
-    let later = drawn.iter().flat_map(|(.., points)| match points.len() {
-        0..LONG => &points[..],
-        long => &points[long / LONG..],
+    let later = drawn.iter().flat_map(|curve| match curve.points.len() {
+        0..LONG => &curve.points[..],
+        long => &curve.points[long / LONG..],
     });
-    let later = later.map(|p| p.3);
+    let later = later.map(|p| p.y);
     let cut = match better {
         Better::More => (later.fold(f64::INFINITY, f64::min), high),
         _ => (low, later.fold(f64::NEG_INFINITY, f64::max)),
