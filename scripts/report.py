@@ -91,7 +91,9 @@ def look(page_file, pictures):
             page.mouse.move(1, 1)
             assert not page.is_visible(".tip")
             # A line that is hidden, and its split, and back.
-            visible = lambda: sum(c.is_visible() for c in page.query_selector_all(".panel:first-child .curve polyline"))
+            count = "[...document.querySelector('.panel').querySelectorAll('.curve')]" \
+                ".filter(c => getComputedStyle(c).display !== 'none').length"
+            visible = lambda: page.evaluate(count)
             assert visible() == shown
             entries = page.query_selector_all(".legend button")
             entries[0].click()
