@@ -3,14 +3,14 @@
 
     scripts/report.py PAGE [--pictures DIR] [--events DIR --runs RUN...]
 
-PAGE is an HTML file of at least two runs, one of them with several epochs. Checks that it loads without an error and asks
-for nothing else, that all links lead somewhere, that a value is shown where the mouse is, that lines can be hidden, that
-the table is sorted, that dark and light can be chosen, that it fits a phone, and that it is whole without its script and on
-paper. With --pictures, writes pictures of it to look at. With --events, checks that the event files of RUN... in DIR,
-which `gumbel report RUN... --tensorboard DIR` has written, hold their metrics and pictures.
+PAGE is an HTML file of at least two runs. Checks that it loads without an error and asks for nothing else, that all
+links lead somewhere, that a value is shown where the mouse is, that lines can be hidden, that the table is sorted,
+that dark and light can be chosen, that it fits a phone, and that it is whole without its script and on paper.
+With --pictures, writes pictures of it to look at. With --events, checks that the event files of RUN... in DIR, which
+`gumbel report RUN... --tensorboard DIR` has written, hold their metrics and pictures.
 
-Needs Python with the packages playwright (and a Chromium: CHROMIUM names it, /usr/bin/chromium is tried) and, for --events,
-tensorboard.
+Needs Python with the packages playwright (and a Chromium: CHROMIUM names it, /usr/bin/chromium is tried) and, for
+--events, tensorboard.
 """
 import argparse
 import json
@@ -111,7 +111,7 @@ def look(page_file, pictures):
             head = page.query_selector_all("th[data-column].number button")[1]
             column = int(head.evaluate("b => b.parentNode.dataset.column"))
             values = lambda: page.evaluate(
-                "c => [...document.querySelector('.sortable').tBodies[0].rows].map(r => r.cells[c].dataset.value)", column
+                "c => [...document.querySelectorAll('.sortable tbody tr')].map(r => r.cells[c].dataset.value)", column
             )
             for down in (False, True):
                 head.click()

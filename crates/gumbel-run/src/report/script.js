@@ -57,7 +57,9 @@
         heads.forEach(function (other) { other.removeAttribute("aria-sort"); });
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
         var column = Number(head.dataset.column);
-        var rows = Array.from(body.rows).map(function (row) { return { row: row, value: valueOf(row.cells[column]) }; });
+        var rows = Array.from(body.rows).map(function (row) {
+          return { row: row, value: valueOf(row.cells[column]) };
+        });
         rows.sort(function (a, b) {
           if (a.value === null) return b.value === null ? 0 : 1;
           if (b.value === null) return -1;
