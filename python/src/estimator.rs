@@ -105,7 +105,7 @@ impl Estimator {
         };
         let each = batch * width;
         if each == 0 {
-            return Ok(state.estimator.least_samples());
+            return Ok(1);
         }
         let samples = noise / each;
         if samples * each != noise || samples < state.estimator.least_samples() {
@@ -127,6 +127,10 @@ impl Estimator {
         moment: Option<Moment>,
     ) -> Result<Raw, Error> {
         let batch = theta.len() / self.structure.potentials();
+        if batch == 0 {
+            let (gradient, codes, weights) = (vec![], vec![], vec![]);
+            return Ok(Raw { gradient, codes, weights, tallies: [Tally::default(); MEASURES] });
+        }
         let samples = self.samples(state, batch, noise.len())?;
         if let Some(moment) = &moment {
             state.estimator.begin(moment)?;
