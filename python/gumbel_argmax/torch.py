@@ -44,6 +44,7 @@ __all__ = [
     "entropy",
     "estimate",
     "kl_to_uniform",
+    "layer",
     "log_partition",
     "marginals",
     "noise",
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Solver = Callable[[Tensor], Tensor]
 
 
 class Sampled(NamedTuple):
@@ -287,8 +289,8 @@ class Argmax(torch.nn.Module):
     """A layer of discrete variables inside a network, of whose loss only the slope at the code is known.
 
     ``forward(theta)`` takes potentials ``[..., P]`` and gives the codes ``[samples, ..., U]`` of perturbed arg maxima,
-    ``[..., U]`` for ``samples=None``; its backward pass is the estimator's gradient of the loss linearised at them. With
-    ``mean=True`` the answer is the mean ``[..., U]`` over the samples, which estimators that compare samples
+    ``[..., U]`` for ``samples=None``; its backward pass is the estimator's gradient of the loss linearised at them.
+    With ``mean=True`` the answer is the mean ``[..., U]`` over the samples, which estimators that compare samples
     (``perturbed``, ``rloo``) ask for.
 
     Any estimator of the registry that follows samples or relaxed codes will do: ``imle``, ``adaptive-imle``,
@@ -355,6 +357,108 @@ class Argmax(torch.nn.Module):
         many = theta.expand(count, *theta.shape).contiguous()
         codes = _Codes.apply(many, self.estimator, values[None], self.threads, False)
         return codes if self.samples is not None else codes[0]
+
+
+class _Solved(torch.autograd.Function):
+    """What a user's solver finds for potentials with noise, and the differences that stand for a derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, theta: Tensor, noise: Tensor, solver: Solver, step: float, two_sided: bool, score: float
+    ) -> Tensor:
+        perturbed = theta + noise
+        found = _solve(solver, perturbed)
+        ctx.rest = (solver, step, two_sided, score)
+        ctx.save_for_backward(perturbed, noise, found)
+        return found if score == 0 else found.mean(0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        solver, step, two_sided, score = ctx.rest
+        perturbed, noise, found = ctx.saved_tensors
+        if score != 0:
+            # The loss of each sample, linearised, against the mean of the others.
+            losses = (found * grad).sum(-1, keepdim=True)
+            count = len(losses)
+            losses = (losses - losses.mean(0)) * count / (count - 1)
+            return (losses * (1 - torch.exp(-noise / score)) / score).mean(0), None, None, None, None, None
+        down = _solve(solver, perturbed - step * grad)
+        if two_sided:
+            up = _solve(solver, perturbed + step * grad)
+            return (up - down) / (2 * step), None, None, None, None, None
+        return (found - down) / step, None, None, None, None, None
+
+
+def _solve(solver: Solver, theta: Tensor) -> Tensor:
+    with torch.no_grad():
+        found = solver(theta.reshape(-1, theta.shape[-1]))
+    rows = theta.numel() // max(theta.shape[-1], 1)
+    if not isinstance(found, Tensor) or found.shape != (rows, theta.shape[-1]):
+        what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"the solver has given {what}: expected a tensor {(rows, theta.shape[-1])}, as its argument")
+    return found.to(theta).reshape(theta.shape)
+
+
+def layer(
+    solver: Solver | None = None,
+    /,
+    *,
+    method: str = "imle",
+    samples: int | None = None,
+    scale: float = 1.0,
+    step: float = 1.0,
+    two_sided: bool = False,
+) -> Any:
+    """Makes a layer of any batched solver: a decorator, with or without arguments.
+
+    The solver is given potentials ``[rows, P]`` without a graph and gives what maximises ``<theta, s>`` over its own
+    set, ``[rows, P]``. The layer takes ``[..., P]``; further arguments are ``noise=`` (standard Gumbel variables
+    ``[samples, ..., P]``) and ``generator=``.
+
+    - ``method="imle"``: the difference ``(s* - s(theta + noise - step slope)) / step``, of order ``step`` beside the
+      truth; ``two_sided`` of order ``step^2``. Codes ``[samples, ..., P]``; ``[..., P]`` for ``samples=None``. With
+      ``scale=0`` there is no noise: the blackbox differentiation of Pogancic et al., 2020.
+    - ``method="perturbed"``: the mean ``[..., P]`` of at least 2 samples with noise times ``scale``, whose gradient is
+      the score of the noise (Berthet et al., 2020).
+
+    >>> @layer(method="perturbed", samples=1000)
+    ... def largest(theta):
+    ...     return torch.nn.functional.one_hot(theta.argmax(-1), theta.shape[-1])
+    >>> _ = torch.manual_seed(0)
+    >>> theta = torch.zeros(3, requires_grad=True)
+    >>> (largest(theta) @ torch.tensor([1.0, 0.0, -1.0])).backward()
+    >>> bool(theta.grad[0] > 0.2 and theta.grad[2] < -0.2) # a third of (1, 0, -1)
+    True
+    """
+    if method not in ("imle", "perturbed"):
+        raise ValueError(f"method = {method!r}: expected imle or perturbed")
+    if not (0 <= scale < float("inf")) or not (0 < step < float("inf")):
+        raise ValueError(f"scale = {scale}, step = {step}: expected finite numbers, a step greater than 0")
+    perturbed = method == "perturbed"
+    if perturbed and ((samples or 0) < 2 or scale == 0):
+        raise ValueError(f"samples = {samples}, scale = {scale}: perturbed expected at least 2 samples with noise")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples = {samples}: expected at least 1")
+
+    def decorate(solver: Solver) -> Callable[..., Tensor]:
+        @functools.wraps(solver)
+        def solved(theta: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+            shape = (samples or 1, *theta.shape)
+            if noise is None:
+                drawn = np.zeros(shape, np.float32) if scale == 0 else gumbel(shape, _seed(generator))
+                noise = torch.from_numpy(drawn)
+            if noise.shape != shape:
+                raise ValueError(f"noise has shape {tuple(noise.shape)}: expected {shape}")
+            noise = scale * noise.to(theta)
+            many = theta if perturbed else theta.expand(shape)
+            # The gradient of a sum over samples is made by `expand`; a mean has one slope for all of them.
+            found: Tensor = _Solved.apply(many, noise, solver, step, two_sided, scale if perturbed else 0.0)
+            return found if perturbed or samples is not None else found[0]
+
+        return solved
+
+    return decorate if solver is None else decorate(solver)
 
 
 # Sums: operators of torch, which a compiler of graphs knows too. They are given structures as texts.

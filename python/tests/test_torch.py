@@ -280,6 +280,52 @@ def test_every_estimator_is_a_layer_or_says_why_not():
         torch.testing.assert_close(codes.reshape(2, 3, 2).sum(-1), torch.ones(2, 3))
 
 
+def test_layers_of_ones_own_solver_are_those_of_the_library():
+    structure = ga.Subset(5, 2)
+
+    def solver(theta):
+        assert not torch.is_grad_enabled() and theta.dim() == 2
+        return torch.from_numpy(structure.statistics(structure.solve(theta.numpy()).assignments))
+
+    theta, g = potentials_of(structure, (3,), 1), torch.randn(SAMPLES, 3, 5)
+    noise = torch.from_numpy(ga.gumbel((SAMPLES, 3, 5), 5))
+    for settings, mine in [
+        (dict(imle_lambda=0.5), dict(step=0.5)),
+        (dict(imle_lambda=2.0, two_sided=True), dict(step=2.0, two_sided=True)),
+    ]:
+        pairs, library = [], gt.Argmax(structure, "imle", samples=SAMPLES, **settings)
+        for call in [library, gt.layer(solver, samples=SAMPLES, **mine)]:
+            raw = theta.clone().requires_grad_()
+            codes = call(raw, noise=noise)
+            (codes * g).sum().backward()
+            pairs.append((codes, raw.grad))
+        torch.testing.assert_close(*pairs)
+    pairs = []
+    perturbed = gt.layer(method="perturbed", samples=SAMPLES)(solver)
+    for call in [gt.Argmax(structure, "perturbed", samples=SAMPLES, mean=True), perturbed]:
+        raw = theta.clone().requires_grad_()
+        codes = call(raw, noise=noise)
+        (codes * g[0]).sum().backward()
+        pairs.append((codes, raw.grad))
+    torch.testing.assert_close(*pairs)
+    # Without noise and samples.
+    raw = theta.clone().requires_grad_()
+    codes = gt.layer(solver, scale=0)(raw)
+    with torch.no_grad():
+        assert (codes == solver(theta)).all()
+    codes.sum().backward()
+    assert (raw.grad == 0).all()
+    for bad, message in [
+        (lambda: gt.layer(method="implicit"), "expected imle or perturbed"),
+        (lambda: gt.layer(method="perturbed"), "at least 2 samples"),
+        (lambda: gt.layer(step=0), "a step greater than 0"),
+        (lambda: gt.layer(lambda t: t[:1])(theta), "the solver has given"),
+        (lambda: gt.layer(solver)(theta, noise=noise), "noise has shape"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            bad()
+
+
 def test_other_types_and_autocast():
     structure = ga.Binary(3)
     linear = torch.nn.Linear(structure.unary, 4)
@@ -305,7 +351,7 @@ def test_mistakes_are_named():
         raise KeyError("stop")
 
     for call, kind, message in [
-        (lambda: gt.direct(theta[:, :5], zero, structure), ValueError, r"theta has shape \(2, 5\): expected \[..., 6\]"),
+        (lambda: gt.direct(theta[:, :5], zero, structure), ValueError, r"shape \(2, 5\): expected \[..., 6\]"),
         (lambda: gt.direct(theta, lambda c, of: c, structure), ValueError, r"expected a tensor \[\d+\], one loss"),
         (lambda: gt.direct(theta, lambda c, of: 0.0, structure), ValueError, "the loss is float"),
         (lambda: gt.direct(theta, stop, structure), KeyError, "stop"),
