@@ -16,7 +16,8 @@ chunks of at most ``chunk`` rows, on the thread that has called.
 >>> theta.grad.shape, decoder.weight.grad.shape, found.codes.shape
 (torch.Size([4, 14]), torch.Size([5, 6]), torch.Size([1, 4, 6]))
 
-Tensors may be on any device and of any real type: solvers work on the CPU in float32, one copy each way.
+Tensors may be on any device and of any real type: solvers work on the CPU in float32, one copy each way. Sums are
+operators that ``torch.compile`` knows; estimators and layers end a graph, which goes on behind them.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ def _named(structure: Structure, name: str, settings: tuple[tuple[str, Any], ...
     return Estimator(structure, name, **dict(settings))
 
 
+@torch.compiler.disable
 def estimate(
     theta: Tensor,
     loss: Loss,
@@ -336,6 +338,7 @@ class Argmax(torch.nn.Module):
         """What stands in the picture of a network."""
         return f"{self.structure!r}, {self.estimator.name!r}, samples={self.samples}, mean={self.mean}"
 
+    @torch.compiler.disable
     def forward(
         self, theta: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -442,6 +445,7 @@ def layer(
         raise ValueError(f"samples = {samples}: expected at least 1")
 
     def decorate(solver: Solver) -> Callable[..., Tensor]:
+        @torch.compiler.disable
         @functools.wraps(solver)
         def solved(theta: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
             shape = (samples or 1, *theta.shape)

@@ -267,7 +267,7 @@ impl Estimator {
         threads: usize,
     ) -> PyResult<Found<'py>> {
         expect("the last axis of theta", theta.shape()[1], self.structure.potentials())?;
-        let (theta, noise, pool) = (theta.as_slice()?, noise.as_slice()?, pool::of(threads)?);
+        let (theta, noise, pool) = (theta.as_slice()?, noise.as_slice()?, pool::lent(threads)?);
         let functions = Functions { losses, slopes };
         let moment = step.map(|step| Moment { step, kl_weight });
         let mut guard = self.lock()?;

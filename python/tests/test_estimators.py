@@ -1,5 +1,7 @@
 """Estimators over NumPy arrays: against enumeration, against themselves, and what they refuse."""
 
+import threading
+
 import numpy as np
 import pytest
 from common import SMALL, random_potentials
@@ -166,6 +168,45 @@ def test_a_loss_that_raises_comes_through_and_the_estimator_goes_on():
             made.estimate(theta, stops, seed=3, chunk=50)
         found = made.estimate(theta, losses, seed=3)
         assert (found.gradient == expected.gradient).all()
+
+
+def test_a_loss_may_solve_and_estimate_itself():
+    """With as many threads as there are, and with one: nobody waits for who waits for him."""
+    structure = ga.Chain(4, 3)
+    losses, _ = quadratic(structure)
+    theta = random_potentials(structure, (200,), np.random.default_rng(1))
+
+    for threads in [1, 2, 0]:
+
+        def inner(codes, of):
+            structure.solve(theta, threads=threads)
+            ga.gumbel(10_000)
+            return losses(codes, of)
+
+        def outer(codes, of):
+            ga.Estimator(structure, "direct").estimate(theta[:50], inner, threads=threads)
+            return losses(codes, of)
+
+        found = ga.Estimator(structure, "direct").estimate(theta, outer, threads=threads, seed=1)
+        assert (found.gradient == ga.Estimator(structure, "direct").estimate(theta, losses, seed=1).gradient).all()
+
+
+def test_estimators_of_several_threads_of_python():
+    structure = ga.Chain(4, 3)
+    losses, _ = quadratic(structure)
+    theta = random_potentials(structure, (100,), np.random.default_rng(1))
+    expected, wrong = ga.Estimator(structure, "direct").estimate(theta, losses, seed=2).gradient, []
+
+    def work():
+        for threads in [0, 1] * 5:
+            found = ga.Estimator(structure, "direct").estimate(theta, losses, seed=2, threads=threads)
+            if (found.gradient != expected).any():
+                wrong.append(threads)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not wrong
 
 
 def test_mistakes_are_named():

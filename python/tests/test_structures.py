@@ -1,7 +1,10 @@
 """Structures against enumeration, and what they refuse."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -246,3 +249,55 @@ def test_one_structure_serves_many_threads():
     [t.start() for t in threads]
     [t.join() for t in threads]
     assert not wrong
+
+
+FORKED = """
+import os, sys, warnings
+import numpy as np
+import gumbel_argmax as ga
+warnings.simplefilter("ignore")
+chain = ga.Chain(8, 5)
+theta = ga.gumbel((500, chain.potentials))
+expected = chain.solve(theta, threads=2).assignments
+child = os.fork()
+if child == 0:
+    os._exit(int((chain.solve(theta, threads=2).assignments != expected).any()))
+_, status = os.waitpid(child, 0)
+sys.exit(int(status != 0 or (chain.solve(theta, threads=2).assignments != expected).any()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_threads_of_its_own():
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
+
+
+def resident():
+    """Bytes in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
+def test_memory_stays_flat():
+    chain, losses = ga.Chain(5, 3), lambda codes, of: codes[:, 0]
+    theta = ga.gumbel((40, chain.potentials))
+    estimator = ga.Estimator(chain)
+
+    def raises(codes, of):
+        raise KeyError(codes)
+
+    def calls(count):
+        for _ in range(count):
+            chain.solve(theta)
+            chain.marginals(theta)
+            estimator.estimate(theta, losses)
+            with pytest.raises(ValueError):
+                chain.solve(theta * np.nan)
+            with pytest.raises(KeyError):
+                estimator.estimate(theta, raises)
+
+    calls(300)
+    before = resident()
+    calls(1000)
+    assert resident() - before < 4 << 20

@@ -211,6 +211,20 @@ def test_sums_are_in_graphs_of_the_compiler():
     torch.testing.assert_close(a, b)
 
 
+def test_layers_and_estimators_end_a_graph_of_the_compiler():
+    structure = ga.Binary(4)
+    decoder, layer = Decoder(structure, 3), gt.Argmax(structure, "imle")
+    raw = potentials_of(structure, (3,), 8).requires_grad_()
+
+    def objective(raw):
+        first = gt.direct(2 * raw, decoder, structure, seed=3).loss.sum()
+        return first + (3 * layer(raw.tanh(), noise=torch.zeros(1, 3, 8))).square().sum()
+
+    compiled = torch.compile(objective, backend="aot_eager")
+    a, b = (torch.autograd.grad(f(raw), raw)[0] for f in (objective, compiled))
+    torch.testing.assert_close(a, b)
+
+
 def jacobian_row(structure, theta, g):
     """The gradient of <g, E code> at theta."""
     wide = theta.detach().double().requires_grad_()
