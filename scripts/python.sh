@@ -9,6 +9,12 @@ if [ $# -ne 1 ]; then
 fi
 folder=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
+cargo fmt --manifest-path "$root/python/Cargo.toml" --check
+if LC_ALL=C.UTF-8 grep -rnE --include='*.rs' --include='*.py' --include='*.pyi' '^.{121,}' "$root/python" \
+    --exclude-dir=target; then
+    echo "lines over 120 columns" >&2
+    exit 1
+fi
 [ -x "$folder/bin/python" ] || "${PYTHON:-python3}" -m venv "$folder"
 folder=$(cd "$folder" && pwd)
 extras=test
@@ -16,12 +22,6 @@ if [ "${GUMBEL_TORCH:-0}" = 1 ]; then
     extras=test,torch
 fi
 "$folder/bin/python" -m pip install --quiet --upgrade "$root/python[$extras]"
-cargo fmt --manifest-path "$root/python/Cargo.toml" --check
-if LC_ALL=C.UTF-8 grep -rnE --include='*.rs' --include='*.py' --include='*.pyi' '^.{121,}' "$root/python" \
-    --exclude-dir=target; then
-    echo "lines over 120 columns" >&2
-    exit 1
-fi
 # From elsewhere, so that the installed package is tested, not the folder. The stubs of the native module are compared
 # with the module.
 cd "$folder"

@@ -1,7 +1,7 @@
 """Which k of n features does a prediction need? A selector chooses them for each input, a predictor sees no others.
 
-The label is the sign of one feature: of feature 0 or 1, as feature 2 says. Which of the two is chosen tells the predictor
-what feature 2 said, so that the other place is free.
+The label is the sign of one feature: of feature 0 or 1, as feature 2 says. Which of the two is chosen tells the
+predictor what feature 2 said, so that the other place is free.
 
     python explain.py [steps]
 """

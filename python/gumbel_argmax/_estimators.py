@@ -64,6 +64,13 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _restored(structure: Structure, name: str, settings: dict[str, Any], state: NDArray[np.float32]) -> Estimator:
+    """A copy of an estimator."""
+    made = Estimator(structure, name, **settings)
+    made.restore(state)
+    return made
+
+
 class Estimator:
     """An estimator of the registry, by name, for a structure.
 
@@ -81,10 +88,14 @@ class Estimator:
         texts = [(key.replace("_", "-"), _text(value)) for key, value in settings.items()]
         self.structure = structure
         self.name = name
+        self._chosen = settings
         self._inner = _native.Estimator(structure._inner, name, texts)
 
     def __repr__(self) -> str:
         return f"Estimator({self.structure!r}, {self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.structure, self.name, self._chosen, self.state())
 
     @property
     def settings(self) -> dict[str, str]:
@@ -98,8 +109,8 @@ class Estimator:
 
     @property
     def kl(self) -> str:
-        """Where the KL term is in what it estimates: ``apart`` (add its gradient), ``within``, or ``either``: within
-        with the weight ``kl_weight``."""
+        """Where the KL term is in what it estimates: ``apart`` (add its gradient), ``within`` (do not), or ``either``:
+        within with the weight ``kl_weight`` of a step, which is 0 unless it is given."""
         return self._inner.kl
 
     @property
@@ -148,7 +159,8 @@ class Estimator:
         seed: int = 0,
         index: int = 0,
         step: int | None = None,
-        kl_weight: float = 0.0,
+        kl_weight: float | None = None,
+        learn: bool | None = None,
         chunk: int = 4096,
         threads: int = 0,
     ) -> Estimate:
@@ -163,9 +175,10 @@ class Estimator:
                 for estimators that ask for them.
             noise: standard Gumbel variables ``[samples, ..., noise_width]``; by default those of ``(seed, index)``.
             samples: samples of each example; by default as few as the estimator can do with.
-            step: the training step, from 0, of which scheduled settings are a function; with it the estimator learns
-                from the call. ``None``: it looks only.
-            kl_weight: weight of the KL term that the estimator is to take into its objective; see :attr:`kl`.
+            step: the training step, from 0, of which scheduled settings are a function; ``None``: that of the last call.
+            kl_weight: weight of the KL term that the estimator is to take into its objective, see :attr:`kl`; with a
+                ``step`` only, 0 if it is not given.
+            learn: whether the estimator is to learn from this call; by default if a ``step`` is given.
             chunk: the most rows of a question.
             threads: threads of the solvers, 0 for all cores.
 
@@ -173,6 +186,8 @@ class Estimator:
         >>> exact.estimate([0.0, 0.0, 0.0], lambda codes, of: codes @ [3.0, 0.0, 0.0]).gradient
         array([ 0.6666667 , -0.33333334, -0.33333334], dtype=float32)
         """
+        if kl_weight is not None and step is None:
+            raise ValueError(f"kl_weight = {kl_weight} without a step: expected both, or none")
         rows, batch = self.structure._rows("theta", theta)
         flat = self._noise(batch, noise, samples, seed, index)
         u = self.structure.unary
@@ -202,7 +217,8 @@ class Estimator:
             None if slopes is None else ask_slopes,
             _whole("chunk", chunk),
             None if step is None else _whole("step", step, 2**64 - 1),
-            float(kl_weight),
+            float(kl_weight or 0.0),
+            step is not None if learn is None else bool(learn),
             _threads(threads),
         )
         return self._made(found, batch)
@@ -217,6 +233,7 @@ class Estimator:
         seed: int = 0,
         index: int = 0,
         step: int | None = None,
+        learn: bool | None = None,
         threads: int = 0,
     ) -> Estimate:
         """The same of the losses ``<slopes, code>`` with ``slopes`` ``[..., U]``: no question is asked of Python.
@@ -230,8 +247,8 @@ class Estimator:
         if slope.shape != (*batch, self.structure.unary):
             raise ValueError(f"slopes has shape {slope.shape}: expected {(*batch, self.structure.unary)}")
         step = None if step is None else _whole("step", step, 2**64 - 1)
-        slope = slope.reshape(-1, self.structure.unary)
-        found = self._inner.estimate_linear(rows, flat, slope, step, _threads(threads))
+        slope, learn = slope.reshape(-1, self.structure.unary), step is not None if learn is None else bool(learn)
+        found = self._inner.estimate_linear(rows, flat, slope, step, learn, _threads(threads))
         return self._made(found, batch)
 
     def _made(self, found: Any, batch: tuple[int, ...]) -> Estimate:

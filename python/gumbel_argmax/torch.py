@@ -150,7 +150,7 @@ def estimate(
     generator: torch.Generator | None = None,
     follow: bool = True,
     step: int | None = None,
-    kl_weight: float = 0.0,
+    kl_weight: float | None = None,
     chunk: int = 4096,
     threads: int = 0,
     **settings: Any,
@@ -170,7 +170,7 @@ def estimate(
         follow: whether the decoder's pass with a graph is made here. If not, ``Sampled.loss`` is the surrogate alone,
             and the decoder's loss at ``codes`` is yours to add.
         step: the training step, of which scheduled settings are a function; with it the estimator learns.
-        kl_weight: weight of the KL term in the estimator's own objective.
+        kl_weight: weight of the KL term in the estimator's own objective, with a ``step``; see :attr:`Estimator.kl`.
         chunk: the most rows of a question.
         threads: threads of the solvers, 0 for all cores.
 
@@ -267,24 +267,26 @@ class _Codes(torch.autograd.Function):
     """Codes of samples; the gradient at the potentials is an estimate of that of the loss linearised at them."""
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, estimator: Estimator, values: Any, threads: int, mean: bool) -> Tensor:
+    def forward(
+        ctx: Any, theta: Tensor, estimator: Estimator, values: Any, step: int | None, threads: int, mean: bool
+    ) -> Tensor:
         # Linear losses of zero: the samples are those of the estimate to come.
         u = estimator.structure.unary
         zeros = np.zeros((*theta.shape[:-1], u), np.float32)
-        found = estimator.estimate_linear(_numpy(theta), zeros, noise=values, threads=threads)
+        found = estimator.estimate_linear(_numpy(theta), zeros, noise=values, step=step, learn=False, threads=threads)
         assert found.codes is not None
-        ctx.rest = (estimator, values, threads)
+        ctx.rest = (estimator, values, step, threads)
         ctx.save_for_backward(theta)
         codes = (found.weights[..., None] * found.codes).sum(axis=0) if mean else found.codes[0]
         return torch.from_numpy(codes).to(theta.device, theta.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        estimator, values, threads = ctx.rest
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        estimator, values, step, threads = ctx.rest
         (theta,) = ctx.saved_tensors
-        found = estimator.estimate_linear(_numpy(theta), _numpy(grad), noise=values, threads=threads)
-        return torch.from_numpy(found.gradient).to(theta.device, theta.dtype), None, None, None, None
+        found = estimator.estimate_linear(_numpy(theta), _numpy(grad), noise=values, step=step, threads=threads)
+        return torch.from_numpy(found.gradient).to(theta.device, theta.dtype), None, None, None, None, None
 
 
 class Argmax(torch.nn.Module):
@@ -322,7 +324,7 @@ class Argmax(torch.nn.Module):
         super().__init__()
         self.structure = structure
         self.estimator = _estimator(structure, estimator, settings)
-        self.samples, self.mean, self.threads = samples, mean, threads
+        self.samples, self.mean, self.threads, self.steps = samples, mean, threads, 0
         name = self.estimator.name
         if self.estimator.follows == "states":
             raise ValueError(f"{name} follows all states: expected an estimator that follows samples")
@@ -333,6 +335,15 @@ class Argmax(torch.nn.Module):
             raise ValueError(f"{name} compares several rows of an example: expected mean=True")
         if samples is not None and samples < (least if mean else 1):
             raise ValueError(f"samples = {samples}: expected at least {least}")
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What stands in the ``state_dict`` of a network: passes in training, and what the estimator has learned."""
+        return {"steps": self.steps, "estimator": torch.from_numpy(self.estimator.state())}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Puts that back."""
+        self.steps = int(state["steps"])
+        self.estimator.restore(state["estimator"].cpu().numpy())
 
     def extra_repr(self) -> str:
         """What stands in the picture of a network."""
@@ -353,12 +364,15 @@ class Argmax(torch.nn.Module):
             values = _numpy(noise)
             if values.shape != (count, *batch, width):
                 raise ValueError(f"noise has shape {values.shape}: expected {(count, *batch, width)}")
+        # Settings with a schedule follow the number of passes in training, as does what an estimator learns.
+        step = self.steps if self.training and torch.is_grad_enabled() else None
+        self.steps += step is not None
         if self.mean:
-            codes: Tensor = _Codes.apply(theta, self.estimator, values, self.threads, True)
+            codes: Tensor = _Codes.apply(theta, self.estimator, values, step, self.threads, True)
             return codes
         # Every sample is an example of its own: its slope differs.
         many = theta.expand(count, *theta.shape).contiguous()
-        codes = _Codes.apply(many, self.estimator, values[None], self.threads, False)
+        codes = _Codes.apply(many, self.estimator, values[None], step, self.threads, False)
         return codes if self.samples is not None else codes[0]
 
 

@@ -117,7 +117,7 @@ impl Estimator {
         Ok(samples)
     }
 
-    /// Estimates, and learns from it.
+    /// Estimates, at a moment if one is given, and learns from it if that is asked for.
     fn estimate_with(
         &self,
         state: &mut State,
@@ -125,6 +125,7 @@ impl Estimator {
         noise: &[f32],
         oracle: &mut dyn Oracle,
         moment: Option<Moment>,
+        learn: bool,
     ) -> Result<Raw, Error> {
         let batch = theta.len() / self.structure.potentials();
         if batch == 0 {
@@ -154,7 +155,7 @@ impl Estimator {
                 return Err(e);
             }
         };
-        if moment.is_some() {
+        if learn {
             estimator.learn(&found.sums);
         }
         Ok(Raw { gradient: found.gradient, codes, weights, tallies: found.tallies })
@@ -264,6 +265,7 @@ impl Estimator {
         chunk: usize,
         step: Option<u64>,
         kl_weight: f32,
+        learn: bool,
         threads: usize,
     ) -> PyResult<Found<'py>> {
         expect("the last axis of theta", theta.shape()[1], self.structure.potentials())?;
@@ -280,7 +282,7 @@ impl Estimator {
             let (mut found, mut raised) = (None, None);
             pool.in_place_scope(|scope| {
                 let (found, state) = (&mut found, &mut *state);
-                scope.spawn(move |_| *found = Some(self.estimate_with(state, theta, noise, &mut asker, moment)));
+                scope.spawn(move |_| *found = Some(self.estimate_with(state, theta, noise, &mut asker, moment, learn)));
                 // Ends when the asker is gone.
                 for question in asked {
                     let answer = match functions.answer(question, width) {
@@ -313,6 +315,7 @@ impl Estimator {
         noise: PyReadonlyArray1<'_, f32>,
         slopes: PyReadonlyArray2<'_, f32>,
         step: Option<u64>,
+        learn: bool,
         threads: usize,
     ) -> PyResult<Found<'py>> {
         expect("the last axis of theta", theta.shape()[1], self.structure.potentials())?;
@@ -325,7 +328,7 @@ impl Estimator {
         let state = &mut *guard;
         let found = py.detach(|| {
             let mut oracle = Linear { structure: &self.structure, slopes };
-            pool.install(|| self.estimate_with(state, theta, noise, &mut oracle, moment))
+            pool.install(|| self.estimate_with(state, theta, noise, &mut oracle, moment, learn))
         });
         Ok(self.to_python(py, state, found.map_err(refused)?))
     }

@@ -1,5 +1,7 @@
 """Estimators over NumPy arrays: against enumeration, against themselves, and what they refuse."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -124,6 +126,18 @@ def test_direct_is_the_difference_of_two_arg_maxima():
     np.testing.assert_allclose(found.gradient, gradient, atol=1e-5)
 
 
+def test_the_kl_may_be_within():
+    """Of the expectation over one variable: the gradients add up."""
+    structure = ga.Categorical(4)
+    losses, _ = quadratic(structure)
+    theta = random_potentials(structure, (5,), np.random.default_rng(1), 1.0)
+    made = ga.Estimator(structure, "direct", epsilon=1e-3, epsilon_min=1e-3)
+    assert made.kl == "either" and ga.Estimator(structure, "marginal").kl == "within"
+    apart = made.estimate(theta, losses, seed=1, step=0).gradient + structure.kl_to_uniform(theta)[1]
+    within = made.estimate(theta, losses, seed=1, step=0, kl_weight=1).gradient
+    np.testing.assert_allclose(within, apart, atol=5e-3)
+
+
 def test_what_is_learned_is_kept_and_put_back():
     structure = ga.Binary(3)
     losses, slopes = quadratic(structure)
@@ -140,6 +154,11 @@ def test_what_is_learned_is_kept_and_put_back():
     other.restore(state)
     a, b = (it.estimate(theta, losses, seed=1, index=9) for it in (made, other))
     assert (a.gradient == b.gradient).all() and (first.gradient != a.gradient).any()
+    for copied in [pickle.loads(pickle.dumps(made)), copy.deepcopy(made)]:
+        assert (copied.estimate(theta, losses, seed=1, index=9).gradient == a.gradient).all()
+        assert copied.settings == made.settings
+    made.estimate(theta, losses, step=9, learn=False)
+    assert (made.state() == state).all()
     with pytest.raises(ValueError, match="expected 2"):
         other.restore(np.zeros(3))
 
@@ -237,6 +256,7 @@ def test_mistakes_are_named():
         (lambda: made.estimate([0, 0, 0], lambda c, of: None), TypeError, "losses has dtype object"),
         (lambda: made.estimate([0, 0, 0], lambda c, of: np.full(len(of), np.nan)), ValueError, "NaN"),
         (lambda: ga.Estimator(three, "imle").estimate([0, 0, 0], zero), ValueError, "asks for slopes"),
+        (lambda: made.estimate([0, 0, 0], zero, kl_weight=1), ValueError, "kl_weight = 1 without a step"),
         (lambda: made.estimate([0, 0, 0], inside), RuntimeError, "the estimator is in use"),
         (lambda: made.estimate_linear([0, 0, 0], [0, 0]), ValueError, r"slopes has shape \(2,\): expected \(3,\)"),
     ]:

@@ -340,6 +340,39 @@ def test_layers_of_ones_own_solver_are_those_of_the_library():
             bad()
 
 
+def test_layers_learn_and_are_kept():
+    structure = ga.Subset(6, 2)
+    layer = gt.Argmax(structure, "adaptive-imle")
+    theta, noise = potentials_of(structure, (20,), 1), torch.from_numpy(ga.gumbel((1, 20, 6)))
+
+    def gradient(layer):
+        raw = theta.clone().requires_grad_()
+        layer(raw, noise=noise).square().sum().backward()
+        return raw.grad
+
+    begin = layer.estimator.state()
+    layer.eval()
+    gradient(layer)
+    assert (layer.estimator.state() == begin).all() and layer.steps == 0
+    layer.train()
+    for _ in range(3):
+        gradient(layer)
+    assert (layer.estimator.state() != begin).any() and layer.steps == 3
+    other = gt.Argmax(structure, "adaptive-imle")
+    other.load_state_dict(layer.state_dict())
+    copied = copy.deepcopy(layer)
+    assert copied.steps == other.steps == 3
+    expected = gradient(layer)
+    assert (gradient(other) == expected).all() and (gradient(copied) == expected).all()
+
+
+def test_temperatures_fall_with_the_passes():
+    layer = gt.Argmax(ga.Binary(3), "gumbel-softmax", temperature_decay=1.0, temperature_every=1, temperature_min=0.01)
+    theta, noise = torch.zeros(4, 6), torch.from_numpy(ga.gumbel((1, 4, 6)))
+    largest = [layer(theta, noise=noise).max().item() for _ in range(4)]
+    assert largest == sorted(largest) and largest[0] < largest[3]
+
+
 def test_other_types_and_autocast():
     structure = ga.Binary(3)
     linear = torch.nn.Linear(structure.unary, 4)
