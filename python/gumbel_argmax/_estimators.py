@@ -175,7 +175,7 @@ class Estimator:
                 for estimators that ask for them.
             noise: standard Gumbel variables ``[samples, ..., noise_width]``; by default those of ``(seed, index)``.
             samples: samples of each example; by default as few as the estimator can do with.
-            step: the training step, from 0, of which scheduled settings are a function; ``None``: that of the last call.
+            step: the training step, from 0, of which scheduled settings are a function; ``None``: the step before.
             kl_weight: weight of the KL term that the estimator is to take into its objective, see :attr:`kl`; with a
                 ``step`` only, 0 if it is not given.
             learn: whether the estimator is to learn from this call; by default if a ``step`` is given.
