@@ -449,7 +449,8 @@ class _Pairs(Structure):
         batch = np.broadcast_shapes(u.shape[:-1], w.shape[:-2])
         theta = np.zeros((*batch, self.potentials), np.float32)
         theta[..., 1 : 2 * n : 2] = u
-        theta[..., 2 * n :] = w[(..., *np.triu_indices(n, 1))]
+        i, j = np.triu_indices(n, 1)
+        theta[..., 2 * n :] = w[..., i, j]
         return theta
 
 

@@ -126,6 +126,32 @@ def test_direct_is_the_difference_of_two_arg_maxima():
     np.testing.assert_allclose(found.gradient, gradient, atol=1e-5)
 
 
+def test_numbers_are_those_of_a_program_in_rust():
+    """Printed by ``estimate`` of the library for the noise of (seed 5, index 1), two samples and the same losses."""
+    theta = np.array([(i * 7 % 11 - 5) / 4 for i in range(18)], np.float32).reshape(2, 9)
+
+    def terms(codes, of):
+        return codes[:, 0] + 2 * codes[:, 2] - codes[:, 5] + of
+
+    def slopes(codes, of):
+        slope = np.zeros_like(codes)
+        slope[:, [0, 2, 5]] = 2 * terms(codes, of)[:, None] * np.array([1, 2, -1])
+        return terms(codes, of) ** 2, slope
+
+    for structure, name, expected in [
+        (ga.Pairwise(3), "imle", [0.0, 0.5, -0.5, 0.0, 0.0, 0.0, 0.0, -0.5, -0.5, 0.0]),
+        (
+            ga.Product(3, 3),
+            "straight-through",
+            [0.0, 0.35822955, -0.48037446, 0.12214483, 0.17477797, 0.028499736, -0.2032777, 0.0, 0.0, 0.0],
+        ),
+    ]:
+        made = ga.Estimator(structure, name)
+        found = made.estimate(theta, lambda c, of: terms(c, of) ** 2, slopes, samples=2, seed=5, index=1)
+        # The oracle of the program differences its losses: exact for squares, but for rounding.
+        np.testing.assert_allclose(found.gradient.ravel(), 8 * [0.0] + expected, atol=3e-5)
+
+
 def test_the_kl_may_be_within():
     """Of the expectation over one variable: the gradients add up."""
     structure = ga.Categorical(4)
