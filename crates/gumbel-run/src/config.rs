@@ -828,7 +828,7 @@ mod tests {
         let found = read("preset = \"paper-gsm\"\ntemperature = 0.5\n").unwrap();
         assert_eq!((found.text("estimator"), found.real("temperature")), ("straight-through", 0.5));
         let error = read("preset = \"paper-gsm\"\nepsilon = 0.5\n").unwrap_err().to_string();
-        assert!(error.contains("line 2: epsilon = 0.5: expected estimator = direct, found"), "{error}");
+        assert!(error.contains("line 2: epsilon = 0.5: expected estimator = direct or direct-rebar, found"), "{error}");
         assert!(read("\npreset = \"papr\"").unwrap_err().to_string().contains("line 2: preset = papr"));
     }
 
