@@ -1,5 +1,8 @@
 //! The program from outside: outputs, exit codes, bad input.
 
+mod common;
+
+use common::{succeeds, text};
 use gumbel_run::folder::Digest;
 use gumbel_run::{Registry, store, stored};
 use std::fs;
@@ -34,18 +37,8 @@ fn gumbel(args: &[&str]) -> Output {
     command.args(args).env_remove("GUMBEL_DATA").output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 fn small(folder: &Path, more: &[&str]) -> Output {
     gumbel(&[SMALL, &["--out", folder.to_str().unwrap()], more].concat())
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{:?}: {}", output.status, text(&output.stderr));
-    text(&output.stdout)
 }
 
 /// One line on stderr that names what was expected and found, and the right exit code.

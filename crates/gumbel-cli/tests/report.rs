@@ -1,5 +1,8 @@
 //! `gumbel report` from outside.
 
+mod common;
+
+use common::succeeds;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,12 +10,6 @@ use std::process::{Command, Output};
 fn gumbel(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
     command.args(args).env_remove("GUMBEL_DATA").current_dir(folder).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[track_caller]

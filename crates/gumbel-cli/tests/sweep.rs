@@ -1,5 +1,8 @@
 //! `gumbel sweep` and `gumbel collect` from outside: children, kills, several processes on one folder.
 
+mod common;
+
+use common::{succeeds, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,16 +19,6 @@ fn program(args: &[&str]) -> Command {
 
 fn gumbel(args: &[&str]) -> Output {
     program(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{:?}: {}", output.status, text(&output.stderr));
-    text(&output.stdout)
 }
 
 /// The right exit code, and a last line on stderr that names what was expected and found.
