@@ -44,6 +44,7 @@ run() {
         inside) args+=(--kl on) ;;
         *) args+=(--kl "$kl") ;;
     esac
+    rm -rf "${out:?}/$name" # one that was interrupted
     if ! "$gumbel" train --quiet --dataset "$data" --latent "$latent" --epochs "$epochs" --seed "$seed" --threads 1 \
         --eval-every "$epochs" "${args[@]}" --out "$out/$name"; then
         echo "failed: $name" >&2
