@@ -83,6 +83,8 @@ pub enum Command {
     Sweep(Sweep),
     /// Put finished runs into a table: what differs, and what they have reached, averaged over seeds
     Collect(Collect),
+    /// Make the tables and figures of the paper again, and a page with what was published beside them
+    Reproduce(Reproduce),
     /// Evaluate the best model of a run
     Evaluate(Evaluate),
     /// Draw what the decoder makes of each category, or of samples of the prior
@@ -218,6 +220,46 @@ fn time_limit(text: &str) -> Result<String, String> {
         true => Ok(text.to_string()),
         false => Err("expected a time such as 8:00:00 or 2-12".to_string()),
     }
+}
+
+/// `gumbel reproduce`.
+#[derive(Debug, Args)]
+#[command(after_help = "Trains what is missing, in OUT/EXPERIMENT/runs, keeps a small record of every finished run in
+OUT/EXPERIMENT/results, and writes OUT/report/index.html and OUT/reproduce.md: the paper, the authors' code and ours
+side by side. The same command goes on after kill or Ctrl-C. With --json there is a line for each place of the tables:
+\"experiment\", \"table\", \"row\", \"column\", \"metric\", \"paper\", \"authors\", \"mean\", \"se\", \"n\".
+
+Experiments: table1, table1-bound (one objective, and our best), table1-kl (KL term x estimator), figure1, figure2,
+figure3a, figure3b, n200, table2, table2-long (all 400 epochs), figure4, figure5 (convolutions); a beginning such as
+figure3, a folder of your own with grid.toml and published.toml, or all.
+
+Examples:
+  gumbel reproduce table1 --dry-run
+  gumbel reproduce figure2 --jobs 8
+  gumbel reproduce all --quick                         short runs, to see that everything works
+  gumbel reproduce all --results experiments --out /tmp/page     the page of the records of this repository")]
+pub struct Reproduce {
+    /// Experiments, or all
+    #[arg(required = true)]
+    pub experiments: Vec<String>,
+    /// A quick look: one seed, a tenth of the epochs or less
+    #[arg(long)]
+    pub quick: bool,
+    /// Seeds of every cell (default: what each experiment has: 1, and three draws of the labels in Table 2)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// Cells at a time, each with one thread or as many as --threads says (default: as many as there are cores for)
+    #[arg(long, value_name = "N", value_parser = whole(1..=1024))]
+    pub jobs: Option<usize>,
+    /// Folder of runs, records and report (default: runs/reproduce, with --quick runs/quick)
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Train nothing: write the report of the records in this folder, as those of the repository in experiments/
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "jobs", "seeds"])]
+    pub results: Option<PathBuf>,
+    /// List the cells in the order in which they would begin, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `gumbel collect`.

@@ -65,6 +65,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Train(command) => commands::train::run(&common, &command),
         Command::Sweep(command) => commands::sweep::run(&common, &command),
         Command::Collect(command) => commands::sweep::collect(&common, &command),
+        Command::Reproduce(command) => commands::reproduce::run(&common, &command),
         Command::Evaluate(command) => commands::stored::evaluate(&common, &command),
         Command::Sample(command) => commands::show::sample(&common, &command),
         Command::Reconstruct(command) => commands::show::reconstruct(&common, &command),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{succeeds, text};
+use common::{fails, succeeds, text};
 use gumbel_run::folder::Digest;
 use gumbel_run::{Registry, store, stored};
 use std::fs;
@@ -39,18 +39,6 @@ fn gumbel(args: &[&str]) -> Output {
 
 fn small(folder: &Path, more: &[&str]) -> Output {
     gumbel(&[SMALL, &["--out", folder.to_str().unwrap()], more].concat())
-}
-
-/// One line on stderr that names what was expected and found, and the right exit code.
-#[track_caller]
-fn fails(output: &Output, code: i32, parts: &[&str]) {
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{message}");
-    assert_eq!(message.trim_end().lines().count(), 1, "not one line: {message}");
-    assert!(message.starts_with("gumbel: ") && !message.contains("panicked"), "{message}");
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
 }
 
 /// Says so where it is seen: the test harness hides what `println` prints in a test that passes.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::succeeds;
+use common::{fails, succeeds};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,14 +10,6 @@ use std::process::{Command, Output};
 fn gumbel(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
     command.args(args).env_remove("GUMBEL_DATA").current_dir(folder).output().unwrap()
-}
-
-#[track_caller]
-fn fails(output: &Output, code: i32, parts: &[&str]) {
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{message}");
-    assert_eq!(message.lines().count(), 1, "{message}");
-    parts.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in: {message}"));
 }
 
 #[test]

@@ -135,35 +135,61 @@ impl Mean {
 }
 
 /// A figure of a table: its name and how a run tells it.
-struct Measure {
-    name: &'static str,
-    title: &'static str,
-    of: fn(&Summary) -> Option<f64>,
-    percent: bool,
+pub(crate) struct Measure {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// Where it stands in the JSON of a summary.
+    pub(crate) place: &'static str,
+    pub(crate) of: Of,
+    pub(crate) percent: bool,
 }
 
-const fn measure(name: &'static str, title: &'static str, of: fn(&Summary) -> Option<f64>) -> Measure {
-    Measure { name, title, of, percent: false }
+impl Measure {
+    /// What a value is multiplied by where people read it.
+    pub(crate) fn scale(&self) -> f64 {
+        if self.percent { 100.0 } else { 1.0 }
+    }
+
+    /// Digits after the point.
+    pub(crate) fn digits(&self) -> usize {
+        if self.name == "seconds" { 0 } else { 2 }
+    }
 }
 
-const fn share(name: &'static str, title: &'static str, of: fn(&Summary) -> Option<f64>) -> Measure {
-    Measure { name, title, of, percent: true }
+/// A figure by its name.
+pub(crate) fn measure_named(name: &str) -> Option<&'static Measure> {
+    MEASURES.iter().find(|measure| measure.name == name)
+}
+
+/// The names of all figures.
+pub(crate) fn measure_names() -> Vec<&'static str> {
+    MEASURES.iter().map(|measure| measure.name).collect()
+}
+
+type Of = fn(&Summary) -> Option<f64>;
+
+const fn measure(name: &'static str, title: &'static str, place: &'static str, of: Of) -> Measure {
+    Measure { name, title, place, of, percent: false }
+}
+
+const fn share(name: &'static str, title: &'static str, place: &'static str, of: Of) -> Measure {
+    Measure { name, title, place, of, percent: true }
 }
 
 /// All figures: test at the best validation epoch, and at the last one.
 const MEASURES: [Measure; 12] = [
-    measure("valid_bound", "valid bound", |s| Some(s.valid.bound)),
-    measure("bound", "test bound", |s| Some(s.test.bound)),
-    measure("nll", "-ln p(x)", |s| s.test.nll),
-    measure("paper_loss", "paper_loss", |s| s.test.paper_loss),
-    measure("kl", "KL", |s| Some(s.test.kl)),
-    share("accuracy", "accuracy %", |s| s.test.accuracy),
-    measure("final_bound", "final bound", |s| Some(s.final_test.bound)),
-    measure("final_nll", "final -ln p(x)", |s| s.final_test.nll),
-    measure("final_paper_loss", "final paper_loss", |s| s.final_test.paper_loss),
-    measure("final_kl", "final KL", |s| Some(s.final_test.kl)),
-    share("final_accuracy", "final accuracy %", |s| s.final_test.accuracy),
-    measure("seconds", "seconds", |s| Some(s.seconds)),
+    measure("valid_bound", "valid bound", "valid/bound", |s| Some(s.valid.bound)),
+    measure("bound", "test bound", "test/bound", |s| Some(s.test.bound)),
+    measure("nll", "-ln p(x)", "test/nll", |s| s.test.nll),
+    measure("paper_loss", "paper_loss", "test/paper_loss", |s| s.test.paper_loss),
+    measure("kl", "KL", "test/kl", |s| Some(s.test.kl)),
+    share("accuracy", "accuracy %", "test/accuracy", |s| s.test.accuracy),
+    measure("final_bound", "final bound", "final_test/bound", |s| Some(s.final_test.bound)),
+    measure("final_nll", "final -ln p(x)", "final_test/nll", |s| s.final_test.nll),
+    measure("final_paper_loss", "final paper_loss", "final_test/paper_loss", |s| s.final_test.paper_loss),
+    measure("final_kl", "final KL", "final_test/kl", |s| Some(s.final_test.kl)),
+    share("final_accuracy", "final accuracy %", "final_test/accuracy", |s| s.final_test.accuracy),
+    measure("seconds", "seconds", "seconds", |s| Some(s.seconds)),
 ];
 
 /// Runs that differ in nothing but the seed.
@@ -279,8 +305,7 @@ impl Table {
             let settings = row.settings.iter().map(|value| value.clone().unwrap_or("-".into()));
             let figures = self.measures.iter().zip(&row.figures).map(|(measure, figure)| {
                 let Some(Mean { mean, se, .. }) = figure else { return "-".to_string() };
-                let scale = if measure.percent { 100.0 } else { 1.0 };
-                let digits = if measure.name == "seconds" { 0 } else { 2 };
+                let (scale, digits) = (measure.scale(), measure.digits());
                 let error = se.map_or(String::new(), |se| format!(" ± {:.digits$}", scale * se));
                 let about = if row.is_estimate && measure.name.ends_with("bound") { "≈ " } else { "" };
                 format!("{about}{:.digits$}{error}", scale * mean)
@@ -357,11 +382,11 @@ pub(crate) fn differing(configs: &[&Config]) -> Vec<String> {
 fn chosen(registry: &Registry, names: &[String]) -> Result<(Vec<String>, Vec<&'static Measure>)> {
     let (mut keys, mut measures) = (vec![], vec![]);
     for name in names {
-        match MEASURES.iter().find(|measure| measure.name == *name) {
+        match measure_named(name) {
             Some(measure) => measures.push(measure),
             None if every_key(registry).contains(&name.as_str()) => keys.push(name.clone()),
             None => {
-                let figures: Vec<&str> = MEASURES.iter().map(|measure| measure.name).collect();
+                let figures = measure_names();
                 let near = did_you_mean(name, &[every_key(registry), figures.clone()].concat());
                 let expected = format!("settings, or figures: {}{near}", figures.join(", "));
                 return Err(Error::setting("columns", name, expected));

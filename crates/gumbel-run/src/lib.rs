@@ -25,7 +25,8 @@
 //! - [`Registry`], [`config`], [`model`]: what a run is made of;
 //! - [`train()`] and its [`Observer`]s, [`evaluate`], [`metrics`]; [`Trainer`]: single steps; [`diagnose`]: what
 //!   estimators are like;
-//! - [`sweep`], [`collect`], [`report`]: many runs, their table, and a page to look at;
+//! - [`sweep`], [`collect`], [`report`]: many runs, their table, and a page to look at; [`reproduce`]: the tables and
+//!   figures of the paper;
 //! - [`folder`], [`store`], [`stored`]: files; [`picture`], [`plot`], [`show`], [`inspect`]: what they show.
 
 #![deny(missing_docs)]
@@ -51,6 +52,7 @@ pub mod plot;
 mod presets;
 mod registry;
 pub mod report;
+pub mod reproduce;
 pub mod show;
 pub mod store;
 pub mod stored;

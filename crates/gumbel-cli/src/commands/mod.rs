@@ -4,6 +4,7 @@ pub mod bench;
 pub mod data;
 pub mod list;
 pub mod report;
+pub mod reproduce;
 pub mod show;
 pub mod solve;
 pub mod stored;

@@ -43,18 +43,10 @@ pub fn run(common: &Common, command: &Sweep) -> Result<(), Failure> {
     if command.dry_run {
         return cells.iter().try_for_each(|cell| foreseen(common, cell, &out));
     }
-    let threads = common.threads.unwrap_or(1);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = Options {
-        program: std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?,
-        more: places(common)?,
-        threads,
-        jobs: command.jobs.unwrap_or((cores / threads).max(1)),
-        limit: Duration::from_secs_f64(command.stale),
-    };
+    let options = options(common, command.jobs, command.stale)?;
     let mut show = Show::new(common, cells.len())?;
     let done = sweep::run(&cells, &out, &options, &mut show).map_err(refused)?;
-    show.multi.clear().ok();
+    show.clear();
     show.printed?;
     let count = |status| done.iter().filter(|d| d.status == status).count();
     let ready = count(Status::Finished) + count(Status::Skipped) + count(Status::Elsewhere);
@@ -83,12 +75,25 @@ pub fn run(common: &Common, command: &Sweep) -> Result<(), Failure> {
     Ok(())
 }
 
-fn error_of<'a>(done: &'a Done<'_>) -> &'a str {
+/// How cells are run: one thread each, and as many at a time as there are cores for, if nobody says otherwise.
+pub(super) fn options(common: &Common, jobs: Option<usize>, stale: f64) -> Result<Options, Failure> {
+    let threads = common.threads.unwrap_or(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Options {
+        program: std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?,
+        more: places(common)?,
+        threads,
+        jobs: jobs.unwrap_or((cores / threads).max(1)),
+        limit: Duration::from_secs_f64(stale),
+    })
+}
+
+pub(super) fn error_of<'a>(done: &'a Done<'_>) -> &'a str {
     done.error.as_deref().unwrap_or("no reason is known")
 }
 
 /// A folder of something else, with what can be done about it here.
-fn refused(error: Error) -> Failure {
+pub(super) fn refused(error: Error) -> Failure {
     match error {
         Error::Changed { .. } | Error::Setting { .. } | Error::ConfigFile { .. } => {
             Failure::Usage(format!("{error}: --out chooses another folder"))
@@ -99,7 +104,7 @@ fn refused(error: Error) -> Failure {
 }
 
 /// Says what would happen to a cell.
-fn foreseen(common: &Common, cell: &Cell, out: &Path) -> Result<(), Failure> {
+pub(super) fn foreseen(common: &Common, cell: &Cell, out: &Path) -> Result<(), Failure> {
     let folder = cell.folder(out);
     let status = match sweep::standing(cell, &folder).map_err(refused)? {
         Standing::New => "new",
@@ -116,7 +121,7 @@ fn foreseen(common: &Common, cell: &Cell, out: &Path) -> Result<(), Failure> {
 }
 
 /// Where data sets are, for the processes of the cells.
-fn places(common: &Common) -> Result<Vec<OsString>, Failure> {
+pub(super) fn places(common: &Common) -> Result<Vec<OsString>, Failure> {
     let mut more = vec![];
     if let Some(folder) = common.source().data_dir {
         more.extend(["--data-dir".into(), absolute(&folder)?.into_os_string()]);
@@ -190,8 +195,9 @@ exit "$code"
 }
 
 /// Prints what happens, and hears Ctrl-C.
-struct Show {
-    json: bool,
+pub(super) struct Show {
+    /// Whether cells are told on stdout.
+    pub(super) json: bool,
     /// Whether a person watches.
     talk: bool,
     /// Whether nobody watches, but somebody may read later.
@@ -205,7 +211,7 @@ struct Show {
 }
 
 impl Show {
-    fn new(common: &Common, cells: usize) -> Result<Self, Failure> {
+    pub(super) fn new(common: &Common, cells: usize) -> Result<Self, Failure> {
         let signals = Arc::new(AtomicUsize::new(0));
         let heard = signals.clone();
         let mut last: Option<Instant> = None;
@@ -226,6 +232,11 @@ impl Show {
         let all = multi.add(ProgressBar::new(cells as u64).with_style(style.expect("the template is correct")));
         let plain = !common.quiet && !output::watched();
         Ok(Show { json: common.json, talk, plain, multi, all, bars: HashMap::new(), signals, printed: Ok(()) })
+    }
+
+    /// Takes the bars away.
+    pub(super) fn clear(&self) {
+        self.multi.clear().ok();
     }
 
     fn say(&self, text: String) {

@@ -14,3 +14,15 @@ pub fn succeeds(output: &Output) -> String {
     assert!(output.status.success(), "{:?}: {}", output.status, text(&output.stderr));
     text(&output.stdout)
 }
+
+/// Fails with a code and one line in which all parts are.
+#[track_caller]
+pub fn fails(output: &Output, code: i32, parts: &[&str]) {
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.trim_end().lines().count(), 1, "not one line: {message}");
+    assert!(message.starts_with("gumbel: ") && !message.contains("panicked"), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}

@@ -21,35 +21,39 @@ const MARGINS: (f64, f64, f64, f64) = (56.0, 8.0, 16.0, 38.0);
 const MARKED: usize = 12;
 
 /// What a panel is drawn over.
-struct Over {
+pub(crate) struct Over {
     name: &'static str,
-    key: &'static str,
+    pub(crate) key: &'static str,
     whole: bool,
     of: fn(&Metrics) -> f64,
 }
 
-const OVER: [Over; 2] = [
+pub(crate) const OVER: [Over; 2] = [
     Over { name: "epoch", key: "epoch", whole: true, of: |m| m.epoch as f64 },
     Over { name: "seconds of training steps", key: "train_seconds", whole: false, of: |m| m.train_seconds },
 ];
 
-/// A point: the number of its line in metrics.jsonl, its epoch, its values.
-struct Point {
-    number: usize,
-    epoch: usize,
-    x: f64,
-    y: f64,
+/// A point: the number of its line in metrics.jsonl, or in the lists of another file; its epoch, its values.
+pub(crate) struct Point {
+    pub(crate) number: usize,
+    pub(crate) epoch: usize,
+    pub(crate) x: f64,
+    pub(crate) y: f64,
 }
 
 /// A line of a panel.
-struct Curve {
-    run: usize,
-    split: &'static str,
-    points: Vec<Point>,
+pub(crate) struct Curve<'a> {
+    /// Which of the names is its own; it also says the colour and the mark.
+    pub(crate) run: usize,
+    pub(crate) split: &'static str,
+    /// The file, where it is not the metrics of the run.
+    pub(crate) file: Option<&'a str>,
+    pub(crate) points: Vec<Point>,
 }
 
 /// All panels. What no run has is left out.
 pub(super) fn panels(runs: &[Run]) -> String {
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let mut text = String::new();
     for measure in MEASURES.iter().filter(|m| m.better != Better::Same) {
         for over in &OVER {
@@ -58,20 +62,22 @@ pub(super) fn panels(runs: &[Run]) -> String {
                     Some(Point { number, epoch: m.epoch, x: (over.of)(m), y: (measure.of)(m)? })
                 };
                 let points = lines(&runs[run], split).filter_map(point);
-                Curve { run, split, points: points.filter(|p| (measure.scale() * p.y).is_finite()).collect() }
+                let points = points.filter(|p| (measure.scale() * p.y).is_finite()).collect();
+                Curve { run, split, file: None, points }
             };
             // The test split last, above the others.
             let all = SPLITS.iter().rev().flat_map(|split| (0..runs.len()).map(move |run| curve(run, split)));
-            let drawn: Vec<Curve> = all.filter(|curve| !curve.points.is_empty()).collect();
+            let drawn: Vec<Curve<'_>> = all.filter(|curve| !curve.points.is_empty()).collect();
             if !drawn.is_empty() {
-                text += &panel(runs, measure, over, &drawn);
+                text += &panel(&names, measure, over, &drawn);
             }
         }
     }
     text
 }
 
-fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[Curve]) -> String {
+/// One panel, of at least one curve with a point.
+pub(crate) fn panel(names: &[&str], measure: &Measure, over: &Over, drawn: &[Curve<'_>]) -> String {
     let scale = measure.scale();
     let all = || drawn.iter().flat_map(|curve| &curve.points);
     let ends = |of: fn(&Point) -> f64| {
@@ -116,15 +122,18 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[Curve]) -> Strin
     }
     let middle = (left + right) / 2.0;
     add(format_args!(r#"<text x="{middle}" y="{}" text-anchor="middle">{}</text>"#, below + 32.0, over.name));
-    for Curve { run, split, points } in drawn {
+    for Curve { run, split, file, points } in drawn {
         let list = |of: &dyn Fn(&Point) -> String| points.iter().map(of).collect::<Vec<_>>().join(" ");
         add(format_args!(
             r#"<g class="curve {split} c{}" data-run="run-{}" data-name="{}" data-split="{split}" data-field="{}""#,
             run % COLOURS,
             run + 1,
-            escape(&runs[*run].name),
+            escape(names[*run]),
             measure.field,
         ));
+        if let Some(file) = file {
+            add(format_args!(r#"data-file="{}""#, escape(file)));
+        }
         add(format_args!(r#"data-over="{}" data-x="{}""#, over.key, list(&|p| format!("{:?}", p.x))));
         add(format_args!(
             r#"data-epoch="{}" data-line="{}""#,
@@ -144,7 +153,7 @@ fn panel(runs: &[Run], measure: &Measure, over: &Over, drawn: &[Curve]) -> Strin
 
 /// The values that are shown to scale, of a span of all: a long run is better for most of its time than in its first
 /// epochs, which would press the others into a line.
-fn shown(drawn: &[Curve], (low, high): (f64, f64), better: Better) -> (f64, f64) {
+fn shown(drawn: &[Curve<'_>], (low, high): (f64, f64), better: Better) -> (f64, f64) {
     const LONG: usize = 20;
     let later = drawn.iter().flat_map(|curve| match curve.points.len() {
         0..LONG => &curve.points[..],
@@ -179,14 +188,14 @@ fn sample(run: Option<usize>, split: &str) -> String {
     format!(r#"<svg class="sample" {size} aria-hidden="true"><g class="curve {split} {colour}">{line}</g></svg>"#)
 }
 
-/// The legend of all panels.
-pub(super) fn legend(runs: &[Run]) -> String {
+/// The legend of some panels: the numbers and names of their runs, and their splits.
+pub(crate) fn legend<'a>(runs: impl Iterator<Item = (usize, &'a str)>, splits: &[&str]) -> String {
     let mut text = String::from("<ul class=\"legend\">\n");
-    for (i, run) in runs.iter().enumerate() {
-        let name = format!("<bdi>{}</bdi>", escape(&run.name));
+    for (i, name) in runs {
+        let name = format!("<bdi>{}</bdi>", escape(name));
         text += &format!("<li data-key=\"run-{}\">{}{name}</li>\n", i + 1, sample(Some(i), "test"));
     }
-    for split in SPLITS {
+    for split in splits {
         text += &format!("<li data-key=\"{split}\">{}{split}</li>\n", sample(None, split));
     }
     text + "</ul>\n"

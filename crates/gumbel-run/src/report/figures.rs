@@ -15,7 +15,7 @@ pub(super) struct Figure {
 
 /// Which of two values is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Better {
+pub(crate) enum Better {
     Less,
     More,
     /// Neither.
@@ -48,7 +48,7 @@ pub(super) struct Column {
 
 /// How a figure is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// Digits after the point.
     pub digits: usize,
     /// Whether it is shown in percent.
@@ -77,7 +77,7 @@ impl Look {
 }
 
 /// What the columns, the curves and the tables of metrics show of a line.
-pub(super) struct Measure {
+pub(crate) struct Measure {
     pub title: &'static str,
     pub field: &'static str,
     pub better: Better,
@@ -92,7 +92,7 @@ impl Measure {
     }
 }
 
-pub(super) const MEASURES: [Measure; 5] = [
+pub(crate) const MEASURES: [Measure; 5] = [
     Measure { title: "bound", field: "bound", better: Better::Less, look: NATS, of: |m| Some(m.bound) },
     Measure { title: "paper_loss", field: "paper_loss", better: Better::Less, look: NATS, of: |m| m.paper_loss },
     Measure { title: "-ln p(x)", field: "nll", better: Better::Less, look: NATS, of: |m| m.nll },

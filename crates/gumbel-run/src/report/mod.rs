@@ -15,9 +15,9 @@
 //! ```
 
 mod command;
-mod curves;
-mod figures;
-mod page;
+pub(crate) mod curves;
+pub(crate) mod figures;
+pub(crate) mod page;
 mod tensorboard;
 
 pub use command::{command, quoted};
@@ -51,7 +51,7 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     /// The name of the file.
-    pub file: &'static str,
+    pub file: String,
     /// Its content: a PNG picture, or by the ending of its name an SVG picture.
     pub bytes: Vec<u8>,
     /// Width and height in pixels, of PNG pictures.
@@ -111,14 +111,15 @@ fn name_of(folder: &Path) -> Result<String> {
 
 impl Picture {
     /// Reads a picture, if there is one.
-    fn read(path: &Path, file: &'static str) -> Result<Option<Self>> {
+    pub(crate) fn read(path: &Path, file: &str) -> Result<Option<Self>> {
+        let name = file.to_string();
         let bytes = match fs::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|e| Error::io("read", path, e))?,
         };
         if file.ends_with(".svg") {
             return match bytes.starts_with(b"<svg") || bytes.starts_with(b"<?xml") {
-                true => Ok(Some(Picture { file, bytes, size: None })),
+                true => Ok(Some(Picture { file: name, bytes, size: None })),
                 false => Err(Error::foreign(path, "an SVG picture", "something else")),
             };
         }
@@ -128,7 +129,7 @@ impl Picture {
             Ok(reader.info().size())
         });
         let size = decoded.map_err(|e| Error::foreign(path, "a PNG picture", format!("another file ({e})")))?;
-        Ok(Some(Picture { file, bytes, size: Some(size) }))
+        Ok(Some(Picture { file: name, bytes, size: Some(size) }))
     }
 
     /// What it shows.

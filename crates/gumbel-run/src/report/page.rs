@@ -2,7 +2,7 @@
 
 use super::curves::{SPLITS, legend, panels};
 use super::figures::{At, Figure, Look, MEASURES, best_of, columns, is_estimate, lines, source};
-use super::{Run, command};
+use super::{Picture, Run, command};
 use crate::collect::differing;
 use crate::config::Given;
 use crate::picture::character_data as escape;
@@ -31,9 +31,27 @@ pub(super) fn page(runs: &[Run], title: Option<&str>) -> String {
     let panels = panels(runs);
     let curves = match panels.is_empty() {
         true => "<p>No metrics of the splits test and valid.</p>\n".to_string(),
-        false => format!("{}<div class=\"panels\">\n{panels}</div>\n", legend(runs)),
+        false => {
+            let names = runs.iter().map(|run| run.name.as_str()).enumerate();
+            format!("{}<div class=\"panels\">\n{panels}</div>\n", legend(names, &SPLITS))
+        }
     };
     let contents: String = runs.iter().enumerate().map(|(i, run)| format!("<li>{}</li>\n", link(i, run))).collect();
+    let header = format!(
+        "{}<nav aria-label=\"Contents\">\n<ul>\n<li><a href=\"#runs\">Runs</a></li>\n<li><a \
+         href=\"#curves\">Curves</a></li>\n{contents}</ul>\n</nav>\n",
+        about(runs)
+    );
+    let table = table(runs, &needed);
+    let main = format!(
+        "<section id=\"runs\">\n<h2>Runs</h2>\n{table}</section>\n<section id=\"curves\">\n<h2>Curves</h2>\n\
+         {curves}</section>\n{sections}"
+    );
+    frame(&title, &header, &main)
+}
+
+/// A page with nothing beside itself; title, header and content are markup.
+pub(crate) fn frame(title: &str, header: &str, main: &str) -> String {
     format!(
         r##"<!DOCTYPE html>
 <html lang="en">
@@ -50,21 +68,9 @@ pub(super) fn page(runs: &[Run], title: Option<&str>) -> String {
 <body>
 <header>
 <h1><bdi>{title}</bdi></h1>
-{about}<nav aria-label="Contents">
-<ul>
-<li><a href="#runs">Runs</a></li>
-<li><a href="#curves">Curves</a></li>
-{contents}</ul>
-</nav>
-</header>
+{header}</header>
 <main>
-<section id="runs">
-<h2>Runs</h2>
-{table}</section>
-<section id="curves">
-<h2>Curves</h2>
-{curves}</section>
-{sections}</main>
+{main}</main>
 <footer>
 <p>Written by gumbel {version}. Losses are in nats per image. Every figure names its file in <code>data-source</code>,
 with all its digits in <code>data-value</code>.</p>
@@ -74,8 +80,6 @@ with all its digits in <code>data-value</code>.</p>
 </body>
 </html>
 "##,
-        about = about(runs),
-        table = table(runs, &needed),
         version = env!("CARGO_PKG_VERSION"),
     )
 }
@@ -241,25 +245,28 @@ fn section(index: usize, run: &Run, needed: &Given) -> String {
     if !run.pictures.is_empty() {
         text += "<h3>Pictures</h3>\n<div class=\"pictures\">\n";
         for picture in &run.pictures {
-            let kind = if picture.file.ends_with(".svg") { "svg+xml" } else { "png" };
-            let size = picture.size.map_or(String::new(), |(w, h)| format!(" width=\"{w}\" height=\"{h}\""));
-            text += &format!(
-                "<figure><img src=\"data:image/{kind};base64,{}\"{size} alt=\"{}: {}\"/><figcaption>{}, \
-                 {}</figcaption></figure>\n",
-                BASE64_STANDARD.encode(&picture.bytes),
-                escape(&run.name),
-                picture.shows(),
-                picture.file,
-                picture.shows(),
-            );
+            let alt = format!("{}: {}", run.name, picture.shows());
+            text += &pictured(picture, &alt, &format!("{}, {}", picture.file, picture.shows()));
         }
         text += "</div>\n";
     }
     text + &settings(run, needed) + &metrics(run) + "</section>\n"
 }
 
+/// A picture with what it shows.
+pub(crate) fn pictured(picture: &Picture, alt: &str, caption: &str) -> String {
+    let kind = if picture.file.ends_with(".svg") { "svg+xml" } else { "png" };
+    let size = picture.size.map_or(String::new(), |(w, h)| format!(" width=\"{w}\" height=\"{h}\""));
+    format!(
+        "<figure><img src=\"data:image/{kind};base64,{}\"{size} alt=\"{}\"/><figcaption>{}</figcaption></figure>\n",
+        BASE64_STANDARD.encode(&picture.bytes),
+        escape(alt),
+        escape(caption),
+    )
+}
+
 /// A table that can be folded. It is open where no script folds it.
-fn folded(title: &str, head: &[&str], body: &str) -> String {
+pub(crate) fn folded(title: &str, head: &[&str], body: &str) -> String {
     let head: String = head.iter().map(|title| format!("<th scope=\"col\">{title}</th>")).collect();
     format!(
         "<details open=\"open\">\n<summary>{title}</summary>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \

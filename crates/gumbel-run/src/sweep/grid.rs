@@ -48,6 +48,8 @@ pub struct Grid {
     run: Vec<Axis>,
     /// Named cells with keys of their own.
     cells: Vec<(String, Vec<Axis>)>,
+    /// Values that stand over all others for a quick look.
+    quick: Given,
 }
 
 /// One run of a sweep.
@@ -80,7 +82,20 @@ impl Grid {
     /// [`Error::Io`], and [`Error::ConfigFile`] with the line of what is no TOML, no grid or an empty list.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        Reader { path, text: &text }.grid()
+        Grid::parse(path, &text)
+    }
+
+    /// The same from the text of a file.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), without those of reading.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        Reader { path, text }.grid()
+    }
+
+    /// The values of `[quick]`, which make the runs short: to be given to [`cells`](Self::cells).
+    pub fn quick(&self) -> &Given {
+        &self.quick
     }
 
     /// The folder of the sweep: that of the file, or `runs/` with the name of the file.
@@ -208,7 +223,8 @@ impl Reader<'_> {
     fn grid(&self) -> Result<Grid> {
         let table = DeTable::parse(self.text)
             .map_err(|e| self.error(e.span().unwrap_or(0..0), e.message().replace('\n', " ")))?;
-        let mut grid = Grid { path: self.path.to_path_buf(), out: None, run: vec![], cells: vec![] };
+        let mut grid =
+            Grid { path: self.path.to_path_buf(), out: None, run: vec![], cells: vec![], quick: Given::new() };
         for (key, value) in in_order(table.get_ref()) {
             let expected = |what: &str| {
                 let found = value.get_ref().type_str();
@@ -235,8 +251,18 @@ impl Reader<'_> {
                     }
                 }
                 ("cell", _) => return Err(expected("tables [cell.NAME]")),
+                ("quick", DeValue::Table(keys)) => {
+                    for axis in self.axes(keys)? {
+                        let [value] = &axis.values[..] else {
+                            let detail = format!("{}: expected one value for all cells", axis.key);
+                            return Err(self.error(key.span(), detail));
+                        };
+                        grid.quick.insert(axis.key, value.text().to_string());
+                    }
+                }
+                ("quick", _) => return Err(expected("a table of settings")),
                 (other, _) => {
-                    let near = did_you_mean(other, &["out", "run", "cell"]);
+                    let near = did_you_mean(other, &["out", "run", "cell", "quick"]);
                     let detail = format!("unknown key {other:?}{near}: settings of runs stand under [run]");
                     return Err(self.error(key.span(), detail));
                 }

@@ -13,6 +13,8 @@
 //! preset = "paper-direct"                  # which win over those of [run]
 //! [cell.gsm]
 //! preset = "paper-gsm"
+//! [quick]                                  # over all of these, where a quick look is asked for
+//! epochs = 30
 //! ```
 //!
 //! [`Grid::cells`] checks every cell before anything runs. [`run`] has the cells trained by child processes that train
@@ -44,8 +46,16 @@ pub use run::{Done, Options, Standing, Status, Stop, Watcher, run, standing};
 use std::path::{Path, PathBuf};
 
 /// The order in which cells begin: the longest first, so that none is left alone at the end.
+///
+/// Where the seeds of a sweep are of equal standing; [`seed_by_seed`] has all cells once before any begins again.
 pub fn longest_first(cells: &mut [Cell]) {
     cells.sort_by(|a, b| b.work.total_cmp(&a.work).then_with(|| a.name.cmp(&b.name)));
+}
+
+/// The order with all cells of the first seed before those of the second, each seed's longest first.
+pub fn seed_by_seed(cells: &mut [Cell]) {
+    longest_first(cells);
+    cells.sort_by_key(|cell| cell.config.seed());
 }
 
 /// The folder of a sweep's own files.

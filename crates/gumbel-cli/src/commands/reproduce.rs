@@ -1,0 +1,234 @@
+//! `gumbel reproduce`.
+
+use super::sweep::{Show, error_of, foreseen, options, places, refused};
+use crate::args::{Common, Reproduce};
+use crate::output::{self, Failure};
+use crate::registry;
+use gumbel_run::metrics::Metrics;
+use gumbel_run::report::quoted;
+use gumbel_run::reproduce::{self, Claim, Experiment, Record, Results, Step, Table};
+use gumbel_run::store::write_atomic;
+use gumbel_run::sweep::{self, Cell, Done, Status, Stop, Watcher};
+use gumbel_run::{Error, Registry, folder::Files};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The records of an experiment stand beside its runs.
+const RUNS: &str = "runs";
+const RESULTS: &str = "results";
+
+/// Trains what is missing, and writes the page about it.
+pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
+    let mut experiments: Vec<Experiment> = vec![];
+    for name in &command.experiments {
+        for experiment in reproduce::find(name)? {
+            if experiments.iter().all(|known| known.name != experiment.name) {
+                experiments.push(experiment);
+            }
+        }
+    }
+    let out = command.out.clone().unwrap_or(PathBuf::from(if command.quick { "runs/quick" } else { "runs/reproduce" }));
+    if let Some(results) = &command.results {
+        return written(common, command, &experiments, results, &out);
+    }
+    let plan = reproduce::plan(&experiments, registry(), command.seeds, command.quick)?;
+    if command.dry_run {
+        let all = plan.iter().flat_map(|(name, cells)| cells.iter().map(move |cell| (name, cell)));
+        return all.into_iter().try_for_each(|(name, cell)| foreseen(common, cell, &out.join(name).join(RUNS)));
+    }
+    let count = plan.iter().map(|(_, cells)| cells.len()).sum();
+    let mut show = Show::new(common, count)?;
+    show.json = false; // stdout is that of the tables
+    let options = options(common, command.jobs, 120.0)?;
+    let (mut failed, mut stopped, mut ready) = (vec![], false, 0);
+    for (name, cells) in &plan {
+        let own = out.join(name);
+        let mut keep = Keep { show: &mut show, registry: registry(), results: own.join(RESULTS), errors: vec![] };
+        let done = sweep::run(cells, &own.join(RUNS), &options, &mut keep).map_err(refused)?;
+        failed.append(&mut keep.errors);
+        for done in &done {
+            match done.status {
+                Status::Failed => failed.push(format!("{name}/{}: {}", done.cell.name, error_of(done))),
+                Status::Stopped => stopped = true,
+                _ => ready += 1,
+            }
+        }
+        stopped |= done.len() < cells.len();
+        if stopped {
+            break;
+        }
+    }
+    if !stopped {
+        for experiment in &experiments {
+            for step in &experiment.published.steps {
+                if let Err(failure) = taken(common, command, experiment, step, &out) {
+                    failed.push(format!("{}: {failure}", experiment.name));
+                }
+            }
+        }
+    }
+    show.clear();
+    // Also of what is there so far.
+    written(common, command, &experiments, &out, &out)?;
+    if stopped {
+        let again = again(command, &out);
+        let what = format!("stopped: {ready} of {count} cells are finished, checkpoints of the others saved");
+        return Err(Failure::Stopped(format!("{what}; go on with: {again}")));
+    }
+    if let Some(first) = failed.first() {
+        if !common.quiet {
+            failed.iter().for_each(|error| output::note(&format!("failed {error}")));
+        }
+        return Err(Failure::Other(format!("{} of {count} cells and steps failed, the first {first}", failed.len())));
+    }
+    Ok(())
+}
+
+/// The command that goes on.
+fn again(command: &Reproduce, out: &Path) -> String {
+    let mut words = vec!["gumbel".to_string(), "reproduce".into()];
+    words.extend(command.experiments.iter().map(|name| quoted(name)));
+    words.extend(command.quick.then(|| "--quick".to_string()));
+    words.extend(command.seeds.map(|seeds| format!("--seeds {seeds}")));
+    words.extend(command.jobs.map(|jobs| format!("--jobs {jobs}")));
+    words.extend(["--out".into(), quoted(&out.to_string_lossy())]);
+    words.join(" ")
+}
+
+/// Keeps a record of every run that has ended well.
+struct Keep<'a> {
+    show: &'a mut Show,
+    registry: &'a Registry,
+    results: PathBuf,
+    errors: Vec<String>,
+}
+
+impl Keep<'_> {
+    fn keep(&self, done: &Done<'_>) -> Result<(), Error> {
+        let record = Record::of(self.registry, &done.cell.name, &done.folder)?;
+        fs::create_dir_all(&self.results).map_err(|e| Error::io("create folder", &self.results, e))?;
+        record.write(&self.results)
+    }
+}
+
+impl Watcher for Keep<'_> {
+    fn started(&mut self, cell: &Cell, folder: &Path) {
+        self.show.started(cell, folder);
+    }
+    fn progress(&mut self, cell: &Cell, valid: Option<&Metrics>) {
+        self.show.progress(cell, valid);
+    }
+    fn wants_progress(&self) -> bool {
+        self.show.wants_progress()
+    }
+    fn ended(&mut self, done: &Done<'_>) {
+        if done.summary.is_some()
+            && let Err(e) = self.keep(done)
+        {
+            self.errors.push(format!("{}: {e}", done.cell.name));
+        }
+        self.show.ended(done);
+    }
+    fn stop(&mut self) -> Stop {
+        self.show.stop()
+    }
+}
+
+/// Runs a step, unless what it leaves is there and no older than the runs.
+fn taken(
+    common: &Common,
+    command: &Reproduce,
+    experiment: &Experiment,
+    step: &Step,
+    out: &Path,
+) -> Result<(), Failure> {
+    let own = out.join(&experiment.name);
+    let (runs, results) = (own.join(RUNS), own.join(RESULTS));
+    let words = step.arguments(&runs, &results, command.quick);
+    let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    let used = words.iter().map(Path::new).filter(|word| word.starts_with(&runs));
+    let used: Vec<_> = used.map(|run| time(&Files::new(run).summary())).collect();
+    let leaves = [Some(&step.picture), step.printed.as_ref()].into_iter().flatten();
+    if leaves.map(|file| time(&results.join(file))).all(|made| made.is_some() && used.iter().all(|used| *used <= made))
+    {
+        return Ok(());
+    }
+    if !common.quiet {
+        output::note(&format!("{}: {}", experiment.name, step.title));
+    }
+    fs::create_dir_all(&results).map_err(|e| Error::io("create folder", &results, e))?;
+    let program = std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?;
+    let mut child = Command::new(program);
+    child.args(&words).args(places(common)?).arg("--quiet");
+    let said = child.output().map_err(|e| Failure::Other(format!("cannot start gumbel {}: {e}", words[0])))?;
+    if !said.status.success() {
+        let text = String::from_utf8_lossy(&said.stderr);
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it has said nothing");
+        let last = last.strip_prefix("gumbel: ").unwrap_or(last);
+        return Err(Failure::Other(format!("gumbel {}: {last}", words[0])));
+    }
+    match &step.printed {
+        Some(file) => Ok(write_atomic(&results.join(file), &said.stdout)?),
+        None => Ok(()),
+    }
+}
+
+/// Writes the page, the same in Markdown, and with --json the tables.
+fn written(
+    common: &Common,
+    command: &Reproduce,
+    experiments: &[Experiment],
+    from: &Path,
+    out: &Path,
+) -> Result<(), Failure> {
+    let sources: Vec<String> = experiments.iter().flat_map(Experiment::sources).collect();
+    let mut named: Vec<&str> = vec![];
+    sources.iter().for_each(|name| {
+        if !named.contains(&name.as_str()) {
+            named.push(name);
+        }
+    });
+    let results = Results::read(from, named.iter().copied())?;
+    let own = |cell: &String| experiments.iter().any(|e| cell.split_once('/').is_some_and(|(name, _)| name == e.name));
+    let mut claims = reproduce::claims()?;
+    claims.retain(|claim: &Claim| claim.cells().iter().all(own));
+    let page = reproduce::html(experiments, &claims, &results, command.quick)?;
+    let (html, text) = (out.join("report").join("index.html"), out.join("reproduce.md"));
+    let folder = out.join("report");
+    fs::create_dir_all(&folder).map_err(|e| Error::io("create folder", &folder, e))?;
+    write_atomic(&html, page.as_bytes())?;
+    write_atomic(&text, reproduce::markdown(experiments, &claims, &results, command.quick).as_bytes())?;
+    if common.json {
+        for experiment in experiments {
+            for table in reproduce::tables(experiment, &results) {
+                told(experiment, &table)?;
+            }
+        }
+        return Ok(());
+    }
+    super::stored::written(common, &html)?;
+    super::stored::written(common, &text)
+}
+
+/// A line for every place of a table.
+fn told(experiment: &Experiment, table: &Table) -> Result<(), Failure> {
+    for row in &table.rows {
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            output::json(&serde_json::json!({
+                "experiment": experiment.name,
+                "table": table.title,
+                "row": row.name,
+                "column": column,
+                "metric": cell.metric,
+                "paper": cell.paper,
+                "authors": cell.authors,
+                "mean": cell.ours.map(|ours| ours.mean),
+                "se": cell.ours.and_then(|ours| ours.se),
+                "n": cell.ours.map_or(0, |ours| ours.n),
+                "sources": cell.sources,
+            }))?;
+        }
+    }
+    Ok(())
+}

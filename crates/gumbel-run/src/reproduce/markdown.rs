@@ -1,0 +1,74 @@
+//! The same in Markdown: every row of the paper with its command, the published value, ours, and what differs.
+
+use super::{Claim, Experiment, Results, judged, tables};
+use std::fmt::Write;
+
+/// A page about some experiments.
+pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results, quick: bool) -> String {
+    let mut text = String::from("# What the paper reports, and what comes out here\n\n");
+    text += &format!(
+        "Made by `gumbel reproduce` from the records of runs; losses in nats per image. *ours* is the mean over seeds \
+         with its standard error, n their number where there are several; the difference is ours less the paper's.{}\n",
+        if quick { " **A quick look: short runs, whose figures say little.**" } else { "" }
+    );
+    let mut add = |line: String| writeln!(text, "{line}").expect("a string takes all text");
+    for experiment in experiments {
+        let published = &experiment.published;
+        add(format!("\n## {}\n", published.title));
+        add(format!("    gumbel reproduce {}\n", experiment.name));
+        add(format!("{} Source: {}.", published.about.trim(), published.source));
+        for table in tables(experiment, results) {
+            add(format!("\n**{}**\n", table.title));
+            let known = |of: fn(&super::Cell) -> Option<f64>| {
+                table.rows.iter().flat_map(|row| &row.cells).any(|cell| of(cell).is_some())
+            };
+            let (paper, authors) = (known(|cell| cell.paper), known(|cell| cell.authors));
+            let mut head = vec![table.row.clone(), "".into(), "metric".into()];
+            head.extend(paper.then(|| "paper".to_string()));
+            head.extend(authors.then(|| "authors' code".to_string()));
+            head.push("ours".into());
+            head.extend(paper.then(|| "difference".to_string()));
+            add(format!("| {} |", head.join(" | ")));
+            add(format!("|---|---|---|{}", "---:|".repeat(head.len() - 3)));
+            for row in &table.rows {
+                for (title, cell) in table.columns.iter().zip(&row.cells) {
+                    let number = |value: Option<f64>| value.map_or("-".into(), |value| cell.published(value));
+                    let ours = cell.text().map_or("-".into(), |ours| match cell.ours.map_or(1, |mean| mean.n) {
+                        1 => ours,
+                        n => format!("{ours} (n = {n})"),
+                    });
+                    let ours = if cell.best { format!("**{ours}**") } else { ours };
+                    let mut cells = vec![row.name.clone(), title.clone(), cell.measure().title.to_string()];
+                    cells.extend(paper.then(|| number(cell.paper)));
+                    cells.extend(authors.then(|| number(cell.authors)));
+                    cells.push(ours);
+                    let difference = || cell.difference().map_or("-".into(), |d| format!("{d:+.2}"));
+                    cells.extend(paper.then(difference));
+                    add(format!("| {} |", cells.join(" | ")));
+                }
+            }
+        }
+        if !published.differs.is_empty() {
+            add("\nWhat is known to differ:\n".into());
+            published.differs.iter().for_each(|differs| add(format!("- {}", differs.trim())));
+        }
+    }
+    if !claims.is_empty() {
+        add("\n## What the paper claims\n".into());
+        add("| sentence, in our words | where | what would show it | verdict | comparisons |\n|---|---|---|---|---|"
+            .into());
+        for claim in claims {
+            let judged = judged(claim, results);
+            let remark = if claim.remark.is_empty() { String::new() } else { format!(". {}", claim.remark.trim()) };
+            add(format!(
+                "| {} | {} | {} | **{}** | {}{remark} |",
+                claim.sentence.trim(),
+                claim.place,
+                claim.shown_by.trim(),
+                judged.verdict.text(),
+                judged.counts(),
+            ));
+        }
+    }
+    text
+}

@@ -1,0 +1,248 @@
+//! What a finished run leaves: one small file.
+
+use crate::config::Given;
+use crate::metrics::{Metrics, Summary};
+use crate::report::command;
+use crate::store::write_atomic;
+use crate::stored::{check_summary, open_config, read_metrics, read_summary};
+use crate::{Error, Registry, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// About as many points of a curve are kept.
+const POINTS: usize = 30;
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The name of its cell, with the seed.
+    pub cell: String,
+    /// The command that trains it.
+    pub command: String,
+    /// All its settings.
+    pub settings: Given,
+    /// What it has reached.
+    pub summary: Summary,
+    /// Some points on the way.
+    pub curve: Curve,
+}
+
+/// Figures of the test split at some epochs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curve {
+    /// Epochs, from 1.
+    pub epoch: Vec<usize>,
+    /// Seconds of training steps until then.
+    pub train_seconds: Vec<f64>,
+    /// Bound, nats.
+    pub bound: Vec<f64>,
+    /// -ln p(x), nats, if it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nll: Vec<f64>,
+    /// Accuracy, of runs with labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accuracy: Vec<f64>,
+    /// Bound of the validation split, nats; not where its images were trained on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub valid_bound: Vec<f64>,
+}
+
+impl Curve {
+    /// The first and the last point, and others at about the same distance.
+    fn of(metrics: &[Metrics]) -> Self {
+        let test: Vec<&Metrics> = metrics.iter().filter(|line| line.split == "test").collect();
+        let every = test.len().div_ceil(POINTS).max(1);
+        let last = test.len().saturating_sub(1);
+        let kept: Vec<&Metrics> =
+            (0..test.len()).filter(|i| *i == 0 || (last - i) % every == 0).map(|i| test[i]).collect();
+        let round = |x: f64, digits: i32| (x * 10f64.powi(digits)).round() / 10f64.powi(digits);
+        // Of what some points have not, none is told.
+        let all = |of: &dyn Fn(&Metrics) -> Option<f64>, digits: i32| -> Vec<f64> {
+            let values: Option<Vec<f64>> = kept.iter().map(|line| of(line).map(|x| round(x, digits))).collect();
+            values.unwrap_or_default()
+        };
+        let valid: BTreeMap<usize, f64> =
+            metrics.iter().filter(|line| line.split == "valid").map(|line| (line.epoch, line.bound)).collect();
+        Curve {
+            epoch: kept.iter().map(|line| line.epoch).collect(),
+            train_seconds: all(&|line| Some(line.train_seconds), 1),
+            bound: all(&|line| Some(line.bound), 3),
+            nll: all(&|line| line.nll, 3),
+            accuracy: all(&|line| line.accuracy, 5),
+            valid_bound: all(&|line| valid.get(&line.epoch).copied(), 3),
+        }
+    }
+
+    /// The values of a figure, as many as there are epochs, or none.
+    pub fn values(&self, field: &str) -> &[f64] {
+        match field {
+            "bound" => &self.bound,
+            "nll" => &self.nll,
+            "accuracy" => &self.accuracy,
+            "valid_bound" => &self.valid_bound,
+            _ => &self.train_seconds,
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let n = self.epoch.len();
+        let fits = |values: &Vec<f64>| values.is_empty() || values.len() == n;
+        self.train_seconds.len() == n
+            && self.bound.len() == n
+            && [&self.nll, &self.accuracy, &self.valid_bound].into_iter().all(fits)
+    }
+}
+
+impl Record {
+    /// The record of a finished run in its folder.
+    ///
+    /// # Errors
+    /// A folder without a finished run; files that cannot be read or belong to another run.
+    pub fn of(registry: &Registry, cell: &str, folder: &Path) -> Result<Self> {
+        let config = open_config(registry, folder)?;
+        let summary = read_summary(folder)?;
+        check_summary(folder, &config, &summary)?;
+        if summary.epochs as u64 != config.whole("epochs") {
+            let expected = format!("a run of {} epochs that is finished", config.whole("epochs"));
+            return Err(Error::foreign(folder, expected, format!("one of {}", summary.epochs)));
+        }
+        Ok(Record {
+            cell: cell.into(),
+            command: command(&config, cell),
+            settings: config.settings().iter().map(|(key, value)| (key.into(), value.to_string())).collect(),
+            summary,
+            curve: Curve::of(&read_metrics(folder)?),
+        })
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, was cut short, or is something else.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let foreign = |found: String| Error::foreign(path, "the record of a run", found);
+        let record: Record = serde_json::from_str(&text).map_err(|e| {
+            foreign(if e.is_eof() { format!("one that was cut short ({e})") } else { format!("something else ({e})") })
+        })?;
+        if path.file_stem().is_none_or(|stem| stem != record.cell.as_str()) {
+            return Err(foreign(format!("that of {}", record.cell)));
+        }
+        if !record.curve.is_whole() {
+            return Err(foreign("a curve with figures of other numbers than epochs".into()));
+        }
+        Ok(record)
+    }
+
+    /// Writes it to `FOLDER/CELL.json`; a file that says the same is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(format!("{}.json", self.cell));
+        let text = serde_json::to_string(self).expect("our records are plain data") + "\n";
+        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        write_atomic(&path, text.as_bytes())
+    }
+}
+
+/// The name of a cell without `-sSEED`.
+pub(super) fn without_seed(cell: &str) -> &str {
+    cell.rsplit_once("-s").filter(|(_, seed)| seed.bytes().all(|b| b.is_ascii_digit())).map_or(cell, |(name, _)| name)
+}
+
+/// Records of several experiments, and where they stand.
+#[derive(Debug, Clone, Default)]
+pub struct Results {
+    /// For `EXPERIMENT/CELL` without the seed, the files with their records by seed.
+    records: BTreeMap<String, Vec<(String, Record)>>,
+    /// Pictures of steps: experiment, file, where.
+    pictures: Vec<(String, String, PathBuf)>,
+}
+
+impl Results {
+    /// Reads what stands in `FOLDER/EXPERIMENT/results` for the named experiments; what is not there is left out.
+    ///
+    /// # Errors
+    /// Files that cannot be read, or are no records.
+    pub fn read<'a>(folder: &Path, experiments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut all = Results::default();
+        for experiment in experiments {
+            let own = folder.join(experiment).join("results");
+            let entries = match fs::read_dir(&own) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other.map_err(|e| Error::io("read", &own, e))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(|e| Error::io("read", &own, e))?.path();
+                let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                match path.extension().and_then(|ending| ending.to_str()) {
+                    Some("json") => {
+                        let record = Record::read(&path)?;
+                        let cell = format!("{experiment}/{}", without_seed(&record.cell));
+                        all.records.entry(cell).or_default().push((format!("{experiment}/results/{file}"), record));
+                    }
+                    Some("png" | "svg") => all.pictures.push((experiment.into(), file, path)),
+                    _ => {}
+                }
+            }
+        }
+        all.records.values_mut().for_each(|runs| runs.sort_by_key(|(_, record)| record.summary.seed));
+        all.pictures.sort();
+        Ok(all)
+    }
+
+    /// The runs of a cell, named as `EXPERIMENT/CELL` without the seed: files and records, in the order of the seeds.
+    pub fn runs(&self, cell: &str) -> &[(String, Record)] {
+        self.records.get(cell).map_or(&[], Vec::as_slice)
+    }
+
+    /// All runs of an experiment.
+    pub fn of<'a>(&'a self, experiment: &'a str) -> impl Iterator<Item = &'a (String, Record)> {
+        let own = move |cell: &str| cell.split_once('/').is_some_and(|(name, _)| name == experiment);
+        self.records.iter().filter(move |(cell, _)| own(cell)).flat_map(|(_, runs)| runs)
+    }
+
+    /// Where a picture of an experiment stands.
+    pub fn picture(&self, experiment: &str, file: &str) -> Option<&Path> {
+        let own = |(e, f, _): &&(String, String, PathBuf)| e == experiment && f == file;
+        self.pictures.iter().find(own).map(|(_, _, path)| path.as_path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_number_at_the_end() {
+        assert_eq!(without_seed("mnist-direct-s10"), "mnist-direct");
+        assert_eq!(without_seed("mnist-self"), "mnist-self");
+        assert_eq!(without_seed("a-s1-s2"), "a-s1");
+    }
+
+    #[test]
+    fn few_points_of_a_long_curve_are_kept() {
+        let line = |epoch: usize, split: &str| -> Metrics {
+            let text = format!(
+                r#"{{"epoch":{epoch},"step":1,"split":"{split}","images":1,"bound":{},"reconstruction":1,"kl":0,
+                "seconds":0,"step_ms":0,"nll":null}}"#,
+                epoch as f64 / 3.0
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let metrics: Vec<Metrics> = (1..=300).flat_map(|e| [line(e, "valid"), line(e, "test")]).collect();
+        let curve = Curve::of(&metrics);
+        assert!(curve.is_whole() && (POINTS..=POINTS + 1).contains(&curve.epoch.len()));
+        assert_eq!((curve.epoch[0], curve.epoch.last()), (1, Some(&300)));
+        assert_eq!((curve.bound[0], curve.valid_bound[0], curve.nll.len()), (0.333, 0.333, 0));
+        assert_eq!(Curve::of(&[]), Curve::default());
+        assert_eq!(Curve::of(&metrics[..2]).epoch, [1]);
+    }
+}

@@ -1,0 +1,177 @@
+//! The tables and figures made again: every number of the page is one of a record, and the pages in the repository are
+//! those of its records.
+
+use gumbel_run::reproduce::{self, Experiment, Record, Results, Verdict};
+use roxmltree::{Document, ParsingOptions};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn all() -> Vec<Experiment> {
+    reproduce::find("all").unwrap()
+}
+
+fn read(folder: &Path, experiments: &[Experiment]) -> Results {
+    Results::read(folder, experiments.iter().map(|e| e.name.as_str())).unwrap()
+}
+
+/// A record whose figures are told by its bound.
+fn record(cell: &str, seed: u64, bound: f64) -> Value {
+    let line = |split: &str, epoch: usize, bound: f64| {
+        json!({"epoch": epoch, "step": 10, "split": split, "images": 100, "bound": bound, "bound_kind": "exact",
+            "reconstruction": bound - 1.0, "kl": 1.0, "nll": bound - 0.25, "paper_loss": bound + 0.5,
+            "accuracy": 0.9, "train_seconds": 1.0, "seconds": 2.0, "step_ms": 0.5})
+    };
+    let summary = json!({"dataset": "mnist", "latent": "categorical:10", "estimator": "direct", "kl": "off",
+        "epochs": 4, "best_epoch": 2, "valid": line("valid", 2, bound + 1.0), "test": line("test", 2, bound),
+        "final_test": line("test", 4, bound + 0.125), "seconds": 3.0, "steps": 20, "parameters": 7, "seed": seed,
+        "threads": 1, "engine": "fused", "arithmetic": "avx512", "device": "cpu", "version": "0.1.0", "commit": "abc"});
+    json!({"cell": cell, "command": format!("gumbel train --seed {seed} --out runs/{cell}"),
+        "settings": {"seed": seed.to_string()}, "summary": summary,
+        "curve": {"epoch": [2, 4], "train_seconds": [0.5, 1.0], "bound": [bound, bound + 0.125],
+            "accuracy": [0.5, 0.9]}})
+}
+
+fn write(folder: &Path, experiment: &str, record: &Value) -> PathBuf {
+    let folder = folder.join(experiment).join("results");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{}.json", record["cell"].as_str().unwrap()));
+    fs::write(&path, record.to_string()).unwrap();
+    path
+}
+
+/// Checks every number of a page against the files that it names, and says how many there are.
+fn traced(page: &str, folder: &Path) -> usize {
+    let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
+    let page = Document::parse_with_options(page, options).unwrap_or_else(|e| panic!("{e}"));
+    let mut files: HashMap<String, Value> = HashMap::new();
+    let mut value = |file: &str, place: &str| -> Value {
+        let json = files
+            .entry(file.into())
+            .or_insert_with(|| serde_json::from_str(&fs::read_to_string(folder.join(file)).unwrap()).unwrap());
+        json.pointer(place).unwrap_or_else(|| panic!("{file} has no {place}")).clone()
+    };
+    let mut count = 0;
+    for node in page.descendants() {
+        if let Some(sources) = node.attribute("data-source") {
+            let mut sum = 0.0;
+            let all: Vec<&str> = sources.split(' ').collect();
+            let percent = all[0].ends_with("accuracy") && node.attribute("class") != Some("number");
+            for source in &all {
+                let (file, place) = source.split_once('#').unwrap();
+                sum += value(file, place).as_f64().unwrap() * if percent { 100.0 } else { 1.0 };
+            }
+            let shown: f64 = node.attribute("data-value").unwrap().parse().unwrap();
+            let mean = sum / all.len() as f64;
+            assert!((shown - mean).abs() <= 1e-9 * mean.abs(), "{sources}: {shown} is shown, {mean} stands there");
+            count += 1;
+        }
+        if let Some(file) = node.attribute("data-file") {
+            let list = |name: &str| node.attribute(name).unwrap().split(' ').map(String::from).collect::<Vec<_>>();
+            let field = node.attribute("data-field").unwrap();
+            for (i, (number, y)) in list("data-line").iter().zip(list("data-y")).enumerate() {
+                let there = value(file, &format!("/curve/{field}/{number}"));
+                assert_eq!(there.as_f64(), y.parse().ok(), "{file}: {field} {number}");
+                let over = if node.attribute("data-over") == Some("epoch") { "epoch" } else { "train_seconds" };
+                let x = value(file, &format!("/curve/{over}/{number}"));
+                assert_eq!(x.as_f64(), list("data-x")[i].parse().ok());
+                count += 1;
+            }
+        }
+    }
+    // Links lead somewhere.
+    let ids: Vec<&str> = page.descendants().filter_map(|node| node.attribute("id")).collect();
+    for link in page.descendants().filter_map(|node| node.attribute("href")).filter(|link| *link != "data:,") {
+        assert!(link.strip_prefix('#').is_some_and(|id| ids.contains(&id)), "{link}");
+    }
+    count
+}
+
+#[test]
+fn every_number_of_the_repositorys_page_stands_in_a_record() {
+    let (folder, experiments) = (repository().join("experiments"), all());
+    let results = read(&folder, &experiments);
+    let page = reproduce::html(&experiments, &reproduce::claims().unwrap(), &results, false).unwrap();
+    traced(&page, &folder);
+}
+
+#[test]
+fn the_page_of_the_repository_is_that_of_its_records() {
+    let experiments = all();
+    let results = read(&repository().join("experiments"), &experiments);
+    let made = reproduce::markdown(&experiments, &reproduce::claims().unwrap(), &results, false);
+    let stands = fs::read_to_string(repository().join("docs/reproduce.md")).unwrap();
+    let hint = "gumbel reproduce all --results experiments --out FOLDER writes it to FOLDER/reproduce.md";
+    assert!(stands == made, "docs/reproduce.md is not what the records say: {hint}");
+    for published in ["180.31", "200.88", "155.37"] {
+        assert!(made.contains(published), "{published}");
+    }
+}
+
+#[test]
+fn means_differences_and_verdicts_come_from_the_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    for (seed, bound) in [(0, 165.0), (1, 166.0)] {
+        write(here, "table1", &record(&format!("mnist-categorical10-direct-s{seed}"), seed, bound));
+    }
+    write(here, "table1", &record("mnist-categorical10-gsm-s0", 0, 170.0));
+    write(here, "table2", &record("mnist-labels_50-direct-d1-s1", 1, 90.0));
+    let experiments = all();
+    let results = read(here, &experiments);
+    let tables = reproduce::tables(&experiments[0], &results);
+    let cells = &tables[0].rows[0].cells;
+    let ours = cells[1].ours.unwrap();
+    assert_eq!((ours.mean, ours.se, ours.n), (165.5, Some(0.5), 2));
+    assert!((cells[1].difference().unwrap() - 0.24).abs() < 1e-9 && cells[1].is_better() == Some(false));
+    assert!(cells[1].best && !cells[2].best && cells[0].ours.is_none());
+    // Of an accuracy more is better.
+    let table2 = reproduce::find("table2").unwrap().remove(0);
+    let cell = &reproduce::tables(&table2, &results)[0].rows[0].cells[0];
+    assert_eq!((cell.ours.unwrap().mean, cell.paper, cell.is_better()), (90.0, Some(92.6), Some(false)));
+    let page = reproduce::html(&experiments, &reproduce::claims().unwrap(), &results, false).unwrap();
+    assert!(traced(&page, here) > 20);
+    let text = reproduce::markdown(&experiments, &[], &results, false);
+    assert!(text.contains("| 10 | direct | test bound | 165.26 | **165.50 ± 0.50 (n = 2)** | +0.24 |"), "{text}");
+
+    let claim = |fair: &[(&str, &str)], as_authors: &[(&str, &str)]| {
+        let mut claim = reproduce::claims().unwrap().remove(0);
+        let pairs = |all: &[(&str, &str)]| all.iter().map(|(a, b)| [a.to_string(), b.to_string()]).collect();
+        (claim.fair, claim.as_authors) = (pairs(fair), pairs(as_authors));
+        reproduce::judged(&claim, &results).verdict
+    };
+    let (direct, gsm) = ("table1/mnist-categorical10-direct", "table1/mnist-categorical10-gsm");
+    assert_eq!(claim(&[(direct, gsm)], &[(direct, gsm)]), Verdict::Holds);
+    assert_eq!(claim(&[(gsm, direct)], &[(direct, gsm)]), Verdict::OnlyAsTheAuthorsRanIt);
+    assert_eq!(claim(&[(gsm, direct)], &[(gsm, direct)]), Verdict::DoesNotHold);
+    assert_eq!(claim(&[(direct, gsm), (gsm, direct)], &[]), Verdict::HoldsInPart);
+    assert_eq!(claim(&[(direct, gsm)], &[(direct, "table1/mnist-categorical20-gsm")]), Verdict::Open);
+}
+
+#[test]
+fn broken_records_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = record("mnist-categorical10-direct-s0", 0, 165.0);
+    let path = write(folder.path(), "table1", &whole);
+    assert!(Record::read(&path).is_ok());
+    let text = whole.to_string();
+    for (broken, part) in [
+        (text[..text.len() / 2].to_string(), "cut short"),
+        ("[]".into(), "something else"),
+        (String::new(), "cut short"),
+        (text.replace("\"command\"", "\"comand\""), "unknown field `comand`"),
+        (text.replace("direct-s0\"", "gsm-s0\""), "that of mnist-categorical10-gsm-s0"),
+        (text.replace("\"epoch\":[2,4]", "\"epoch\":[2]"), "other numbers than epochs"),
+    ] {
+        fs::write(&path, broken).unwrap();
+        let error = Results::read(folder.path(), ["table1"]).unwrap_err().to_string();
+        assert!(error.contains("direct-s0.json: expected the record of a run") && error.contains(part), "{error}");
+    }
+    // What is not there is not read.
+    assert_eq!(Results::read(folder.path(), ["table2"]).unwrap().runs("table2/a").len(), 0);
+}
