@@ -89,12 +89,19 @@ pub fn refusal(options: &ModelOptions<'_>) -> Option<String> {
     if options.shape.len() > Bits::MAX_PIXELS {
         return Some(format!("images of at most {} pixels", Bits::MAX_PIXELS));
     }
-    let plan = Plan::new(&options.structure, options.estimator, options.samples).ok()?;
+    let hidden = widths(options.settings.text("hidden")).ok()?.len();
+    let shared = shared(hidden, options.batch);
+    let plan = Plan::new(&options.structure, options.estimator, options.samples, shared).ok()?;
     if plan.states > MAX_STATES {
         return Some(format!("at most {MAX_STATES} states to enumerate"));
     }
     let rows = plan.rows(options.batch);
     (rows > MAX_ROWS).then(|| format!("batch-size times samples of at most {MAX_ROWS}"))
+}
+
+/// The most states whose rows images share on the way back: it is written out for one hidden layer.
+fn shared(hidden: usize, batch: usize) -> usize {
+    if hidden == 1 { batch } else { 0 }
 }
 
 /// Refuses a model, and says so.
@@ -129,7 +136,7 @@ impl Fused {
         let hidden = widths(options.settings.text("hidden"))?;
         let structure = Arc::new(options.structure.clone());
         let (pixels, batch) = (options.shape.len(), options.batch);
-        let plan = Plan::new(&structure, options.estimator, options.samples)?;
+        let plan = Plan::new(&structure, options.estimator, options.samples, shared(hidden.len(), batch))?;
         let reversed: Vec<usize> = hidden.iter().rev().copied().collect();
         let encoder_widths: Vec<usize> = hidden.iter().copied().chain([structure.potentials()]).collect();
         let rows = plan.rows(batch);
@@ -360,6 +367,20 @@ impl Fused {
         }
     }
 
+    /// The slopes at the states that images follow, and what the estimator makes of them.
+    fn table_slopes(&mut self, shared: &Shared<'_>, estimator: &dyn Estimator) {
+        let Fused { isa, team, rows, codes, decoder, output, turned, plan, .. } = self;
+        let (isa, states, width) = (*isa, plan.states, output.units);
+        team.run(&[&each(&mut output.blocks, |_, block| isa.run(output::Pull { block, width, rows: states }))]);
+        let blocks = &output.blocks;
+        team.run(&[&each(&mut codes.groups, |group, codes| {
+            isa.run(output::Gather { blocks, group, rows: states, units: &mut codes.units });
+        })]);
+        let decoder = DecoderLayers { codes, dense: decoder, output, turned };
+        let seam = Seam { isa, shared, decoder, all: None };
+        team.run(&[&each(rows, |_, rows| rows.resume(seam, estimator, 0))]);
+    }
+
     /// Phases 3 and 4 where the decoder's rows are states.
     fn backward_table(&mut self, shared: &Shared<'_>, rates: Rates) {
         let Fused { isa, team, members, first, encoder, rows, codes, decoder, output, table, totals, plan, .. } = self;
@@ -533,7 +554,7 @@ impl Engine for Fused {
         self.share = options.rate as f64;
         let bits = self.bits(images)?;
         let structure = Arc::clone(&self.structure);
-        let plan = Plan::new(&structure, estimator, options.samples)?;
+        let plan = Plan::new(&structure, estimator, options.samples, shared(self.hidden.len(), self.batch))?;
         if plan != self.plan {
             self.adopt(plan);
         }
@@ -553,6 +574,10 @@ impl Engine for Fused {
         let rates = self.rates();
         if plan.states > 0 {
             self.table_totals();
+            if plan.slopes {
+                self.table_slopes(&shared, &*estimator);
+                report.tallies = self.report()?.tallies;
+            }
             self.backward_table(&shared, rates);
         } else {
             report.reconstruction = self.backward_images(&shared, &*estimator, rates)?;

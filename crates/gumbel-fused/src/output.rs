@@ -230,25 +230,9 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
         let block = self.block;
         let (groups, chunks) = (lanes(self.width), lanes(self.rows));
         block.derive(w, self.logits, &self.totals[..chunks], self.role, self.bits, self.batch);
-        let Block { weights, bias, derivative, units, pixels, .. } = block;
-        let tiles = lanes(*pixels);
-        for c in 0..chunks {
-            let n = rows_in(self.rows, c);
-            for g in 0..groups {
-                by_rows!(W, n, |first, R| {
-                    let mut acc = [w.zero(); R];
-                    for p in 0..tiles {
-                        let n = rows_in(*pixels, p);
-                        let derivative = &derivative[c * BLOCK + p * LANES..][..n];
-                        columns_by_lanes(w, &mut acc, derivative, first, &weights.p[(p * groups + g) * LANES..][..n]);
-                    }
-                    for (out, acc) in units[(g * chunks + c) * LANES + first..].iter_mut().zip(acc) {
-                        w.store(out, acc);
-                    }
-                });
-            }
-        }
-        for p in 0..tiles {
+        block.pull(w, self.width, self.rows);
+        let Block { weights, bias, derivative, pixels, .. } = block;
+        for p in 0..lanes(*pixels) {
             let mut sums = Lane::ZERO;
             for (q, sum) in sums.0.iter_mut().enumerate() {
                 let mut total = w.zero();
@@ -276,7 +260,44 @@ impl<'a, H: Fn(usize, usize) -> &'a [Lane]> Kernel for Backward<'_, 'a, H> {
     }
 }
 
+/// Before [`Backward`]: the gradient at the units of each row of what its pixels cost if none of them were one.
+pub struct Pull<'r> {
+    pub block: &'r mut Block,
+    pub width: usize,
+    pub rows: usize,
+}
+
+impl Kernel for Pull<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        self.block.pull(w, self.width, self.rows);
+    }
+}
+
 impl Block {
+    /// This block's part of the gradient at the units, from the derivatives at the logits.
+    #[inline(always)]
+    fn pull<W: Vector>(&mut self, w: W, width: usize, rows: usize) {
+        let Block { weights, derivative, units, pixels, .. } = self;
+        let (groups, chunks) = (lanes(width), lanes(rows));
+        for c in 0..chunks {
+            let n = rows_in(rows, c);
+            for g in 0..groups {
+                by_rows!(W, n, |first, R| {
+                    let mut acc = [w.zero(); R];
+                    for p in 0..lanes(*pixels) {
+                        let n = rows_in(*pixels, p);
+                        let derivative = &derivative[c * BLOCK + p * LANES..][..n];
+                        columns_by_lanes(w, &mut acc, derivative, first, &weights.p[(p * groups + g) * LANES..][..n]);
+                    }
+                    for (out, acc) in units[(g * chunks + c) * LANES + first..].iter_mut().zip(acc) {
+                        w.store(out, acc);
+                    }
+                });
+            }
+        }
+    }
+
     /// Turns the sigmoids into derivatives at the logits.
     #[inline(always)]
     fn derive<W: Vector>(

@@ -13,7 +13,7 @@ use gumbel::Error;
 use gumbel::estimator::{self, Estimator, Follows, MEASURES, Memory, Noises, Tally};
 use gumbel::noise::Noise;
 use gumbel::oracle::{Followed, Oracle};
-use gumbel::structure::{AnyStructure, Structure, Sums};
+use gumbel::structure::{AnyStructure, Code, Structure, Sums};
 
 /// What an estimator makes of an engine's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +37,28 @@ pub struct Plan {
     pub together: bool,
 }
 
+/// Whether an estimator needs nothing of the decoder but the slope at one state of one variable for each image.
+fn goes_back_from_a_state(structure: &AnyStructure, estimator: &dyn Estimator, samples: usize) -> bool {
+    let single = structure.variables() == 1 && structure.code() != Code::Indicators;
+    let one = estimator.follows() == Follows::Assignments && estimator.rows(samples) == 1;
+    single && one && estimator.wants_slopes() && !estimator.questions(structure).slopes
+}
+
 impl Plan {
-    pub fn new(structure: &AnyStructure, estimator: &dyn Estimator, samples: usize) -> Result<Self, Error> {
+    /// `shared` is the largest number of states whose rows of the decoder are better than those of images, where the
+    /// estimator only goes back from them.
+    pub fn new(
+        structure: &AnyStructure,
+        estimator: &dyn Estimator,
+        samples: usize,
+        shared: usize,
+    ) -> Result<Self, Error> {
         // Nothing is random in an estimator that sees all states: one pass stands for all samples.
         let samples = if estimator.is_random() { samples } else { 1 };
         let questions = estimator.questions(structure);
-        let states = match estimator::reads_table(estimator, structure) {
-            true => structure.states().unwrap_or(usize::MAX),
-            false => 0,
-        };
+        let all = structure.states().unwrap_or(usize::MAX);
+        let shares = all <= shared && goes_back_from_a_state(structure, estimator, samples);
+        let states = if shares || estimator::reads_table(estimator, structure) { all } else { 0 };
         // What is learned is summed piece by piece, in an order that must not depend on the number of threads.
         let together = states == 0 && (questions.losses || questions.slopes) && estimator.sums() == 0;
         let alone = states == 0 && questions.around && !questions.losses && !questions.slopes && !questions.states;
@@ -395,8 +408,11 @@ impl Rows {
 
     /// Goes on with the slopes at what was followed; `chunks` are those of a number.
     pub fn resume(&mut self, seam: Seam<'_>, estimator: &dyn Estimator, chunks: usize) {
-        let structure = seam.shared.structure;
-        seam.isa.run(CodeSlopes { rows: self, codes: seam.decoder.codes, structure, plan: seam.shared.plan, chunks });
+        let Shared { structure, plan, .. } = *seam.shared;
+        match plan.states {
+            0 => seam.isa.run(CodeSlopes { rows: self, codes: seam.decoder.codes, structure, plan, chunks }),
+            _ => seam.isa.run(StateSlopes { rows: self, seam }),
+        }
         let done = Rows::pieces(std::slice::from_mut(self), seam, |piece, _, slopes| {
             estimator.resume(piece, estimator::Slopes { values: slopes, stride: LANES })
         });
@@ -689,6 +705,43 @@ impl Kernel for CodeSlopes<'_, '_> {
                         rows.slopes[at..][..width].copy_from_slice(&lane.0[..width]);
                     }
                 });
+            }
+        }
+    }
+}
+
+/// The same where the decoder's rows are states and it has one hidden layer, whose units hold the gradients that all
+/// pixels pull with, as if none were one: for each image those of its ones are added.
+struct StateSlopes<'r, 'a> {
+    rows: &'r mut Rows,
+    seam: Seam<'a>,
+}
+
+impl Kernel for StateSlopes<'_, '_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        let Rows { chunk, count, scratch, followed, slopes, .. } = self.rows;
+        let DecoderLayers { codes, output, .. } = self.seam.decoder;
+        let Shared { bits, batch, .. } = *self.seam.shared;
+        let pull = &mut scratch.gradients[0][..codes.groups.len()];
+        let batch = &batch[*chunk * LANES..][..*count];
+        for (r, (image, slopes)) in batch.iter().zip(slopes.chunks_exact_mut(codes.width)).enumerate() {
+            let (state, weight) = (followed.chosen[r] as usize, w.splat(followed.weights[r]));
+            pull.fill(Lane::ZERO);
+            for (b, block) in output.blocks.iter().enumerate() {
+                block.add_weights(w, bits.ones(*image as usize, b), output.units, pull);
+            }
+            for (pull, group) in pull.iter_mut().zip(&codes.groups) {
+                let all = w.sub(w.load(&group.units.gradient[state]), w.load(pull));
+                let on = w.choose(w.load(&group.units.y[state]), w.zero(), all, w.zero());
+                w.store(pull, w.mul(weight, on));
+            }
+            for (u, slope) in slopes.iter_mut().enumerate() {
+                let mut sum = w.zero();
+                for (pull, group) in pull.iter().zip(&codes.groups) {
+                    sum = w.fma(w.load(&group.weights.p[u]), w.load(pull), sum);
+                }
+                *slope = w.sum(sum);
             }
         }
     }
