@@ -39,6 +39,7 @@
 //! - [`estimator`]: gradients, one file each; [`oracle`]: what they ask;
 //! - [`supervision`]: what potentials learn from labels;
 //! - [`engine`]: what a training loop needs of whoever computes networks; [`likelihood`]; [`network`]: parameters;
+//! - [`batch`]: batches for callers from other languages;
 //! - [`registry`]: names, settings and constructors; [`noise`], [`schedule`], [`math`].
 //!
 //! Source: Lorberbom, Gane, Jaakkola, Hazan, "Direct Optimization through arg max for Discrete Variational
@@ -47,6 +48,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod continuous;
 pub mod diagnose;
 pub mod engine;
