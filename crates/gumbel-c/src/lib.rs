@@ -259,7 +259,7 @@ pub unsafe extern "C" fn gumbel_arborescence(nodes: usize, root: usize, out: *mu
 pub unsafe extern "C" fn gumbel_close(structure: *mut gumbel_structure) {
     guarded(|| {
         if !structure.is_null() {
-            // SAFETY: a constructor has made it of a box, and the caller promises to close it once, when nobody uses it.
+            // SAFETY: a constructor has made it of a box, and the caller closes it once, when nobody uses it.
             drop(unsafe { Box::from_raw(structure) });
         }
         Ok(())

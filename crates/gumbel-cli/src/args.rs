@@ -701,8 +701,8 @@ pub struct Solve {
     /// Minimise (sparse format only)
     #[arg(long)]
     pub minimise: bool,
-    /// When answers are written: block, those of all problems that had arrived together, or line, each as soon as it and
-    /// those before it are there
+    /// When answers are written: block, those of all problems that had arrived together, or line, each as soon as it
+    /// and those before it are there
     #[arg(long, value_name = "NAME", value_enum, hide_possible_values = true, default_value_t = Flush::Block)]
     pub flush: Flush,
 }

@@ -488,8 +488,8 @@ fn split(answer: &mut Answer, unary: &[usize], pairs: &[usize]) {
     sums.marginals = Some(Table { shape: unary.to_vec(), values: all.values });
 }
 
-/// Of a pairwise model: the probability of 1 per variable, and of both being 1 per listed pair, or per pair in the order
-/// of weights.
+/// Of a pairwise model: the probability of 1 per variable, and of both being 1 per listed pair, or else per pair in the
+/// order of weights.
 fn split_pairs(answer: &mut Answer, model: &Pairwise, ends: Option<&[(usize, usize)]>) {
     let Some(sums) = &mut answer.sums else { return };
     let Some(all) = sums.marginals.take() else { return };
