@@ -66,3 +66,8 @@ pub mod supervision;
 pub mod testing;
 
 pub use error::Error;
+
+/// The program of the page is compiled and run as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/howto/own-decoder.md")]
+struct OwnDecoder;
