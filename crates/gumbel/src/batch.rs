@@ -294,7 +294,7 @@ mod tests {
         let order = Batch::new(Permutation::new(3).unwrap()).unwrap();
         let sums = order.log_partition(&[0.0; 9], &mut [0.0], 1).unwrap_err().to_string();
         assert!(sums.contains("permanent"), "{sums}");
-        let mut solve = |theta: &[f32], threads| {
+        let solve = |theta: &[f32], threads| {
             order.solve(theta, &mut [0; 3], &mut [0.0], &mut [false], None, threads).map_err(|e| e.to_string())
         };
         assert_eq!(solve(&[0.0; 10], 1).unwrap_err(), "theta has 10 values: expected 9");

@@ -174,9 +174,10 @@ impl Chunk {
                 early.insert(i, answer);
                 while let Some(answer) = early.remove(&due) {
                     due += 1;
-                    match answer.map(&mut print).transpose()? {
-                        Some(false) => return Ok(false),
-                        Some(true) | None => {}
+                    if let Some(answer) = answer
+                        && !print(answer)?
+                    {
+                        return Ok(false);
                     }
                 }
             }
