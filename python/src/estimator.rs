@@ -322,7 +322,7 @@ impl Estimator {
         let batch = theta.shape()[0];
         let (theta, noise, slopes) = (theta.as_slice()?, noise.as_slice()?, slopes.as_slice()?);
         expect("slopes", slopes.len(), batch * self.structure.unary())?;
-        let pool = pool::of(threads)?;
+        let pool = gumbel::batch::pool(threads).map_err(refused)?;
         let moment = step.map(|step| Moment { step, kl_weight: 0.0 });
         let mut guard = self.lock()?;
         let state = &mut *guard;

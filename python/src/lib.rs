@@ -39,7 +39,7 @@ fn expect(what: &str, found: usize, expected: usize) -> PyResult<()> {
 #[pyfunction]
 fn gumbel_noise(py: Python<'_>, mut out: PyReadwriteArray1<'_, f32>, seed: u64, index: u64) -> PyResult<()> {
     let out = out.as_slice_mut()?;
-    let pool = pool::of(0)?;
+    let pool = gumbel::batch::pool(0).map_err(refused)?;
     py.detach(|| pool.install(|| Noise::new(seed, Purpose::Noise, index).gumbel(out)));
     Ok(())
 }

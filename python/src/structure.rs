@@ -1,7 +1,8 @@
 //! Structures: solving, sums, samples and codes of batches.
 
-use crate::{expect, failed, pool, refused};
+use crate::{expect, failed, refused};
 use gumbel::Error;
+use gumbel::batch::Batch;
 use gumbel::estimator::enumerable;
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::{
@@ -12,8 +13,6 @@ use numpy::PyUntypedArrayMethods;
 use numpy::{PyArray1, PyReadonlyArray2, PyReadwriteArray1, PyReadwriteArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use rayon::prelude::*;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What an assignment must be, so that arrays from outside can be trusted.
@@ -34,20 +33,8 @@ enum Form {
 #[pyclass(frozen, module = "gumbel_argmax._native")]
 pub struct Structure {
     pub any: AnyStructure,
-    /// Only the search of a pairwise model may end early.
-    pairwise: Option<Pairwise>,
+    batch: Batch,
     form: Form,
-    /// Working memory that nobody uses at the moment.
-    idle: Mutex<Vec<AnyScratch>>,
-}
-
-/// Working memory that goes back when it is dropped.
-struct Borrowed<'a>(&'a Structure, Option<AnyScratch>);
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(self.1.take());
-    }
 }
 
 type Table<'py> = PyReadonlyArray2<'py, f32>;
@@ -55,15 +42,12 @@ type Assignments<'py> = PyReadonlyArray2<'py, u32>;
 
 impl Structure {
     fn make(any: AnyStructure, form: Form) -> PyResult<Self> {
-        if any.potentials() == 0 {
-            return Err(PyValueError::new_err("a structure without potentials: expected at least one choice"));
-        }
-        Ok(Structure { any, pairwise: None, form, idle: Mutex::new(vec![]) })
+        Structure::of(Batch::new(any), form)
     }
 
-    fn borrow(&self) -> Borrowed<'_> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Borrowed(self, Some(idle.unwrap_or_else(|| self.any.scratch())))
+    fn of(batch: Result<Batch, Error>, form: Form) -> PyResult<Self> {
+        let batch = batch.map_err(refused)?;
+        Ok(Structure { any: batch.structure().clone(), batch, form })
     }
 
     /// Number of examples of `[batch, P]`.
@@ -151,32 +135,11 @@ impl Structure {
         &self,
         py: Python<'_>,
         threads: usize,
-        mut rows: Vec<T>,
+        rows: Vec<T>,
         each: impl Fn(usize, &mut T, &mut AnyScratch) -> Result<(), Error> + Sync,
     ) -> PyResult<()> {
-        // Examples that are worth a thread's while: of independent variables, each of which takes nanoseconds, many.
-        let piece = match self.any.block(0) {
-            Some(_) => (8192 / self.any.potentials()).max(32),
-            None => (512 / self.any.potentials()).clamp(1, 32),
-        };
-        let solve = |borrowed: &mut Borrowed<'_>, first: usize, rows: &mut [T]| {
-            let scratch = borrowed.1.as_mut()?;
-            let mut rows = rows.iter_mut().enumerate();
-            rows.find_map(|(i, row)| each(first + i, row, scratch).err().map(|e| (first + i, e)))
-        };
-        let bad = if threads == 1 || rows.len() <= piece {
-            py.detach(|| solve(&mut self.borrow(), 0, &mut rows))
-        } else {
-            let pool = pool::of(threads)?;
-            py.detach(|| {
-                pool.install(|| {
-                    let pieces = rows.par_chunks_mut(piece).enumerate();
-                    let bad = pieces.map_init(|| self.borrow(), |work, (c, rows)| solve(work, c * piece, rows));
-                    bad.flatten().min_by_key(|(b, _)| *b)
-                })
-            })
-        };
-        bad.map_or(Ok(()), |(b, e)| Err(refused(e.in_example(b))))
+        let each = &each;
+        py.detach(|| self.batch.run(threads, rows, each)).map_err(refused)
     }
 }
 
@@ -185,7 +148,7 @@ impl Structure {
     #[staticmethod]
     fn pairwise(variables: usize) -> PyResult<Self> {
         let pairwise = Pairwise::new(variables).map_err(refused)?;
-        Ok(Structure { pairwise: Some(pairwise), ..Structure::make(pairwise.into(), Form::Values(2))? })
+        Structure::of(Batch::pairwise(pairwise), Form::Values(2))
     }
 
     #[staticmethod]
@@ -288,29 +251,15 @@ impl Structure {
         threads: usize,
         limit: Option<f64>,
     ) -> PyResult<()> {
-        let (batch, p, n) = (self.batch(&theta)?, self.any.potentials(), self.any.variables());
+        self.batch(&theta)?;
         let (theta, z) = (theta.as_slice()?, assignments.as_slice_mut()?);
         let (values, proved) = (values.as_slice_mut()?, proved.as_slice_mut()?);
-        expect("out", z.len(), batch * n)?;
-        expect("values", values.len(), batch)?;
-        expect("proved", proved.len(), batch)?;
-        let limited = match limit {
-            None => None,
-            Some(seconds) => {
-                let limit = Duration::try_from_secs_f64(seconds).map_err(|_| {
-                    PyValueError::new_err(format!("limit = {seconds}: expected a number of seconds, 0 or greater"))
-                })?;
-                self.pairwise.map(|p| AnyStructure::from(p.with_limit(Some(limit))))
-            }
+        let seconds = |s: f64| {
+            Duration::try_from_secs_f64(s)
+                .map_err(|_| PyValueError::new_err(format!("limit = {s}: expected a number of seconds, 0 or greater")))
         };
-        let structure = limited.as_ref().unwrap_or(&self.any);
-        let rows = theta.chunks_exact(p).zip(z.chunks_exact_mut(n)).zip(values).zip(proved);
-        self.run(py, threads, rows.collect(), |_, (((theta, z), value), proved), scratch| {
-            let found = structure.argmax(theta, z, scratch)?;
-            **value = found.value;
-            **proved = found.is_proved();
-            Ok(())
-        })
+        let limit = limit.map(seconds).transpose()?;
+        py.detach(|| self.batch.solve(theta, z, values, proved, limit, threads)).map_err(refused)
     }
 
     /// Log-partition, or entropy.
@@ -322,15 +271,13 @@ impl Structure {
         entropy: bool,
         threads: usize,
     ) -> PyResult<()> {
-        let batch = self.batch(&theta)?;
-        self.any.tractable().map_err(refused)?;
+        self.batch(&theta)?;
         let (theta, out) = (theta.as_slice()?, out.as_slice_mut()?);
-        expect("out", out.len(), batch)?;
-        let rows = theta.chunks_exact(self.any.potentials()).zip(out);
-        self.run(py, threads, rows.collect(), |_, (theta, out), _| {
-            **out = if entropy { self.any.entropy(theta)? } else { self.any.log_partition(theta)? };
-            Ok(())
-        })
+        let made = py.detach(|| match entropy {
+            true => self.batch.entropy(theta, out, threads),
+            false => self.batch.log_partition(theta, out, threads),
+        });
+        made.map_err(refused)
     }
 
     /// Marginals and log-partition; or the gradient of the KL and the KL.
@@ -346,16 +293,15 @@ impl Structure {
         let (batch, p) = (self.batch(&theta)?, self.any.potentials());
         self.any.tractable().map_err(refused)?;
         let (theta, out, sums) = (theta.as_slice()?, out.as_slice_mut()?, sums.as_slice_mut()?);
+        if !kl {
+            return py.detach(|| self.batch.marginals(theta, out, sums, threads)).map_err(refused);
+        }
         expect("marginals", out.len(), batch * p)?;
         expect("sums", sums.len(), batch)?;
         let rows = theta.chunks_exact(p).zip(out.chunks_exact_mut(p)).zip(sums);
         self.run(py, threads, rows.collect(), |_, ((theta, out), sum), _| {
-            if kl {
-                out.fill(0.0);
-                **sum = self.any.kl_to_uniform(theta, 1.0, out)?;
-            } else {
-                **sum = self.any.marginals(theta, out)?;
-            }
+            out.fill(0.0);
+            **sum = self.any.kl_to_uniform(theta, 1.0, out)?;
             Ok(())
         })
     }

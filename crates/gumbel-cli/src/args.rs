@@ -712,6 +712,7 @@ pub struct Report {
 #[derive(Debug, Args)]
 #[command(after_help = r#"Problems, one a line; all are maximised:
   {"structure":"pairwise","unary":[n],"pairs":[[i,j,w],...]}     z in {0,1}^n, also "supermodular" (every w >= 0)
+  {"structure":"pairwise","unary":[n],"weights":[n(n-1)/2]}      of all pairs: (0,1), (0,2), ..., (1,2), ...
   {"structure":"categorical","scores":[K]}
   {"structure":"chain","unary":[[K] x T],"transition":[[[K] x K] x (T-1)]}
   {"structure":"tree","unary":[[K] x n],"edges":[[i,j,[[K] x K]],...]}
@@ -723,6 +724,8 @@ null stands for -inf, a forbidden choice. "sum":true adds "log_partition", "marg
 
 Answers, one a line, in the same order:
   {"z":[...],"value":v,"proved":true,"gap":0.0,"seconds":s}      or {"error":"..."}, then the exit code is 1
+Nobody has to send a second problem to see the answer of the first; a program that sends many while it reads no answers
+fills the pipes and waits for ever (docs/other-languages.md).
 
 Examples:
   echo '{"structure":"pairwise","unary":[1,-2,0.5],"pairs":[[0,1,3],[1,2,-1]]}' | gumbel solve
@@ -740,6 +743,19 @@ pub struct Solve {
     /// Minimise (sparse format only)
     #[arg(long)]
     pub minimise: bool,
+    /// When answers are written: block, those of all problems that had arrived together, or line, each as soon as it
+    /// and those before it are there
+    #[arg(long, value_name = "NAME", value_enum, hide_possible_values = true, default_value_t = Flush::Block)]
+    pub flush: Flush,
+}
+
+/// When answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Flush {
+    /// Those of problems that had arrived together.
+    Block,
+    /// Each by itself.
+    Line,
 }
 
 /// Formats of problems.

@@ -29,6 +29,7 @@ pub struct Problem {
     structure: Kind,
     unary: Option<Array>,
     pairs: Option<Edges>,
+    weights: Option<Array>,
     scores: Option<Array>,
     transition: Option<Array>,
     edges: Option<Edges>,
@@ -156,24 +157,22 @@ impl Solver {
         match problem.structure {
             Kind::Pairwise | Kind::Supermodular => {
                 let (unary, lost) = vector("unary", &problem.unary)?;
-                let pairs = problem.pairs.as_ref().ok_or_else(|| missing("pairs"))?;
-                if !pairs.shape.is_empty() {
-                    return bad("pairs: expected [i, j, weight], found a matrix for a weight");
-                }
                 let model = self.clear(unary.len())?;
                 for (i, u) in unary.iter().enumerate() {
                     self.potentials[2 * i + 1] = *u;
                 }
-                for (&(i, j), w) in pairs.ends.iter().zip(&pairs.values) {
-                    self.add_pair(&model, (i, j), *w)?;
+                self.lost += lost;
+                match (&problem.pairs, &problem.weights) {
+                    (Some(pairs), None) => self.add_pairs(&model, pairs)?,
+                    (None, Some(weights)) => self.set_weights(&model, weights)?,
+                    (None, None) => return Err(missing("pairs or weights")),
+                    (Some(_), Some(_)) => return bad("pairs and weights: expected one of them"),
                 }
-                // Terms of one pair add up, and with them what they have lost.
-                self.lost += lost + pairs.lost * pairs.ends.len() as f64;
                 let mut answer = match problem.structure {
                     Kind::Pairwise => self.pairwise(unary.len(), problem.sum)?,
                     _ => self.supermodular(unary.len(), problem.sum)?,
                 };
-                split_pairs(&mut answer, &Pairwise::new(unary.len())?, &pairs.ends);
+                split_pairs(&mut answer, &model, problem.pairs.as_ref().map(|p| &p.ends[..]));
                 Ok(answer)
             }
             Kind::Categorical => {
@@ -246,6 +245,30 @@ impl Solver {
         Ok(model)
     }
 
+    /// Adds listed weights; terms of one pair add up, and with them what they have lost.
+    fn add_pairs(&mut self, model: &Pairwise, pairs: &Edges) -> Result<(), Bad> {
+        if !pairs.shape.is_empty() {
+            return bad("pairs: expected [i, j, weight], found a matrix for a weight");
+        }
+        for (&(i, j), w) in pairs.ends.iter().zip(&pairs.values) {
+            self.add_pair(model, (i, j), *w)?;
+        }
+        self.lost += pairs.lost * pairs.ends.len() as f64;
+        Ok(())
+    }
+
+    /// Sets the weights of all pairs, in the order of the potentials: (0, 1), (0, 2), ..., (1, 2), ...
+    fn set_weights(&mut self, model: &Pairwise, weights: &Array) -> Result<(), Bad> {
+        let all = &mut self.potentials[model.unary()..];
+        if weights.shape != [all.len()] {
+            let (n, found) = (model.variables(), &weights.shape);
+            return bad(format!("weights: expected {} numbers for the pairs of {n}, found shape {found:?}", all.len()));
+        }
+        all.copy_from_slice(&weights.values);
+        self.lost += weights.lost;
+        Ok(())
+    }
+
     /// Adds to the weight of a pair, in either order; terms of the same pair add up.
     #[inline]
     fn add_pair(&mut self, model: &Pairwise, (i, j): (usize, usize), w: f64) -> Result<(), Bad> {
@@ -311,7 +334,7 @@ impl Problem {
     /// A field that the structure does not have is a mistake, not a comment.
     fn check_fields(&self) -> Result<(), Bad> {
         let allowed: &[&str] = match self.structure {
-            Kind::Pairwise | Kind::Supermodular => &["unary", "pairs"],
+            Kind::Pairwise | Kind::Supermodular => &["unary", "pairs", "weights"],
             Kind::Categorical | Kind::Permutation => &["scores"],
             Kind::Chain => &["unary", "transition"],
             Kind::Tree => &["unary", "edges"],
@@ -322,6 +345,7 @@ impl Problem {
         let there = [
             ("unary", self.unary.is_some()),
             ("pairs", self.pairs.is_some()),
+            ("weights", self.weights.is_some()),
             ("scores", self.scores.is_some()),
             ("transition", self.transition.is_some()),
             ("edges", self.edges.is_some()),
@@ -464,13 +488,17 @@ fn split(answer: &mut Answer, unary: &[usize], pairs: &[usize]) {
     sums.marginals = Some(Table { shape: unary.to_vec(), values: all.values });
 }
 
-/// Of a pairwise model: the probability of 1 per variable, and of both being 1 per listed pair.
-fn split_pairs(answer: &mut Answer, model: &Pairwise, ends: &[(usize, usize)]) {
+/// Of a pairwise model: the probability of 1 per variable, and of both being 1 per listed pair, or else per pair in the
+/// order of weights.
+fn split_pairs(answer: &mut Answer, model: &Pairwise, ends: Option<&[(usize, usize)]>) {
     let Some(sums) = &mut answer.sums else { return };
     let Some(all) = sums.marginals.take() else { return };
     let ones = (0..model.variables()).map(|i| all.values[2 * i + 1]).collect();
-    let both = ends.iter().map(|&(i, j)| all.values[model.pair(i.min(j), i.max(j))]);
-    sums.pair_marginals = Some(Table { shape: vec![ends.len()], values: both.collect() });
+    let both: Vec<f32> = match ends {
+        Some(ends) => ends.iter().map(|&(i, j)| all.values[model.pair(i.min(j), i.max(j))]).collect(),
+        None => all.values[model.unary()..].to_vec(),
+    };
+    sums.pair_marginals = Some(Table { shape: vec![both.len()], values: both });
     sums.marginals = Some(Table { shape: vec![model.variables()], values: ones });
 }
 

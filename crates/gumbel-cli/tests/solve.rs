@@ -1,7 +1,7 @@
 //! `gumbel solve` from outside: every structure, streams, bad lines, the sparse format.
 
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
 
 fn solve(input: &str, args: &[&str]) -> Output {
@@ -149,12 +149,17 @@ fn bad_lines_are_answered_and_the_rest_goes_on() {
         ("", "EOF"),
         ("nonsense", "expected"),
         ("[]", "expected an object"),
-        (r#"["pairwise",[1],[],null,null,null,null,null,null,false]"#, "expected an object"),
+        (r#"["pairwise",[1],[],null,null,null,null,null,null,null,false]"#, "expected an object"),
         ("7", "expected a problem"),
         (r#"{"structure":"knapsack","scores":[1]}"#, r#""knapsack" is unknown: expected one of pairwise"#),
         (r#"{"structure":"pairwse","scores":[1]}"#, "did you mean pairwise?"),
         (r#"{"unary":[1],"pairs":[]}"#, "structure"),
-        (r#"{"structure":"pairwise","unary":[1]}"#, "pairs is missing"),
+        (r#"{"structure":"pairwise","unary":[1]}"#, "pairs or weights is missing"),
+        (r#"{"structure":"pairwise","unary":[1],"pairs":[],"weights":[]}"#, "expected one of them"),
+        (r#"{"structure":"pairwise","unary":[1,2,3],"weights":[1,2]}"#, "expected 3 numbers for the pairs of 3"),
+        (r#"{"structure":"pairwise","unary":[1,2],"weights":[[1]]}"#, "found shape [1, 1]"),
+        (r#"{"structure":"supermodular","unary":[1,2],"weights":[-1]}"#, "-1"),
+        (r#"{"structure":"chain","unary":[],"transition":[],"weights":[]}"#, "weights is no field"),
         (r#"{"structure":"pairwise","unary":[1],"pair":[]}"#, "unknown field"),
         (r#"{"structure":"pairwise","unary":[1],"pairs":[],"k":1}"#, "k is no field of this structure"),
         (r#"{"structure":"pairwise","unary":[1,2],"pairs":[[0,0,1]]}"#, "two different variables"),
@@ -196,6 +201,122 @@ fn bad_lines_are_answered_and_the_rest_goes_on() {
         let error = pair[0]["error"].as_str().unwrap_or_else(|| panic!("{line} was solved: {}", pair[0]));
         assert!(error.contains(part) && !error.contains('\n'), "{line}: {part:?} is not in {error:?}");
         assert_eq!(pair[1]["z"], json!([1]));
+    }
+}
+
+/// All weights in one list, or each with its pair: the same answers, to the last bit.
+#[test]
+fn dense_weights_are_pairs_in_order() {
+    let mut state = 5u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f64 / (1u64 << 24) as f64 * 4.0 - 2.0
+    };
+    let (mut listed, mut dense) = (String::new(), String::new());
+    for case in 0..400 {
+        let (n, structure) = (case % 9, ["pairwise", "supermodular"][case / 9 % 2]);
+        let unary: Vec<f64> = (0..n).map(|_| next()).collect();
+        let ends = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
+        let weight = |w: f64| if structure == "pairwise" { w } else { w.abs() };
+        let pairs: Vec<_> = ends.map(|(i, j)| (i, j, weight(next()))).collect();
+        let weights: Vec<f64> = pairs.iter().map(|p| p.2).collect();
+        listed += &format!("{}\n", json!({"structure": structure, "unary": unary, "pairs": pairs, "sum": true}));
+        dense += &format!("{}\n", json!({"structure": structure, "unary": unary, "weights": weights, "sum": true}));
+    }
+    let plain = |input: &str| {
+        let output = solve(input, &[]);
+        assert!(output.status.success(), "{}", error_of(&output));
+        let mut all = answers(&output);
+        all.iter_mut().for_each(|a| drop(a.as_object_mut().unwrap().remove("seconds")));
+        all
+    };
+    let found = plain(&dense);
+    assert_eq!(found.len(), 400);
+    assert_eq!(found[8]["pair_marginals"].as_array().unwrap().len(), 28);
+    assert_eq!(found, plain(&listed));
+    // An integer that f64 does not hold leaves a gap here too, and null forbids.
+    let a = answers(&solve(r#"{"structure":"pairwise","unary":[0,0],"weights":[9007199254740993]}"#, &[])).remove(0);
+    assert_eq!((&a["z"], &a["proved"]), (&json!([1, 1]), &json!(false)));
+    assert_eq!(answer(json!({"structure": "pairwise", "unary": [3, 2], "weights": [null]}))["z"], json!([1, 0]));
+}
+
+/// A problem that takes its whole limit.
+fn hard() -> String {
+    let n = 140;
+    let mut state = 7u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as i64 % 201 - 100
+    };
+    let unary: Vec<i64> = (0..n).map(|_| next()).collect();
+    let weights: Vec<i64> = (0..n * (n - 1) / 2).map(|_| next()).collect();
+    format!("{}\n", json!({"structure": "pairwise", "unary": unary, "weights": weights}))
+}
+
+#[test]
+fn lines_are_flushed_one_by_one_where_asked() {
+    let easy = r#"{"structure":"pairwise","unary":[1],"weights":[]}"#;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+    command.args(["solve", "--flush", "line", "--threads", "1", "--limit", "60"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // One write: they arrive together.
+    child.stdin.take().unwrap().write_all(format!("{easy}\n{}", hard()).as_bytes()).unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["z"], json!([1]));
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "the first answer waited for the second");
+
+    let input = stream(1000);
+    let plain = |output: &Output| -> Vec<Value> {
+        let mut all = answers(output);
+        all.iter_mut().for_each(|a| drop(a.as_object_mut().unwrap().remove("seconds")));
+        all
+    };
+    let block = plain(&solve(&input, &[]));
+    for threads in ["1", "3"] {
+        assert_eq!(plain(&solve(&input, &["--flush", "line", "--threads", threads])), block);
+    }
+}
+
+/// A program that sends one problem and waits for its answer gets it, however answers are flushed.
+#[test]
+fn one_question_at_a_time_is_answered() {
+    for flush in ["block", "line"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gumbel"));
+        command.args(["solve", "--flush", flush]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut stdin, mut out) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        for i in 0..50 {
+            writeln!(stdin, r#"{{"structure":"categorical","scores":[0,{}]}}"#, if i % 2 == 0 { 1 } else { -1 })
+                .unwrap();
+            let mut line = String::new();
+            out.read_line(&mut line).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["z"], json!([(i + 1) % 2]));
+        }
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+/// The example of docs/other-languages.md, as it stands there.
+#[test]
+fn the_python_example_talks_through_a_pipe() {
+    let page = std::fs::read_to_string("../../docs/other-languages.md").unwrap();
+    let example = page.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_gumbel")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    match Command::new("python3").args(["-c", example]).env("PATH", path).output() {
+        Err(e) => eprintln!("SKIPPED: no python3: {e}"),
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let shown = page.split("It prints\n\n    ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), shown);
+        }
     }
 }
 
@@ -298,7 +419,14 @@ fn a_limit_gives_a_gap_and_says_so() {
 
 #[test]
 fn wrong_usage_and_files_are_one_line() {
-    let usage = [&["--limit", "0"][..], &["--limit", "soon"], &["--format", "xml"], &["--minimise"], &["a", "b"]];
+    let usage = [
+        &["--limit", "0"][..],
+        &["--limit", "soon"],
+        &["--format", "xml"],
+        &["--flush", "never"],
+        &["--minimise"],
+        &["a", "b"],
+    ];
     for args in usage {
         let output = solve("", args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -68,3 +68,8 @@ pub use kl::KlSchedule;
 pub use registry::Registry;
 pub use train::{Observer, Outcome, Quiet, train};
 pub use trainer::Trainer;
+
+/// The program of the page is compiled and run as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/howto/own-structure.md")]
+struct OwnStructure;

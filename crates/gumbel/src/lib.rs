@@ -39,6 +39,7 @@
 //! - [`estimator`]: gradients, one file each; [`oracle`]: what they ask;
 //! - [`supervision`]: what potentials learn from labels;
 //! - [`engine`]: what a training loop needs of whoever computes networks; [`likelihood`]; [`network`]: parameters;
+//! - [`batch`]: batches for callers from other languages;
 //! - [`registry`]: names, settings and constructors; [`noise`], [`schedule`], [`math`].
 //!
 //! Source: Lorberbom, Gane, Jaakkola, Hazan, "Direct Optimization through arg max for Discrete Variational
@@ -47,6 +48,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod continuous;
 pub mod diagnose;
 pub mod engine;
@@ -64,3 +66,8 @@ pub mod supervision;
 pub mod testing;
 
 pub use error::Error;
+
+/// The program of the page is compiled and run as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/howto/own-decoder.md")]
+struct OwnDecoder;

@@ -1,13 +1,16 @@
 //! `gumbel solve`: a stream of problems in, a stream of answers out.
 
-use crate::args::{Common, Format, Solve};
+use crate::args::{Common, Flush, Format, Solve};
 use crate::output::Failure;
 use crate::problem::{Answer, Bad, Solver, Sparse, Unreadable};
 use rayon::prelude::*;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// Bytes read at once; what is there is solved together.
@@ -39,7 +42,7 @@ pub fn run(_: &Common, command: &Solve) -> Result<(), Failure> {
     let mut out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
     let read_failed = |e: io::Error| Failure::Other(format!("{name}: {e}"));
     let (mut answered, mut refused) = (0usize, 0usize);
-    let mut print = |answers: Vec<Result<Vec<u8>, Vec<u8>>>| -> Result<bool, Failure> {
+    let mut print = |answers: Vec<Line>| -> Result<bool, Failure> {
         for answer in answers {
             refused += answer.is_err() as usize;
             answered += 1;
@@ -58,7 +61,11 @@ pub fn run(_: &Common, command: &Solve) -> Result<(), Failure> {
         Format::Json => {
             let mut chunk = Chunk::default();
             while chunk.read(&mut input).map_err(read_failed)? {
-                if !print(chunk.solve(limit))? {
+                let read_on = match command.flush {
+                    Flush::Block => print(chunk.solve(limit))?,
+                    Flush::Line => chunk.solve_each(limit, |answer| print(vec![answer]))?,
+                };
+                if !read_on {
                     return Ok(());
                 }
             }
@@ -120,18 +127,71 @@ impl Chunk {
     }
 
     /// Answers in the order of the lines; blank lines have none.
-    fn solve(&self, limit: Option<Duration>) -> Vec<Result<Vec<u8>, Vec<u8>>> {
-        let lines = (0..self.ends.len()).into_par_iter().map_init(
-            || Solver::new(limit),
-            |solver, i| {
-                let line = self.text[if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i]].trim_ascii();
-                match self.long[i] {
-                    true => Some(encode(Err(Bad::Text(format!("the line is longer than {LONGEST} bytes"))))),
-                    false => (!line.is_empty()).then(|| encode(solver.line(line))),
-                }
-            },
-        );
+    fn solve(&self, limit: Option<Duration>) -> Vec<Line> {
+        let lines = (0..self.ends.len()).into_par_iter();
+        let lines = lines.map_init(|| Solver::new(limit), |solver, i| self.line(i, solver));
         lines.collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// Hands on every answer, in the order of the lines, as soon as it and those before it are there; `false` where
+    /// nobody reads them any more.
+    fn solve_each(
+        &self,
+        limit: Option<Duration>,
+        mut print: impl FnMut(Line) -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        let threads = rayon::current_num_threads().min(self.ends.len());
+        if threads == 1 {
+            let mut solver = Solver::new(limit);
+            for i in 0..self.ends.len() {
+                if let Some(answer) = self.line(i, &mut solver)
+                    && !print(answer)?
+                {
+                    return Ok(false);
+                }
+            }
+            return Ok(true);
+        }
+        let next = AtomicUsize::new(0);
+        let (send, answers) = mpsc::channel();
+        // Threads of their own: this one, which writes, may be one of the pool's, and those would wait for it.
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (send, next) = (send.clone(), &next);
+                scope.spawn(move || {
+                    let mut solver = Solver::new(limit);
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= self.ends.len() || send.send((i, self.line(i, &mut solver))).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(send);
+            let (mut due, mut early) = (0, BTreeMap::new());
+            for (i, answer) in answers {
+                early.insert(i, answer);
+                while let Some(answer) = early.remove(&due) {
+                    due += 1;
+                    if let Some(answer) = answer
+                        && !print(answer)?
+                    {
+                        return Ok(false);
+                    }
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// The answer to a line, if it is not blank.
+    fn line(&self, i: usize, solver: &mut Solver) -> Option<Line> {
+        let line = self.text[if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i]].trim_ascii();
+        match self.long[i] {
+            true => Some(encode(Err(Bad::Text(format!("the line is longer than {LONGEST} bytes"))))),
+            false => (!line.is_empty()).then(|| encode(solver.line(line))),
+        }
     }
 }
 
@@ -150,7 +210,9 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
 }
 
 /// A line of output; `Err` for a refused problem.
-fn encode(answer: Result<Answer, Bad>) -> Result<Vec<u8>, Vec<u8>> {
+type Line = Result<Vec<u8>, Vec<u8>>;
+
+fn encode(answer: Result<Answer, Bad>) -> Line {
     let line = |value: serde_json::Result<Vec<u8>>| {
         let mut line = value.expect("our records are plain data");
         line.push(b'\n');

@@ -75,6 +75,7 @@ impl<'a> Scanner<'a> {
                     problem.structure = Kind::named(std::str::from_utf8(self.string()?).ok()?)?;
                 }
                 b"unary" => put(&mut problem.unary, self.array()?)?,
+                b"weights" => put(&mut problem.weights, self.array()?)?,
                 b"scores" => put(&mut problem.scores, self.array()?)?,
                 b"transition" => put(&mut problem.transition, self.array()?)?,
                 b"pairs" => put(&mut problem.pairs, self.edges()?)?,
@@ -384,7 +385,7 @@ mod tests {
             let (kind, _) = Kind::NAMES[self.below(Kind::NAMES.len())];
             let mut fields = vec![format!("\"structure\"{blank}:{blank}\"{kind}\"")];
             for _ in 0..self.below(4) {
-                let field = match self.below(9) {
+                let field = match self.below(10) {
                     0 => format!("\"unary\":{}", self.list(n, blank, Self::number)),
                     1 => format!("\"unary\":{blank}{}", table(self)),
                     2 => format!("\"pairs\":{blank}{}", edges(self, false)),
@@ -392,6 +393,7 @@ mod tests {
                     4 => format!("\"scores\"{blank}:{}", table(self)),
                     5 => format!("\"transition\":{}", self.list(n, blank, table)),
                     6 => format!("\"{}\":{}", self.pick(&["k", "root", "nodes"]), self.below(1 << 20)),
+                    7 => format!("\"weights\":{blank}{}", self.list(n, blank, Self::number)),
                     _ => format!("\"sum\":{blank}{}", self.pick(&["true", "false"])),
                 };
                 let name = field.split(':').next().unwrap().trim().to_owned();
