@@ -34,6 +34,7 @@ from torch import Tensor
 
 import gumbel_argmax
 
+from ._custom import known
 from ._estimators import Estimator
 from ._structures import Structure, gumbel
 
@@ -122,9 +123,13 @@ def _estimator(structure: Structure, estimator: str | Estimator, settings: dict[
     return _named(structure, estimator, tuple(sorted(settings.items())))
 
 
-@functools.lru_cache(maxsize=64)
 def _parsed(key: str) -> Structure:
     """The structure that a text stands for."""
+    return known[key] if key in known else _made(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _made(key: str) -> Structure:
     name, arguments = key.split("(", 1)
     made = getattr(gumbel_argmax, name)(*ast.literal_eval(f"({arguments.removesuffix(')')},)"))
     assert isinstance(made, Structure)

@@ -8,7 +8,7 @@ import pytest
 
 import gumbel_argmax
 
-MODULES = ["gumbel_argmax", "gumbel_argmax._structures", "gumbel_argmax._estimators"]
+MODULES = ["gumbel_argmax"] + [f"gumbel_argmax.{name}" for name in ("_structures", "_estimators", "_custom", "testing")]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -20,11 +20,13 @@ def test_examples_of_docstrings_run(name):
     assert found.failed == 0 and found.attempted > 0
 
 
-def test_examples_of_the_torch_layer_run():
-    torch = pytest.importorskip("torch")
-    module = importlib.import_module("gumbel_argmax.torch")
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_examples_of_the_layers_run(name):
+    its = pytest.importorskip(name)
+    module = importlib.import_module(f"gumbel_argmax.{name}")
     names = {key: getattr(gumbel_argmax, key) for key in gumbel_argmax.__all__}
-    found = doctest.testmod(module, extraglobs={"np": np, "torch": torch, **names})
+    flags = doctest.ELLIPSIS
+    found = doctest.testmod(module, extraglobs={"np": np, name: its, **names}, optionflags=flags)
     assert found.failed == 0 and found.attempted > 0
 
 
