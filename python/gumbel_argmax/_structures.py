@@ -30,6 +30,12 @@ def _threads(threads: Any) -> int:
     return _whole("threads", threads, 1024)
 
 
+def _seconds(limit: Any) -> float | None:
+    if limit is not None and not isinstance(limit, (int, float, np.integer, np.floating)):
+        raise TypeError(f"limit = {limit!r}: expected a number of seconds")
+    return None if limit is None else float(limit)
+
+
 def _edges(edges: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
     made = []
     for e, edge in enumerate(edges):
@@ -46,6 +52,8 @@ def _single(array: NDArray[Any]) -> bool:
 
 def _float32(name: str, values: ArrayLike) -> NDArray[np.float32]:
     """A float32 C-contiguous array: the same one if it is that already, else a copy."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask is not read: expected numbers, or -inf where forbidden")
     array = np.asarray(values)
     if _single(array):
         return array
@@ -222,8 +230,10 @@ class Structure:
             raise ValueError(f"out is {found}: expected a uint32 array of shape {shape}")
         elif not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
             raise ValueError("out is not writeable, or not C-contiguous: expected an array of its own")
+        elif np.may_share_memory(out, rows):
+            raise ValueError("out overlaps theta: expected an array of its own")
         flat = out.reshape(count, self._inner.variables)
-        values, proved = self._solve(rows, flat, _threads(threads), None if limit is None else float(limit))
+        values, proved = self._solve(rows, flat, _threads(threads), _seconds(limit))
         solution = Solution(out, values.reshape(batch)[()], proved.reshape(batch)[()])
         if must_prove and not proved.all():
             first = int(np.argmin(proved))
