@@ -149,7 +149,8 @@ class Custom(Structure):
         return z[0], float(values[0])
 
     def _statistics(self, z: NDArray[np.uint32]) -> NDArray[np.float32]:
-        return self._statistics_of(z[None])[0]
+        found: NDArray[np.float32] = self._statistics_of(z[None])[0]
+        return found
 
     # What the library does for its own structures.
 

@@ -94,9 +94,14 @@ def _sums(theta: Array, structure: Structure) -> tuple[Array, Array]:
     return made.astype(theta.dtype), sums.astype(theta.dtype)
 
 
+def _marginals(theta: Array, structure: Structure) -> Array:
+    made: Array = marginals(theta, structure)
+    return made
+
+
 log_partition.defvjp(
     lambda theta, structure: (log_partition(theta, structure), theta),
-    lambda structure, theta, grad: (grad[..., None] * marginals(theta, structure),),
+    lambda structure, theta, grad: (grad[..., None] * _marginals(theta, structure),),
 )
 
 
@@ -234,6 +239,7 @@ def _estimate(theta: Array, noise: Array, slopes: Array, estimator: Estimator) -
         own = Estimator(it, estimator.name, **estimator._chosen)
         drawn = np.moveaxis(np.asarray(noise), -2, 0) if estimator.noise_width else None
         made = own.estimate_linear(np.asarray(theta), np.asarray(slopes), noise=drawn)
+        assert made.codes is not None
         codes = (made.weights[..., None] * made.codes).sum(axis=0)
         return made.gradient, codes.astype(np.float32)
 
@@ -244,7 +250,7 @@ def _estimate(theta: Array, noise: Array, slopes: Array, estimator: Estimator) -
 
 _codes.defvjp(
     lambda theta, noise, estimator: (_codes(theta, noise, estimator), (theta, noise)),
-    lambda estimator, kept, grad: (_estimate(*kept, grad, estimator)[0], jnp.zeros_like(kept[1])),
+    lambda estimator, kept, grad: (_estimate(kept[0], kept[1], grad, estimator)[0], jnp.zeros_like(kept[1])),
 )
 
 

@@ -95,7 +95,10 @@ class _Check:
         if not (theta == kept).all():
             self.fail("solve has changed its potentials: expected them as they were")
         z, values = found.assignments, found.values
-        at = lambda b: f"for the {name} potentials {_listed(theta[b])}" # noqa: E731
+
+        def at(b: Any) -> str:
+            return f"for the {name} potentials {_listed(theta[b])}"
+
         if not found.proved.all():
             self.fail(f"not proved {at(int(found.proved.argmin()))}: expected exact answers")
         again = self.it.solve(theta)
@@ -105,9 +108,9 @@ class _Check:
         statistics = self.it.statistics(z).astype(np.float64)
         scores = (statistics * theta).sum(axis=1)
         slack = 1e-5 * (1 + (np.abs(statistics) * np.abs(theta)).sum(axis=1))
-        for b in np.flatnonzero(np.abs(scores - values) > slack):
+        for b in np.flatnonzero(np.abs(scores - values) > slack).tolist():
             self.fail(f"solve says {values[b]} {at(b)}: expected {scores[b]}, the score of {_listed(z[b])}")
-        for b in np.flatnonzero(np.abs(self.it.score(theta, z) - scores) > slack):
+        for b in np.flatnonzero(np.abs(self.it.score(theta, z) - scores) > slack).tolist():
             self.fail(f"score differs from <theta, statistics> = {scores[b]} of {_listed(z[b])} {at(b)}")
         for b in range(min(len(z), 10)):
             alone = self.it.solve(theta[b])
@@ -121,8 +124,8 @@ class _Check:
                 if row.tobytes() not in members:
                     self.fail(f"{_listed(row)} {at(b)} is none of the listed states")
         better = theta.astype(np.float64) @ of.T
-        for b in np.flatnonzero(better.max(axis=1) > values + slack):
-            best = int(better[b].argmax())
+        for b in np.flatnonzero(better.max(axis=1) > values + slack).tolist():
+            best = better[b].argmax()
             other = f"{_listed(known[best])} has {better[b, best]}"
             self.fail(f"{_listed(z[b])} with the score {values[b]} {at(b)}: {other}")
         return z
@@ -196,14 +199,15 @@ class _Check:
         entropy = -(q * (scores - log_partition[:, None])).sum(axis=1)
         kl, gradient = self.it.kl_to_uniform(theta)
         covariance = (q * (scores - (q * scores).sum(axis=1, keepdims=True))) @ self.statistics
-        for name, found, expected, slack in [
+        checks: list[tuple[str, Any, Any, float]] = [
             ("log_partition", self.it.log_partition(theta), log_partition, 1e-5),
             ("marginals", self.it.marginals(theta), q @ self.statistics, 1e-5),
             ("entropy", self.it.entropy(theta), entropy, 1e-4),
             ("kl_to_uniform", kl, np.log(len(self.states)) - entropy, 1e-4),
             ("the gradient of kl_to_uniform", gradient, covariance, 1e-3),
             ("covariance", self.it.covariance(theta, theta), covariance, 1e-3),
-        ]:
+        ]
+        for name, found, expected, slack in checks:
             off = np.abs(found - expected) > slack * (1 + np.abs(expected))
             for b in np.flatnonzero(off.reshape(len(theta), -1).any(axis=1)):
                 what = f"{_listed(np.asarray(found[b]))} for the potentials {_listed(theta[b])}"

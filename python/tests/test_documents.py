@@ -1,7 +1,10 @@
-"""The examples of all docstrings, and of README.md as far as NumPy goes."""
+"""The examples of all docstrings and pages."""
 
 import doctest
 import importlib
+import importlib.util
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -38,3 +41,20 @@ def test_everything_public_has_a_docstring():
             for method, value in vars(item).items():
                 if not method.startswith("_") and callable(value):
                     assert value.__doc__, f"{name}.{method}"
+
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("page", ["python/README.md", "docs/python.md"])
+def test_code_of_pages_runs(page):
+    """One block after the other, those of a library that is missing left out."""
+    if not (ROOT / page).exists():
+        pytest.skip("not in a checkout")
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    names, ran = {}, 0
+    for block in blocks:
+        if all(importlib.util.find_spec(it) for it in ("torch", "jax") if re.search(rf"\b{it}\b", block)):
+            exec(compile(block, page, "exec"), names) # noqa: S102
+            ran += 1
+    assert ran > 0
