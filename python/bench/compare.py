@@ -5,8 +5,8 @@
 
 Both sides of a ratio take turns, round by round, with one thread each; a figure is the median of the rounds of their
 ratios, and beside it the lower and upper quartile. Times are those of the processor, which a busy machine lengthens
-less; its load is printed. Where others compute, `chrt -r 1` before the command gives it the cores for its seconds. Where
-answers can be compared they are. A batch has 100 examples.
+less; its load is printed. Where others compute, `chrt -r 1` before the command gives it the cores for its seconds.
+Answers are compared where they can be. A batch has 100 examples.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BATCH = 100
 
 
 def seconds(call, repeats=1, clock=time.process_time):
-    """Of the processor by default, of which one thread has as many as of the wall on a machine that does nothing else."""
+    """Of the processor by default: those of the wall, on a machine that does nothing else."""
     begin = clock()
     for _ in range(repeats):
         call()
@@ -167,7 +167,7 @@ def struct(rounds):
 
 
 def together(rounds):
-    """Two threads of Python that solve side by side, against one alone: 1 if the lock is released and there are cores."""
+    """Two threads of Python that solve side by side, against one alone: 1 if the lock is released."""
     chain = ga.Chain(50, 16)
     theta = np.random.default_rng(3).standard_normal((4 * BATCH, chain.potentials)).astype(np.float32)
 
@@ -183,7 +183,8 @@ def together(rounds):
     # Of the wall: the more so does it need two cores that do nothing else.
     pairs = [(seconds(two, clock=time.perf_counter), seconds(work, clock=time.perf_counter)) for _ in range(rounds)]
     ratios, own = statistics.quantiles([a / b for a, b in pairs], n=4), statistics.median(b for _, b in pairs)
-    yield f"two threads side by side on {os.cpu_count()} cores: over one alone", ratios, own, "at most 1.2", ratios[1] <= 1.2
+    name = f"two threads side by side on {os.cpu_count()} cores: over one alone"
+    yield name, ratios, own, "at most 1.2", ratios[1] <= 1.2
 
 
 def paper(rounds):
@@ -281,7 +282,8 @@ def paper(rounds):
         adam.step()
 
     ratios, own = versus(lambda: ours(*b, same), floor, rounds, (2, 2))
-    yield "the step with the same estimate: over its networks alone, without any solver", ratios, own, "near 1", ratios[1] < 1.5
+    name = "the step with the same estimate: over its networks alone, without any solver"
+    yield name, ratios, own, "near 1", ratios[1] < 1.5
 
 
 ALL = [overhead, maxflow, pairwise, struct, together, paper]
@@ -303,11 +305,11 @@ def main():
             for name, *rest in part(args.rounds):
                 if len(rest) == 3:
                     figure, wanted, met = rest
-                    print(f"| {name} | {figure} | | {wanted} | {'' if met else 'missed'} |", flush=True)
+                    own = ""
                 else:
                     (low, middle, high), own, wanted, met = rest
-                    ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-                    print(f"| {name} | {ratio} | {1e3 * own:.3f} ms | {wanted} | {'' if met else 'missed'} |", flush=True)
+                    figure, own = f"{middle:.2f} ({low:.2f} to {high:.2f})", f"{1e3 * own:.3f} ms"
+                print(f"| {name} | {figure} | {own} | {wanted} | {'' if met else 'missed'} |", flush=True)
         except ImportError as error:
             print(f"| {part.__name__}: left out, {error} | | | | |")
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")

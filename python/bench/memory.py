@@ -2,8 +2,8 @@
 
     python python/bench/memory.py [calls]
 
-Prints the resident bytes as it goes, and ends with 1 if the last nine tenths have taken more than 4 MB. Linux only. What
-is with PyTorch is left out where that is missing.
+Prints the resident bytes as it goes, and ends with 1 if the last nine tenths have taken more than 4 MB. Linux only.
+What is with PyTorch is left out where that is missing.
 """
 
 import os
@@ -99,7 +99,7 @@ def main():
         if r % max(rounds // 10, 1) == 0:
             print(f"{r * len(each):>8} calls: {resident() / 1e6:.1f} MB", flush=True)
     grown = resident() - begin
-    print(f"{rounds * len(each)} calls: {grown / 1e6:+.2f} MB in the last nine tenths, at most {ALLOWED / 1e6:.1f} allowed")
+    print(f"{rounds * len(each)} calls: {grown / 1e6:+.2f} MB in the last nine tenths, at most {ALLOWED / 1e6:.1f}")
     return int(grown > ALLOWED)
 
 

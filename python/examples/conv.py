@@ -1,8 +1,8 @@
 """A structured auto-encoder with convolutions: twelve coupled bits, encoder and decoder of PyTorch's.
 
-The couplings have any sign, so that the arg max is an integer programme, solved exactly. A search that the slopes of the
-decoder guide finds the second arg max with the true loss (`joint="search"`): interactions of the bits in the decoder
-are not left out. Fashion-MNIST where GUMBEL_DATA says that it lies, else little pictures of shapes.
+The couplings have any sign, so that the arg max is an integer programme, solved exactly. A search that the slopes of
+the decoder guide finds the second arg max with the true loss (`joint="search"`): interactions of the bits in the
+decoder are not left out. Fashion-MNIST where GUMBEL_DATA says that it lies, else little pictures of shapes.
 
     python conv.py [steps]
 """
