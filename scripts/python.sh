@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The Python package: makes an environment in a folder, builds and installs ./python with what its tests need, and runs
 # them. An environment that is there already is used again. GUMBEL_EXTRAS=torch,jax installs these too (PyTorch takes
-# several GB); tests of their layers are skipped where they are missing. PYTHON chooses the interpreter. The native module
-# is built quickly (the profile "gate"); MATURIN_PEP517_ARGS= builds what users get.
+# several GB); tests of their layers are skipped where they are missing. PYTHON chooses the interpreter. The native
+# module is built quickly (the profile "gate"); MATURIN_PEP517_ARGS= builds what users get.
 set -euo pipefail
 if [ $# -ne 1 ]; then
     echo "usage: scripts/python.sh FOLDER" >&2

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The wheels of the Python package, into a folder, and what they must keep: one for every Python from 3.10 on (abi3), one for
-# the free-threaded 3.14. Each is at most 8 MB; the first is looked through by abi3audit, installed into an empty
-# environment with nothing but NumPy, imported in less than a tenth of a second beside NumPy, and its command solves.
+# The wheels of the Python package, into a folder, and what they must keep: one for every Python from 3.10 on (abi3),
+# one for the free-threaded 3.14. Each is smaller than 8 MB; the first is looked through by abi3audit, installed into an
+# empty environment with nothing but NumPy, imported in less than a tenth of a second beside it, and its command solves.
 # The second is built without an interpreter and is run only where there is one (python3.14t). PYTHON chooses the other.
+# Their tags name the C library of this machine as the oldest.
 set -euo pipefail
 if [ $# -ne 1 ]; then
     echo "usage: scripts/wheels.sh FOLDER" >&2
