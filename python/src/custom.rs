@@ -88,8 +88,7 @@ impl Kind {
         let raised = Raised::default();
         let (object, sizes, kept) = (self.object.clone_ref(py), self.sizes.clone(), Mutex::default());
         let custom = Custom { object, sizes, kept, raised: raised.clone() };
-        let reason = "only the arg max of a structure written in Python is known";
-        (AnyStructure::without_sums(custom, "its class", reason), raised)
+        (AnyStructure::without_sums(custom, "a structure written in Python", "only its arg max is known"), raised)
     }
 }
 
