@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The Python package: makes an environment in a folder, builds and installs ./python with what its tests need, and runs
-# them. An environment that is there already is used again. With GUMBEL_TORCH=1 PyTorch is installed too (large); tests
-# of its layer are skipped where it is missing. PYTHON chooses the interpreter.
+# them. An environment that is there already is used again. GUMBEL_EXTRAS=torch,jax installs these too (PyTorch takes
+# several GB); tests of their layers are skipped where they are missing. PYTHON chooses the interpreter. The native
+# module is built quickly (the profile "gate"); MATURIN_PEP517_ARGS= builds what users get.
 set -euo pipefail
 if [ $# -ne 1 ]; then
     echo "usage: scripts/python.sh FOLDER" >&2
@@ -17,11 +18,12 @@ if LC_ALL=C.UTF-8 grep -rnE --include='*.rs' --include='*.py' --include='*.pyi' 
 fi
 [ -x "$folder/bin/python" ] || "${PYTHON:-python3}" -m venv "$folder"
 folder=$(cd "$folder" && pwd)
-extras=test
-if [ "${GUMBEL_TORCH:-0}" = 1 ]; then
-    extras=test,torch
-fi
-"$folder/bin/python" -m pip install --quiet --upgrade "$root/python[$extras]"
+export MATURIN_PEP517_ARGS=${MATURIN_PEP517_ARGS---profile gate}
+"$folder/bin/python" -m pip install --quiet --upgrade "$root/python[test${GUMBEL_EXTRAS:+,$GUMBEL_EXTRAS}]"
+for extra in torch jax; do
+    "$folder/bin/python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$extra') is None)" ||
+        echo "SKIPPED: tests of the layer for $extra, which is not installed (GUMBEL_EXTRAS=$extra installs it)"
+done
 # From elsewhere, so that the installed package is tested, not the folder. The stubs of the native module are compared
 # with the module.
 cd "$folder"

@@ -12,9 +12,11 @@ statistics ``s(z)`` are the *code* of an assignment: what a decoder reads.
 >>> found.assignments.shape, found.values.shape, bool(found.proved.all())
 ((4, 3), (4,), True)
 
-Gradients for PyTorch are in :mod:`gumbel_argmax.torch`.
+Gradients for PyTorch are in :mod:`gumbel_argmax.torch`, for JAX in :mod:`gumbel_argmax.jax`. A structure of one's own
+is a :class:`Custom`; :mod:`gumbel_argmax.testing` checks it.
 """
 
+from ._custom import Custom
 from ._estimators import Estimate, Estimator, EstimatorInfo, SettingInfo, estimators
 from ._native import VERSION as __version__
 from ._structures import (
@@ -40,6 +42,7 @@ __all__ = [
     "Binary",
     "Categorical",
     "Chain",
+    "Custom",
     "Estimate",
     "Estimator",
     "EstimatorInfo",

@@ -10,10 +10,11 @@ _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
 _U32 = NDArray[np.uint32]
 
-__all__ = ["VERSION", "Estimator", "Structure", "estimators", "gumbel_noise"]
+__all__ = ["VERSION", "Estimator", "Structure", "command", "estimators", "gumbel_noise"]
 
 VERSION: str
 
+def command(args: list[str], program: tuple[str, list[str]]) -> int: ...
 def gumbel_noise(out: _F32, seed: int, index: int) -> None: ...
 def estimators() -> list[tuple[str, str, list[tuple[str, str, str, str]]]]: ...
 @final
@@ -36,6 +37,15 @@ class Structure:
     def spanning_tree(nodes: int, edges: list[tuple[int, int]] | None) -> Structure: ...
     @staticmethod
     def arborescence(nodes: int, root: int) -> Structure: ...
+    @staticmethod
+    def custom(
+        object: Callable[[], object],
+        potentials: int,
+        unary: int,
+        variables: int,
+        values: int | None,
+        states: _U32 | None,
+    ) -> Structure: ...
     @property
     def potentials(self) -> int: ...
     @property

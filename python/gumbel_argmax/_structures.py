@@ -30,6 +30,12 @@ def _threads(threads: Any) -> int:
     return _whole("threads", threads, 1024)
 
 
+def _seconds(limit: Any) -> float | None:
+    if limit is not None and not isinstance(limit, (int, float, np.integer, np.floating)):
+        raise TypeError(f"limit = {limit!r}: expected a number of seconds")
+    return None if limit is None else float(limit)
+
+
 def _edges(edges: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
     made = []
     for e, edge in enumerate(edges):
@@ -46,6 +52,8 @@ def _single(array: NDArray[Any]) -> bool:
 
 def _float32(name: str, values: ArrayLike) -> NDArray[np.float32]:
     """A float32 C-contiguous array: the same one if it is that already, else a copy."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask is not read: expected numbers, or -inf where forbidden")
     array = np.asarray(values)
     if _single(array):
         return array
@@ -117,7 +125,7 @@ class Structure:
     _args: tuple[Any, ...]
 
     def __init__(self, *_: Any):
-        raise TypeError("Structure is no structure itself: expected one of its subclasses, such as Chain")
+        raise TypeError("Structure is no structure itself: expected one of its subclasses, such as Chain or Custom")
 
     def _set(self, native: _native.Structure, *args: Any) -> None:
         self._inner = native
@@ -222,17 +230,23 @@ class Structure:
             raise ValueError(f"out is {found}: expected a uint32 array of shape {shape}")
         elif not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
             raise ValueError("out is not writeable, or not C-contiguous: expected an array of its own")
-        values, proved = np.empty(count, np.float64), np.empty(count, np.bool_)
+        elif np.may_share_memory(out, rows):
+            raise ValueError("out overlaps theta: expected an array of its own")
         flat = out.reshape(count, self._inner.variables)
-        if limit is not None:
-            limit = float(limit)
-        self._inner.solve(rows, flat, values, proved, _threads(threads), limit)
+        values, proved = self._solve(rows, flat, _threads(threads), _seconds(limit))
         solution = Solution(out, values.reshape(batch)[()], proved.reshape(batch)[()])
         if must_prove and not proved.all():
             first = int(np.argmin(proved))
             message = f"example {first} of the batch: not proved within {limit} seconds"
             raise Unproved(message, solution)
         return solution
+
+    def _solve(
+        self, rows: NDArray[np.float32], out: NDArray[np.uint32], threads: int, limit: float | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        values, proved = np.empty(len(rows), np.float64), np.empty(len(rows), np.bool_)
+        self._inner.solve(rows, out, values, proved, threads, limit)
+        return values, proved
 
     def score(self, theta: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
         """The scores ``<theta, s(z)>`` ``[...]`` of assignments ``z`` ``[..., n]``; batch axes are those of both.
@@ -247,9 +261,12 @@ class Structure:
             rows = np.ascontiguousarray(np.broadcast_to(rows.reshape(*batch, -1), (*both, rows.shape[1])))
             z_rows = np.ascontiguousarray(np.broadcast_to(z_rows.reshape(*z_batch, -1), (*both, z_rows.shape[1])))
             rows, z_rows, batch = rows.reshape(-1, rows.shape[-1]), z_rows.reshape(-1, z_rows.shape[-1]), both
+        return self._score(rows, z_rows).reshape(batch)[()]
+
+    def _score(self, rows: NDArray[np.float32], z: NDArray[np.uint32]) -> NDArray[np.float64]:
         out = np.empty(len(rows), np.float64)
-        self._inner.score(rows, z_rows, out)
-        return out.reshape(batch)[()]
+        self._inner.score(rows, z, out)
+        return out
 
     def log_partition(self, theta: ArrayLike, threads: int = 0) -> NDArray[np.float64]:
         """``ln sum_z exp <theta, s(z)>`` ``[...]`` in nats.

@@ -34,6 +34,7 @@ from torch import Tensor
 
 import gumbel_argmax
 
+from ._custom import known
 from ._estimators import Estimator
 from ._structures import Structure, gumbel
 
@@ -122,9 +123,13 @@ def _estimator(structure: Structure, estimator: str | Estimator, settings: dict[
     return _named(structure, estimator, tuple(sorted(settings.items())))
 
 
-@functools.lru_cache(maxsize=64)
 def _parsed(key: str) -> Structure:
     """The structure that a text stands for."""
+    return known[key] if key in known else _made(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _made(key: str) -> Structure:
     name, arguments = key.split("(", 1)
     made = getattr(gumbel_argmax, name)(*ast.literal_eval(f"({arguments.removesuffix(')')},)"))
     assert isinstance(made, Structure)
@@ -499,6 +504,12 @@ def _kl(theta: Tensor, key: str) -> tuple[Tensor, Tensor]:
     return _back(kl, theta), _back(gradient, theta)
 
 
+@torch.library.custom_op("gumbel_argmax::kl_gradient", mutates_args=())
+def _kl_gradient(theta: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of the KL as it is, which depends on the potentials: who differentiates it is told so."""
+    return gradient.clone()
+
+
 @torch.library.custom_op("gumbel_argmax::potentials", mutates_args=())
 def _potentials(raw: Tensor, key: str) -> Tensor:
     return _back(_parsed(key).to_potentials(_numpy(raw)), raw)
@@ -528,6 +539,11 @@ def _(theta: Tensor, direction: Tensor, key: str) -> Tensor:
     return torch.empty_like(theta, memory_format=torch.contiguous_format)
 
 
+@_kl_gradient.register_fake
+def _(theta: Tensor, gradient: Tensor) -> Tensor:
+    return torch.empty_like(gradient, memory_format=torch.contiguous_format)
+
+
 @_potentials.register_fake
 def _(raw: Tensor, key: str) -> Tensor:
     return torch.empty_like(raw, memory_format=torch.contiguous_format)
@@ -547,7 +563,7 @@ def _keep_theta(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     # Of the KL the gradient is there already.
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
     ctx.set_materialize_grads(False)
 
 
@@ -569,8 +585,16 @@ def _marginals_backward(ctx: Any, of_marginals: Tensor | None, of_sums: Tensor |
 
 
 def _kl_backward(ctx: Any, of_kl: Tensor | None, of_gradient: Tensor | None) -> tuple[Tensor | None, None]:
-    (gradient,) = ctx.saved_tensors
-    return None if of_kl is None else of_kl[..., None] * gradient, None
+    theta, gradient = ctx.saved_tensors
+    return None if of_kl is None else of_kl[..., None] * _kl_gradient(theta, gradient.detach()), None
+
+
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _no_more(ctx: Any, grad: Tensor) -> tuple[None, ...]:
+    raise RuntimeError("expected one derivative of marginals, entropy and KL, and two of log_partition: found one more")
 
 
 def _potentials_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -579,8 +603,17 @@ def _potentials_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 _marginals.register_autograd(_marginals_backward, setup_context=_keep_theta)
+_covariance.register_autograd(_no_more, setup_context=_keep_nothing)
+_kl_gradient.register_autograd(_no_more, setup_context=_keep_nothing)
 _kl.register_autograd(_kl_backward, setup_context=_keep_gradient)
 _potentials.register_autograd(_potentials_backward, setup_context=_keep_output)
+
+
+# Sums keep single precision where a part of a network is computed in half: as losses of torch's own do.
+if hasattr(torch.library, "register_autocast"):
+    for _operator in (_marginals, _kl, _covariance, _potentials):
+        for _device in ("cpu", "cuda"):
+            torch.library.register_autocast(_operator, _device, torch.float32)
 
 
 def log_partition(theta: Tensor, structure: Structure) -> Tensor:

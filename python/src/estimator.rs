@@ -1,5 +1,6 @@
 //! Estimators of the registry, by name.
 
+use crate::custom::Raised;
 use crate::oracle::{Answer, Asker, Keeper, Linear, Question};
 use crate::structure::Structure;
 use crate::{expect, failed, pool, refused};
@@ -40,6 +41,8 @@ struct State {
 #[pyclass(frozen, module = "gumbel_argmax._native")]
 pub struct Estimator {
     structure: AnyStructure,
+    /// What a structure written in Python raises.
+    raised: Option<Raised>,
     settings: Vec<(String, String)>,
     state: Mutex<State>,
 }
@@ -95,6 +98,16 @@ impl Estimator {
                 "the estimator is in use: expected one estimator for each thread, and no use of it by the loss",
             )),
         }
+    }
+
+    /// What a structure written in Python has raised.
+    fn raised(&self) -> Option<PyErr> {
+        self.raised.as_ref().and_then(Raised::take)
+    }
+
+    /// A pool for work that waits for Python: of one thread where the structure does, one example at a time.
+    fn pool(&self, threads: usize) -> PyResult<pool::Lent> {
+        pool::lent(if self.raised.is_some() { 1 } else { threads })
     }
 
     /// Number of samples in the noise.
@@ -173,7 +186,7 @@ impl Estimator {
 impl Estimator {
     /// The estimator of a name; settings are texts, as on the command line.
     #[new]
-    fn new(structure: &Structure, name: &str, settings: Vec<(String, String)>) -> PyResult<Self> {
+    fn new(py: Python<'_>, structure: &Structure, name: &str, settings: Vec<(String, String)>) -> PyResult<Self> {
         let all = heart::estimators();
         let entry = all.get(name).map_err(refused)?;
         let mut values = Settings::defaults(entry.settings());
@@ -202,8 +215,10 @@ impl Estimator {
         let made = entry.build(&values, &structure.any).map_err(refused)?;
         // What cannot be asked of this latent is said now, not in the first step.
         made.noise(&structure.any).map_err(refused)?;
+        let (any, raised) = structure.instance(py);
         Ok(Estimator {
-            structure: structure.any.clone(),
+            structure: any,
+            raised,
             settings: values.iter().map(|(name, value)| (name.into(), value.to_string())).collect(),
             state: Mutex::new(State { estimator: made, memory: Memory::default() }),
         })
@@ -269,7 +284,7 @@ impl Estimator {
         threads: usize,
     ) -> PyResult<Found<'py>> {
         expect("the last axis of theta", theta.shape()[1], self.structure.potentials())?;
-        let (theta, noise, pool) = (theta.as_slice()?, noise.as_slice()?, pool::lent(threads)?);
+        let (theta, noise, pool) = (theta.as_slice()?, noise.as_slice()?, self.pool(threads)?);
         let functions = Functions { losses, slopes };
         let moment = step.map(|step| Moment { step, kl_weight });
         let mut guard = self.lock()?;
@@ -299,7 +314,7 @@ impl Estimator {
             });
             (found, raised)
         });
-        if let Some(raised) = raised {
+        if let Some(raised) = raised.or_else(|| self.raised()) {
             return Err(raised);
         }
         let found = found.ok_or_else(|| PyRuntimeError::new_err("the estimator has not answered"))?;
@@ -322,14 +337,25 @@ impl Estimator {
         let batch = theta.shape()[0];
         let (theta, noise, slopes) = (theta.as_slice()?, noise.as_slice()?, slopes.as_slice()?);
         expect("slopes", slopes.len(), batch * self.structure.unary())?;
-        let pool = gumbel::batch::pool(threads).map_err(refused)?;
         let moment = step.map(|step| Moment { step, kl_weight: 0.0 });
         let mut guard = self.lock()?;
         let state = &mut *guard;
-        let found = py.detach(|| {
-            let mut oracle = Linear { structure: &self.structure, slopes };
-            pool.install(|| self.estimate_with(state, theta, noise, &mut oracle, moment, learn))
-        });
+        let mut oracle = Linear { structure: &self.structure, slopes };
+        let work = || self.estimate_with(state, theta, noise, &mut oracle, moment, learn);
+        let found = match &self.raised {
+            None => {
+                let pool = gumbel::batch::pool(threads).map_err(refused)?;
+                py.detach(|| pool.install(work))
+            }
+            // It waits for Python, one example at a time.
+            Some(_) => {
+                let pool = self.pool(1)?;
+                py.detach(|| pool.install(work))
+            }
+        };
+        if let Some(raised) = self.raised() {
+            return Err(raised);
+        }
         Ok(self.to_python(py, state, found.map_err(refused)?))
     }
 

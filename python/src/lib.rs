@@ -2,11 +2,13 @@
 //!
 //! It knows arrays of two forms only, contiguous `[batch, width]` and flat ones; shapes, defaults, names and everything
 //! that a user reads are Python's (`gumbel_argmax/`). The interpreter is released while anything is computed, and
-//! taken back for a question to a user's loss function.
+//! taken back for a question to a user's loss function. It needs no lock of the interpreter: what changes in its
+//! classes is behind locks of its own.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod custom;
 mod estimator;
 mod oracle;
 mod pool;
@@ -16,6 +18,8 @@ use gumbel::noise::{Noise, Purpose};
 use numpy::PyReadwriteArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// What Python raises for an error of the library: a `ValueError` with its message.
 fn refused(error: gumbel::Error) -> PyErr {
@@ -44,14 +48,22 @@ fn gumbel_noise(py: Python<'_>, mut out: PyReadwriteArray1<'_, f32>, seed: u64, 
     Ok(())
 }
 
-#[pymodule]
+/// The program `gumbel` with these arguments, the first of which is its name: its exit code. `program` is the file that
+/// starts it again, and the words before its arguments.
+#[pyfunction]
+fn command(py: Python<'_>, args: Vec<OsString>, program: (PathBuf, Vec<OsString>)) -> u8 {
+    let (file, words) = program;
+    py.detach(|| gumbel_cli::run(args, Some(gumbel_cli::Program { file, words })))
+}
+
+#[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
     use super::estimator::{Estimator, estimators};
     #[pymodule_export]
-    use super::gumbel_noise;
-    #[pymodule_export]
     use super::structure::Structure;
+    #[pymodule_export]
+    use super::{command, gumbel_noise};
 
     /// The version of the package.
     #[pymodule_export]

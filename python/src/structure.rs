@@ -1,5 +1,6 @@
 //! Structures: solving, sums, samples and codes of batches.
 
+use crate::custom::{Kind, Raised, Sizes};
 use crate::{expect, failed, refused};
 use gumbel::Error;
 use gumbel::batch::Batch;
@@ -27,6 +28,8 @@ enum Form {
     Tree(usize, Vec<(usize, usize)>),
     /// Parents, from this root on.
     Parents(usize),
+    /// Only Python knows.
+    Custom,
 }
 
 /// A structure chosen at run time, and its working memory.
@@ -35,19 +38,32 @@ pub struct Structure {
     pub any: AnyStructure,
     batch: Batch,
     form: Form,
+    /// Where it is written in Python: whoever asks for its arg max takes an instance of its own.
+    custom: Option<Kind>,
 }
 
 type Table<'py> = PyReadonlyArray2<'py, f32>;
 type Assignments<'py> = PyReadonlyArray2<'py, u32>;
 
 impl Structure {
+    /// The structure for one who asks, and what Python raises meanwhile.
+    pub fn instance(&self, py: Python<'_>) -> (AnyStructure, Option<Raised>) {
+        match &self.custom {
+            None => (self.any.clone(), None),
+            Some(kind) => {
+                let (any, raised) = kind.instance(py);
+                (any, Some(raised))
+            }
+        }
+    }
+
     fn make(any: AnyStructure, form: Form) -> PyResult<Self> {
         Structure::of(Batch::new(any), form)
     }
 
     fn of(batch: Result<Batch, Error>, form: Form) -> PyResult<Self> {
         let batch = batch.map_err(refused)?;
-        Ok(Structure { any: batch.structure().clone(), batch, form })
+        Ok(Structure { any: batch.structure().clone(), batch, form, custom: None })
     }
 
     /// Number of examples of `[batch, P]`.
@@ -127,6 +143,7 @@ impl Structure {
                 }
                 Ok(())
             }
+            Form::Custom => Ok(()),
         }
     }
 
@@ -197,6 +214,25 @@ impl Structure {
     #[staticmethod]
     fn arborescence(nodes: usize, root: usize) -> PyResult<Self> {
         Structure::make(Arborescence::new(nodes, root).map_err(refused)?.into(), Form::Parents(root))
+    }
+
+    /// A structure written in Python: a weak reference to it, its sizes, and all assignments if it lists them. Its arg
+    /// max and statistics are Python's own affair; estimators ask it.
+    #[staticmethod]
+    #[pyo3(signature = (object, potentials, unary, variables, values, states))]
+    fn custom(
+        py: Python<'_>,
+        object: Py<PyAny>,
+        potentials: usize,
+        unary: usize,
+        variables: usize,
+        values: Option<usize>,
+        states: Option<PyReadonlyArray2<'_, u32>>,
+    ) -> PyResult<Self> {
+        let states = states.map(|states| states.as_slice().map(<[u32]>::to_vec)).transpose()?;
+        let kind = Kind::new(object, Sizes { potentials, unary, variables, values, states })?;
+        let (any, _) = kind.instance(py);
+        Ok(Structure { custom: Some(kind), ..Structure::make(any, Form::Custom)? })
     }
 
     #[getter]

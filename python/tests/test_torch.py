@@ -192,10 +192,24 @@ def test_operators_are_what_torch_expects(structure):
         torch.library.opcheck(op, (theta.detach().reshape(2, 2, -1), key))
         torch.library.opcheck(op, (theta.detach().double().t().contiguous().t(), key))
     torch.library.opcheck(gt._covariance, (theta.detach(), torch.randn(theta.shape), key))
+    torch.library.opcheck(gt._kl_gradient, (theta.detach(), torch.randn(theta.shape)))
     torch.library.opcheck(gt._raw_gradient, (theta.detach(), torch.randn(theta.shape), key))
     # Differences of float32 sums: a large step.
     call = lambda t: gt.log_partition(t, structure) + gt.kl_to_uniform(t, structure) # noqa: E731
     assert torch.autograd.gradcheck(call, theta.detach().double().requires_grad_(), eps=3e-2, atol=3e-3, nondet_tol=0)
+
+
+def test_one_derivative_too_many_is_an_error():
+    """Not zeros, which would be wrong in a sum with other terms."""
+    chain = ga.Chain(3, 2)
+    theta = potentials_of(chain, (2,), 7).requires_grad_()
+    for call, most in [(gt.kl_to_uniform, 1), (gt.entropy, 1), (gt.marginals, 1), (gt.log_partition, 2)]:
+        found = call(theta, chain).sum() if call is not gt.marginals else call(theta, chain)[..., 0].sum()
+        for _ in range(most):
+            (slope,) = torch.autograd.grad(found, theta, create_graph=True)
+            found = (slope.square() + theta).sum()
+        with pytest.raises(RuntimeError, match="expected one derivative of marginals"):
+            torch.autograd.grad(found, theta)
 
 
 def test_sums_are_in_graphs_of_the_compiler():
@@ -386,6 +400,27 @@ def test_other_types_and_autocast():
         found = gt.estimate(theta, lambda c, of: linear(c).square().sum(-1), structure, "imle", seed=1)
     found.loss.sum().backward()
     assert theta.grad.dtype == torch.float32 and linear.weight.grad is not None
+
+
+@pytest.mark.skipif(not hasattr(torch.library, "register_autocast"), reason="torch before 2.5")
+def test_sums_are_in_single_precision_under_autocast():
+    """A log-partition of hundreds has no fraction left in half precision."""
+    chain = ga.Chain(60, 4)
+    encoder, x = torch.nn.Linear(5, chain.potentials), torch.randn(3, 5)
+
+    def objective(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = encoder(x)
+            theta = gt.potentials(raw, chain)
+            return raw, gt.log_partition(theta, chain), gt.kl_to_uniform(theta, chain), gt.marginals(theta, chain)
+
+    for call in [objective, torch.compile(objective, backend="aot_eager")]:
+        raw, *sums = call(x)
+        assert raw.dtype == torch.bfloat16 and all(s.dtype == torch.float32 for s in sums)
+        np.testing.assert_allclose(sums[0].detach(), chain.log_partition(raw.detach().float().numpy()), rtol=1e-6)
+        encoder.zero_grad()
+        (sums[0] + sums[1]).sum().backward()
+        assert torch.isfinite(encoder.weight.grad).all() and encoder.weight.grad.dtype == torch.float32
 
 
 def test_mistakes_are_named():

@@ -1,11 +1,13 @@
 //! The command line.
 
+use crate::output::Failure;
 use crate::registry;
 use clap::builder::{OsStringValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use gumbel::registry::{Kind, Setting};
 use gumbel_data::Source;
 use gumbel_run::config::{Given, KEYS};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Learn models with discrete latent variables through arg max.
@@ -64,9 +66,30 @@ pub struct Common {
     /// Never use the network
     #[arg(long, global = true)]
     pub offline: bool,
+    /// How this program is started again, if not as this executable.
+    #[arg(skip)]
+    pub program: Option<Program>,
+}
+
+/// How a program is started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable file.
+    pub file: PathBuf,
+    /// Words before its arguments: for an interpreter, what it is to run.
+    pub words: Vec<OsString>,
 }
 
 impl Common {
+    /// How this program is started again.
+    pub fn again(&self) -> Result<Program, Failure> {
+        if let Some(program) = &self.program {
+            return Ok(program.clone());
+        }
+        let file = std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?;
+        Ok(Program { file, words: vec![] })
+    }
+
     /// Where data sets are.
     pub fn source(&self) -> Source {
         let data_dir = self.data_dir.clone().filter(|d| !d.as_os_str().is_empty());

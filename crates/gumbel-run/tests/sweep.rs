@@ -173,7 +173,7 @@ impl Watcher for Heard {
 
 fn broken(jobs: usize) -> Options {
     let program = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/broken.sh"));
-    Options { program, more: vec![], threads: 1, jobs, limit: Duration::from_secs(120) }
+    Options { program, words: vec![], more: vec![], threads: 1, jobs, limit: Duration::from_secs(120) }
 }
 
 #[cfg(unix)]

@@ -158,9 +158,9 @@ fn taken(
         output::note(&format!("{}: {}", experiment.name, step.title));
     }
     fs::create_dir_all(&results).map_err(|e| Error::io("create folder", &results, e))?;
-    let program = std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?;
-    let mut child = Command::new(program);
-    child.args(&words).args(places(common)?).arg("--quiet");
+    let again = common.again()?;
+    let mut child = Command::new(again.file);
+    child.args(again.words).args(&words).args(places(common)?).arg("--quiet");
     let said = child.output().map_err(|e| Failure::Other(format!("cannot start gumbel {}: {e}", words[0])))?;
     if !said.status.success() {
         let text = String::from_utf8_lossy(&said.stderr);

@@ -1,6 +1,6 @@
 //! `gumbel sweep` and `gumbel collect`.
 
-use crate::args::{Collect, Common, Sweep};
+use crate::args::{Collect, Common, Program, Sweep};
 use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_run::collect::{self, Table};
@@ -79,8 +79,10 @@ pub fn run(common: &Common, command: &Sweep) -> Result<(), Failure> {
 pub(super) fn options(common: &Common, jobs: Option<usize>, stale: f64) -> Result<Options, Failure> {
     let threads = common.threads.unwrap_or(1);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let Program { file, words } = common.again()?;
     Ok(Options {
-        program: std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?,
+        program: file,
+        words,
         more: places(common)?,
         threads,
         jobs: jobs.unwrap_or((cores / threads).max(1)),
@@ -152,9 +154,11 @@ fn again(command: &Sweep, out: &Path) -> String {
 /// which passes it on to its runs; when these have saved their checkpoints, the task is put into the queue again.
 fn sbatch(common: &Common, command: &Sweep, out: &Path, tasks: usize) -> Result<String, Failure> {
     let (threads, jobs) = (common.threads.unwrap_or(1), command.jobs.unwrap_or(1));
-    let program = std::env::current_exe().map_err(|e| Failure::Other(format!("cannot find this program: {e}")))?;
+    let program = common.again()?;
     let path = |path: &Path| absolute(path).map(|path| quoted(&path.to_string_lossy()));
-    let mut words = vec![path(&program)?, "sweep".into(), path(&command.grid)?];
+    let mut words = vec![path(&program.file)?];
+    words.extend(program.words.iter().map(|word| quoted(&word.to_string_lossy())));
+    words.extend(["sweep".into(), path(&command.grid)?]);
     words.extend(["--out".into(), path(out)?, format!("--jobs {jobs} --threads {threads}")]);
     words.extend(command.set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
     words.extend(places(common)?.iter().map(|word| quoted(&word.to_string_lossy())));

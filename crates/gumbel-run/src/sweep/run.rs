@@ -23,6 +23,8 @@ pub struct Options {
     /// The program, called as `PROGRAM train --config FILE --out FOLDER --resume --threads N --quiet`: it ends with 0,
     /// with 130 where a signal has stopped it, or else says in the last line of its stderr what has failed.
     pub program: PathBuf,
+    /// Words before `train`, where the program is an interpreter of it.
+    pub words: Vec<OsString>,
     /// More arguments.
     pub more: Vec<OsString>,
     /// Threads of each child.
@@ -348,7 +350,7 @@ impl Sweep<'_> {
         let said = self.own(cell, "stderr");
         let stderr = File::create(&said).map_err(|e| Error::io("write", &said, e))?;
         let mut command = Command::new(&self.options.program);
-        command.args(["train".as_ref(), "--config".as_ref(), config.as_os_str()]);
+        command.args(&self.options.words).args(["train".as_ref(), "--config".as_ref(), config.as_os_str()]);
         command.args(["--out".as_ref(), folder.as_os_str(), "--resume".as_ref(), "--quiet".as_ref()]);
         command.arg("--threads").arg(self.options.threads.to_string()).args(&self.options.more);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);

@@ -266,7 +266,11 @@ pub fn enumerable<S: Structure + ?Sized>(structure: &S) -> Result<usize, Error> 
     match structure.states() {
         Some(states) if states <= MAX_STATES => Ok(states),
         states => {
-            let states = states.map_or_else(|| format!("exp({:.1})", structure.ln_states()), |s| s.to_string());
+            let states = match (states, structure.ln_states()) {
+                (Some(states), _) => states.to_string(),
+                (None, ln) if ln.is_nan() => "uncounted".into(),
+                (None, ln) => format!("exp({ln:.1})"),
+            };
             Err(Error::TooManyStates { states, limit: MAX_STATES })
         }
     }

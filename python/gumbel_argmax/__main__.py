@@ -1,0 +1,7 @@
+"""``python -m gumbel_argmax``: the command ``gumbel``."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())
