@@ -253,8 +253,8 @@ side by side. The same command goes on after kill or Ctrl-C. With --json there i
 \"experiment\", \"table\", \"row\", \"column\", \"metric\", \"paper\", \"authors\", \"mean\", \"se\", \"n\".
 
 Experiments: table1, table1-bound (one objective, and our best), table1-kl (KL term x estimator), figure1, figure2,
-figure3a, figure3b, n200, table2, table2-long (all 400 epochs), figure4, figure5 (convolutions); a beginning such as
-figure3, a folder of your own with grid.toml and published.toml, or all.
+figure3a, figure3b, n200, epsilon-lr, table2, table2-long (all 400 epochs), labels-epsilon, figure4, figure5
+(convolutions); a beginning such as figure3, a folder of your own with grid.toml and published.toml, or all.
 
 Examples:
   gumbel reproduce table1 --dry-run

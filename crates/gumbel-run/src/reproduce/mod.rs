@@ -61,7 +61,7 @@ macro_rules! experiment {
 }
 
 /// All experiments, in the order of the paper.
-static ALL: [Files; 12] = [
+static ALL: [Files; 14] = [
     experiment!("table1"),
     experiment!("table1-bound"),
     experiment!("table1-kl"),
@@ -70,8 +70,10 @@ static ALL: [Files; 12] = [
     experiment!("figure3a"),
     experiment!("figure3b"),
     experiment!("n200"),
+    experiment!("epsilon-lr"),
     experiment!("table2"),
     experiment!("table2-long"),
+    experiment!("labels-epsilon"),
     experiment!("figure4"),
     experiment!("figure5"),
 ];
