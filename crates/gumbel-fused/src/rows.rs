@@ -724,8 +724,9 @@ impl Kernel for StateSlopes<'_, '_> {
         let DecoderLayers { codes, output, .. } = self.seam.decoder;
         let Shared { bits, batch, .. } = *self.seam.shared;
         let pull = &mut scratch.gradients[0][..codes.groups.len()];
-        let batch = &batch[*chunk * LANES..][..*count];
-        for (r, (image, slopes)) in batch.iter().zip(slopes.chunks_exact_mut(codes.width)).enumerate() {
+        // A small batch has nothing for the last pieces.
+        let batch = batch.iter().skip(*chunk * LANES).take(*count);
+        for (r, (image, slopes)) in batch.zip(slopes.chunks_exact_mut(codes.width)).enumerate() {
             let (state, weight) = (followed.chosen[r] as usize, w.splat(followed.weights[r]));
             pull.fill(Lane::ZERO);
             for (b, block) in output.blocks.iter().enumerate() {
