@@ -58,7 +58,7 @@ impl Curve {
         let every = test.len().div_ceil(POINTS).max(1);
         let last = test.len().saturating_sub(1);
         let kept: Vec<&Metrics> =
-            (0..test.len()).filter(|i| *i == 0 || (last - i) % every == 0).map(|i| test[i]).collect();
+            (0..test.len()).filter(|i| *i == 0 || (last - i).is_multiple_of(every)).map(|i| test[i]).collect();
         let round = |x: f64, digits: i32| (x * 10f64.powi(digits)).round() / 10f64.powi(digits);
         // Of what some points have not, none is told.
         let all = |of: &dyn Fn(&Metrics) -> Option<f64>, digits: i32| -> Vec<f64> {
