@@ -1,6 +1,6 @@
 //! The tables and figures of the paper, made again: what is trained, what was published, and how the two compare.
 //!
-//! An experiment is two files, `experiments/NAME/grid.toml`, a grid of runs (see [`sweep`](crate::sweep)), and
+//! An experiment is two files, `experiments/NAME/grid.toml`, a grid of runs (see [`sweep`]), and
 //! `experiments/NAME/published.toml`: the tables and curves to make of them, the published figures with their source,
 //! and what is known to differ. Both are part of the program. What a finished run leaves is a [`Record`], a small JSON
 //! file: its settings, its command, its summary and some points of its curve. Tables, pages and verdicts are made of
