@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The Python package: makes an environment in a folder, builds and installs ./python with what its tests need, and runs
-# them. An environment that is there already is used again. GUMBEL_EXTRAS=torch,jax installs these too (PyTorch takes
-# several GB); tests of their layers are skipped where they are missing. PYTHON chooses the interpreter. The native
+# them. An environment that is there already is used again. GUMBEL_EXTRAS=torch,jax installs these too, once (PyTorch
+# takes several GB); tests of their layers are skipped where they are missing. PYTHON chooses the interpreter. The native
 # module is built quickly (the profile "gate"); MATURIN_PEP517_ARGS= builds what users get.
 set -euo pipefail
+GUMBEL_EXTRAS=${GUMBEL_EXTRAS-}
 if [ $# -ne 1 ]; then
     echo "usage: scripts/python.sh FOLDER" >&2
     exit 2
@@ -19,7 +20,11 @@ fi
 [ -x "$folder/bin/python" ] || "${PYTHON:-python3}" -m venv "$folder"
 folder=$(cd "$folder" && pwd)
 export MATURIN_PEP517_ARGS=${MATURIN_PEP517_ARGS---profile gate}
-"$folder/bin/python" -m pip install --quiet --upgrade "$root/python[test${GUMBEL_EXTRAS:+,$GUMBEL_EXTRAS}]"
+"$folder/bin/python" -m pip install --quiet --upgrade "$root/python[test]"
+for extra in ${GUMBEL_EXTRAS//,/ }; do
+    "$folder/bin/python" -c "import $extra" 2> /dev/null ||
+        timeout 900 "$folder/bin/python" -m pip install --quiet "$extra" || echo "$extra could not be installed"
+done
 for extra in torch jax; do
     "$folder/bin/python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$extra') is None)" ||
         echo "SKIPPED: tests of the layer for $extra, which is not installed (GUMBEL_EXTRAS=$extra installs it)"
