@@ -14,7 +14,6 @@ Needs Python with the packages playwright (and a Chromium: CHROMIUM names it, /u
 """
 import argparse
 import json
-import os
 import pathlib
 import socket
 import struct
@@ -23,34 +22,11 @@ import sys
 import time
 import urllib.request
 
+from browser import pages
+
 
 def look(page_file, pictures):
-    from playwright.sync_api import sync_playwright
-
-    url = page_file.resolve().as_uri()
-    with sync_playwright() as playwright:
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        browser = playwright.chromium.launch(
-            executable_path=path if os.path.exists(path) else None, args=["--no-sandbox"]
-        )
-
-        def opened(width, height, scheme, scripts=True):
-            context = browser.new_context(
-                viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=scripts
-            )
-            page = context.new_page()
-            said, asked = [], []
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(url)
-            asked = [other for other in asked if other != url and not other.startswith("data:")]
-            assert not said and not asked, (said, asked)
-            return page, said
-
-        def picture(page, name):
-            if pictures:
-                page.screenshot(path=str(pictures / f"{name}.png"), full_page=True)
+    with pages(page_file, pictures) as (opened, picture):
 
         def behaves(page, said):
             # Links.
@@ -157,7 +133,6 @@ def look(page_file, pictures):
         picture(page, "print")
         if pictures:
             page.pdf(path=str(pictures / "print.pdf"), format="A4", prefer_css_page_size=True)
-        browser.close()
     print(f"{page_file}: as it should be")
 
 

@@ -10,41 +10,18 @@ is wider than a phone, and that it is whole without its script. With --pictures,
 Needs Python with the package playwright (and a Chromium: CHROMIUM names it, /usr/bin/chromium is tried).
 """
 import argparse
-import os
 import pathlib
 
-from playwright.sync_api import sync_playwright
+from browser import pages
 
 parser = argparse.ArgumentParser()
 parser.add_argument("page", type=pathlib.Path)
 parser.add_argument("--pictures", type=pathlib.Path)
 arguments = parser.parse_args()
-url = arguments.page.resolve().as_uri()
 if arguments.pictures:
     arguments.pictures.mkdir(parents=True, exist_ok=True)
 
-with sync_playwright() as playwright:
-    path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-    browser = playwright.chromium.launch(executable_path=path if os.path.exists(path) else None, args=["--no-sandbox"])
-
-    def opened(width, height, scheme, scripts=True):
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=scripts
-        )
-        page = context.new_page()
-        said, asked = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        asked = [other for other in asked if other != url and not other.startswith("data:")]
-        assert not said and not asked, (said, asked)
-        return page, said
-
-    def picture(page, name):
-        if arguments.pictures:
-            page.screenshot(path=str(arguments.pictures / f"{name}.png"), full_page=True)
-
+with pages(arguments.page, arguments.pictures) as (opened, picture):
     for width, height, scheme in ((1280, 900, "light"), (1280, 900, "dark"), (390, 800, "light")):
         page, said = opened(width, height, scheme)
         picture(page, f"{width}-{scheme}")
@@ -81,5 +58,4 @@ with sync_playwright() as playwright:
     page, _ = opened(1280, 900, "light", scripts=False)
     assert page.is_visible(".compared") and page.is_visible("details table"), "tables without the script"
     picture(page, "plain")
-    browser.close()
 print(f"{arguments.page}: as it should be")
