@@ -503,9 +503,18 @@ impl<'a> Sampler<'a> {
                 let mut gamma = vec![0.0; z.len() / n * u];
                 noise.at((self.count * u) as u64).zero_mean_gumbel(&mut gamma);
                 let (mut perturbed, mut code) = (h.to_vec(), vec![0.0; u]);
+                let mut last: Option<&[u32]> = None;
                 for (z, gamma) in z.chunks_exact_mut(n).zip(gamma.chunks_exact(u)) {
                     perturbed.iter_mut().zip(h).zip(gamma).for_each(|((p, h), g)| *p = h + g);
-                    structure.argmax(&perturbed, z, scratch)?;
+                    // From the second on only the noise is another one.
+                    match last {
+                        Some(last) => {
+                            z.copy_from_slice(last);
+                            structure.resolve(&perturbed, z, scratch)?
+                        }
+                        None => structure.argmax(&perturbed, z, scratch)?,
+                    };
+                    last = Some(z);
                     structure.encode(z, &mut code);
                     self.collected += code.iter().zip(gamma).map(|(c, g)| (c * g) as f64).sum::<f64>();
                 }

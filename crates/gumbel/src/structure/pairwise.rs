@@ -29,6 +29,7 @@
 //! Caprara, Lodi 2012 (a static order makes the continuous bounds incremental).
 
 mod bound;
+mod dense;
 mod search;
 mod sums;
 

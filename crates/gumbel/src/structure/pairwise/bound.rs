@@ -7,8 +7,10 @@
 //! a cost per node that is linear. The D that is best for one g is the semidefinite bound; a subtree has many g, so D
 //! minimises the expected bound over them: `tr(D) + tr(A^-1 G)` with `G = E[gg']`, convex, by Newton's method.
 
+use super::dense::Square;
+
 /// Dot product of the common length, in two-lane-friendly order.
-#[inline]
+#[inline(always)]
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let n = a.len().min(b.len());
     let (a, b) = (a[..n].chunks_exact(4), b[..n].chunks_exact(4));
@@ -22,21 +24,13 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     (sum[0] + sum[1]) + (sum[2] + sum[3]) + rest
 }
 
-/// `y += scale * x`.
-#[inline]
-fn axpy(y: &mut [f64], x: &[f64], scale: f64) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += scale * x);
-}
-
 /// The factor for one number k of remaining variables and all smaller ones.
 #[derive(Debug, Default)]
 pub(super) struct Anchor {
-    /// Number of variables, k.
-    pub(super) size: usize,
-    /// L, lower triangle, `[k, k]`.
-    pub(super) factor: Vec<f64>,
-    /// L^-1, lower triangle, `[k, k]`.
-    pub(super) inverse: Vec<f64>,
+    /// L, lower triangle.
+    pub(super) factor: Square,
+    /// L^-1, transposed.
+    pub(super) inverse: Square,
     /// `tr(D_j)/2` of the first j variables, `[k + 1]`.
     pub(super) half_trace: Vec<f64>,
     /// `L^-1 J_k`: how y depends on the sign of the variable fixed just before; `[k]`.
@@ -45,80 +39,68 @@ pub(super) struct Anchor {
     pub(super) step_norm: f64,
 }
 
-impl Anchor {
-    /// `y = L^-1 g`.
-    #[inline]
-    pub(super) fn solve(&self, g: &[f64], y: &mut [f64]) {
-        let k = self.size;
-        for (i, y) in y[..k].iter_mut().enumerate() {
-            *y = dot(&self.inverse[i * k..=i * k + i], g);
-        }
-    }
-}
-
 /// Working memory and state of the choice of D.
 #[derive(Debug, Default)]
 pub(super) struct Diagonal {
     /// D, kept from one anchor to the next as a starting point.
     pub(super) d: Vec<f64>,
-    inverse: Vec<f64>,
-    product: Vec<f64>,
-    half: Vec<f64>,
-    hessian: Vec<f64>,
+    /// The factor U of the present A, and of another one.
+    factor: Square,
+    other: Square,
+    /// L^-1 of the present A.
+    lower: Square,
+    inverse: Square,
+    half: Square,
+    hessian: Square,
     step: Vec<f64>,
     trial: Vec<f64>,
-    factor: Vec<f64>,
-    row: Vec<f64>,
 }
 
 impl Diagonal {
     /// Minimises `tr(D) + tr(A^-1 G) - mu ln det A` for the leading k variables by Newton steps from the present D,
     /// with mu shrinking from `mu.0` to `mu.1`, and leaves the factors of the D reached in `anchor`.
     ///
-    /// `j` and `g` (for G) have rows of `stride`. D must make A positive definite; if it does not, `false` is returned.
+    /// D must make A positive definite; if it does not, `false` is returned.
+    #[inline(always)]
     pub(super) fn improve(
         &mut self,
-        (j, g, stride): (&[f64], &[f64], usize),
+        (j, g): (&Square, &Square),
         k: usize,
         mu: (f64, f64),
         steps: usize,
         anchor: &mut Anchor,
     ) -> bool {
-        let square = k * k;
-        for buffer in [&mut self.inverse, &mut self.product, &mut self.half, &mut self.hessian, &mut self.factor] {
-            buffer.clear();
-            buffer.resize(square, 0.0);
-        }
-        self.step.resize(k, 0.0);
-        self.trial.resize(k, 0.0);
-        self.row.resize(k, 0.0);
-        anchor.size = k;
-        anchor.factor.resize(square, 0.0);
-        anchor.inverse.resize(square, 0.0);
-        if !factorise(j, stride, &self.d[..k], &mut anchor.factor, k) {
+        self.trial.clear();
+        self.trial.extend_from_slice(&self.d[..k]);
+        if !factorise(j, &self.trial, &mut self.factor) {
             return false;
         }
         let mut mu_now = mu.0;
         for _ in 0..steps {
-            invert_lower(&anchor.factor, &mut anchor.inverse, k);
-            self.direction((g, stride), k, mu_now, &anchor.inverse);
+            self.lower.invert_transposed(&self.factor);
+            self.direction(g, k, mu_now);
             // The longest of a few steps that stays inside the cone.
-            let mut length = 1.0;
-            let accepted = (0..8).any(|_| {
+            let (mut length, mut accepted) = (1.0, false);
+            for _ in 0..8 {
                 for i in 0..k {
                     self.trial[i] = self.d[i] - length * self.step[i];
                 }
                 length *= 0.6;
-                factorise(j, stride, &self.trial[..k], &mut self.factor, k)
-            });
+                accepted = factorise(j, &self.trial, &mut self.other);
+                if accepted {
+                    break;
+                }
+            }
             if !accepted {
                 break;
             }
-            self.d[..k].copy_from_slice(&self.trial[..k]);
-            anchor.factor[..square].copy_from_slice(&self.factor[..square]);
+            self.d[..k].copy_from_slice(&self.trial);
+            std::mem::swap(&mut self.factor, &mut self.other);
             mu_now = (0.3 * mu_now).max(mu.1);
         }
-        invert_lower(&anchor.factor, &mut anchor.inverse, k);
+        self.lower.invert_transposed(&self.factor);
+        anchor.factor.transpose(&self.factor, false);
+        anchor.inverse.transpose(&self.lower, true);
         anchor.half_trace.clear();
         anchor.half_trace.push(0.0);
         let mut sum = 0.0;
@@ -131,93 +113,42 @@ impl Diagonal {
 
     /// Newton's direction into `self.step`: with `B = A^-1` and `M = BGB`, the gradient is `1 - M_ii - mu B_ii` and the
     /// Hessian `2 M_ij B_ij + mu B_ij^2`.
-    fn direction(&mut self, (g, stride): (&[f64], usize), k: usize, mu: f64, lower: &[f64]) {
-        let inverse = &mut self.inverse;
-        inverse.fill(0.0);
-        for r in 0..k {
-            let row = &lower[r * k..r * k + r + 1];
-            for i in 0..=r {
-                axpy(&mut inverse[i * k..i * k + i + 1], row, row[i]);
+    #[inline(always)]
+    fn direction(&mut self, g: &Square, k: usize, mu: f64) {
+        let Diagonal { inverse, half, hessian, .. } = self;
+        inverse.gram(&self.lower);
+        half.multiply(g, inverse, false);
+        hessian.multiply(inverse, half, true);
+        self.step.clear();
+        self.step.resize(inverse.stride(), 0.0);
+        for i in 0..inverse.stride() {
+            let (row, b) = (hessian.row_mut(i), inverse.row(i));
+            if i < k {
+                self.step[i] = 1.0 - row[i] - mu * b[i];
             }
+            row.iter_mut().zip(b).for_each(|(m, b)| *m = 2.0 * *m * b + mu * b * b);
+            row[i] *= 1.0 + 1e-9;
         }
-        for i in 0..k {
-            for q in 0..i {
-                inverse[q * k + i] = inverse[i * k + q];
-            }
-        }
-        for i in 0..k {
-            for q in 0..k {
-                self.half[i * k + q] = dot(&g[q * stride..q * stride + k], &inverse[i * k..i * k + k]);
-            }
-        }
-        let hessian = &mut self.hessian;
-        for i in 0..k {
-            let row = &inverse[i * k..i * k + k];
-            for q in 0..=i {
-                let (m, b) = (dot(row, &self.half[q * k..q * k + k]), row[q]);
-                hessian[i * k + q] = 2.0 * m * b + mu * b * b;
-                if q == i {
-                    self.step[i] = 1.0 - m - mu * b;
-                    hessian[i * k + i] *= 1.0 + 1e-9;
-                }
-            }
-        }
-        if !cholesky(hessian, k) {
-            self.step.fill(0.0);
-            return;
-        }
-        let p = &mut self.step;
-        for i in 0..k {
-            p[i] = (p[i] - dot(&hessian[i * k..i * k + i], p)) / hessian[i * k + i];
-        }
-        for i in (0..k).rev() {
-            p[i] /= hessian[i * k + i];
-            let c = -p[i];
-            axpy(&mut p[..i], &hessian[i * k..i * k + i], c);
+        match hessian.factorise() {
+            true => hessian.solve(&mut self.step),
+            false => self.step.fill(0.0),
         }
     }
 }
 
-/// Cholesky factor of `diag(d) - J`; `false` if it is not safely positive definite.
-fn factorise(j: &[f64], stride: usize, d: &[f64], out: &mut [f64], k: usize) -> bool {
-    for i in 0..k {
-        for q in 0..i {
-            out[i * k + q] = -j[i * stride + q];
-        }
-        out[i * k + i] = d[i];
-    }
-    cholesky(out, k)
-}
-
-/// Cholesky factor of the lower triangle, in place; `false` if a pivot is too small beside its diagonal.
-fn cholesky(a: &mut [f64], k: usize) -> bool {
-    for i in 0..k {
-        let (above, rest) = a.split_at_mut(i * k);
-        let row = &mut rest[..=i];
-        for q in 0..i {
-            let other = &above[q * k..=q * k + q];
-            row[q] = (row[q] - dot(&row[..q], other)) / other[q];
-        }
-        let pivot = row[i] - dot(&row[..i], &row[..i]);
-        // The negation also refuses NaN.
-        if !(pivot > 1e-9 * row[i] && pivot > f64::MIN_POSITIVE) {
-            return false;
-        }
-        row[i] = pivot.sqrt();
-    }
-    true
-}
-
-/// Inverse of a lower triangle.
-fn invert_lower(l: &[f64], out: &mut [f64], k: usize) {
-    for i in 0..k {
-        let (above, rest) = out.split_at_mut(i * k);
-        let row = &mut rest[..k];
-        row.fill(0.0);
-        let pivot = 1.0 / l[i * k + i];
-        row[i] = pivot;
-        for q in 0..i {
-            axpy(&mut row[..=q], &above[q * k..=q * k + q], -l[i * k + q] * pivot);
+/// The factor U of `diag(d) - J`; `false` if it is not safely positive definite.
+#[inline(always)]
+fn factorise(j: &Square, d: &[f64], out: &mut Square) -> bool {
+    out.clear(d.len());
+    for i in 0..out.stride() {
+        let row = out.row_mut(i);
+        match d.get(i) {
+            Some(value) => {
+                row[..d.len()].iter_mut().zip(j.row(i)).for_each(|(o, j)| *o = -j);
+                row[i] = *value;
+            }
+            None => row[i] = 1.0,
         }
     }
+    out.factorise()
 }

@@ -9,29 +9,35 @@
 //!    few levels with a diagonal made for that level.
 
 use super::bound::{Anchor, Diagonal, dot};
+use super::dense::{LANES, Square};
 use std::time::Instant;
 
 /// Components of this size on are searched with anchors, unless a probe solves them.
 pub(super) const ANCHORED: usize = 26;
 /// Above this size a component gets no anchors: one Newton step, O(m^3), would take too long, and there is no hope.
 const LARGEST: usize = 256;
-/// Newton steps for the first anchor, and for each of the others, which start from the one before.
-const FIRST_STEPS: usize = 6;
+/// Up to this size the search is so short that fewer and weaker anchors, which cost less, are better.
+const EASY: usize = 44;
+/// Newton steps for the first anchor, of easy components and of others, and for each of the anchors that follow, which
+/// start from the one before.
+const FIRST_STEPS: [usize; 2] = [4, 6];
 const LATER_STEPS: usize = 1;
 /// Weight of the barrier at the end, per value of a variable.
 const FINAL_MU: f64 = 0.05;
 /// Rounding of the bounds, in units of the sum of all magnitudes.
 pub(super) const SLACK: f64 = 1e-13;
 /// Nodes between two looks at the clock.
-const CLOCK: u32 = 512;
+const CLOCK: u32 = 128;
+/// A probe goes on while it is thought to need at most so many times the nodes that it may visit.
+const HOPE: f64 = 4.0;
 
 /// Choices that cost or save time and never change an answer.
 #[derive(Debug)]
 pub(super) struct Settings {
     /// Components of this size on are searched with anchors.
     pub(super) anchored: usize,
-    /// Variables fixed between two anchors.
-    pub(super) spacing: usize,
+    /// There are anchors for the multiples of this number of remaining variables, in easy components and in others.
+    pub(super) spacing: [usize; 2],
     /// No anchors below this number of remaining variables.
     pub(super) smallest: usize,
     /// The most nodes visited without anchors where there are to be some.
@@ -40,7 +46,7 @@ pub(super) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { anchored: ANCHORED, spacing: 6, smallest: 10, probe: 20_000 }
+        Settings { anchored: ANCHORED, spacing: [LANES, 6], smallest: 12, probe: 20_000 }
     }
 }
 
@@ -50,8 +56,8 @@ pub(super) struct Component {
     /// Variable at each position.
     pub(super) variables: Vec<usize>,
     size: usize,
-    /// Couplings, `[m, m]`, symmetric with a zero diagonal.
-    j: Vec<f64>,
+    /// Couplings, symmetric with a zero diagonal.
+    j: Square,
     /// Fields.
     g: Vec<f64>,
     /// `sum_{i<p} |J_pi|` of each position.
@@ -73,8 +79,8 @@ const NONE: u8 = u8::MAX;
 pub(super) struct Buffers {
     pub(super) settings: Settings,
     diagonal: Diagonal,
-    /// `E[gg']` of the level at hand, `[m, m]`.
-    moments: Vec<f64>,
+    /// `E[gg']` of the level at hand.
+    moments: Square,
     fields: Vec<f64>,
     signs: Vec<f64>,
     local: Vec<f64>,
@@ -86,6 +92,7 @@ pub(super) struct Buffers {
     /// The same for a new anchor, before the sign of the variable fixed last.
     renewed: Vec<f64>,
     path: Vec<f64>,
+    nodes: Vec<Node>,
     keys: Vec<f64>,
     order: Vec<usize>,
 }
@@ -103,8 +110,7 @@ impl Component {
         order(variables, w, n, buffers);
         self.variables.clear();
         self.variables.extend(buffers.order.iter().rev());
-        self.j.clear();
-        self.j.resize(m * m, 0.0);
+        self.j.clear(m);
         self.below.clear();
         self.inside.clear();
         self.inside.push(0.0);
@@ -112,7 +118,7 @@ impl Component {
         let mut inside = 0.0;
         for (p, &v) in self.variables.iter().enumerate() {
             let row = &w[v * n..][..n];
-            let out = &mut self.j[p * m..][..m];
+            let out = &mut self.j.row_mut(p)[..m];
             out.iter_mut().zip(&self.variables).for_each(|(o, &q)| *o = 0.25 * row[q]);
             let below: f64 = out[..p].iter().map(|j| j.abs()).sum();
             self.below.push(below);
@@ -129,11 +135,12 @@ impl Component {
     }
 
     /// Takes new unary gains.
+    #[inline(always)]
     pub(super) fn fields(&mut self, u: &[f64]) {
         let m = self.size;
         self.g.clear();
         for (p, &v) in self.variables.iter().enumerate() {
-            self.g.push(0.5 * u[v] + self.j[p * m..][..m].iter().sum::<f64>());
+            self.g.push(0.5 * u[v] + self.j.row(p)[..m].iter().sum::<f64>());
         }
     }
 
@@ -142,8 +149,20 @@ impl Component {
         self.best[position] > 0.0
     }
 
-    /// Finds the best signs. `start` gives values to begin with; with `again`, anchors of the last search are kept.
+    /// Finds the best signs. `start` gives values to begin with; with `again`, anchors of the last search are tried.
     pub(super) fn solve(
+        &mut self,
+        u: &[f64],
+        start: Option<&[u32]>,
+        again: bool,
+        deadline: Option<Instant>,
+        buffers: &mut Buffers,
+    ) -> Outcome {
+        crate::vectorised!(self.solve_inlined(u, start, again, deadline, buffers))
+    }
+
+    #[inline(always)]
+    fn solve_inlined(
         &mut self,
         u: &[f64],
         start: Option<&[u32]>,
@@ -161,19 +180,21 @@ impl Component {
         buffers.y.resize((m + 1) * m, 0.0);
         buffers.renewed.resize((m + 1) * m, 0.0);
         buffers.path.resize(m, 0.0);
+        buffers.nodes.resize(m + 1, Node::default());
         buffers.g[m * m..][..m].copy_from_slice(&self.g);
         if self.anchors.is_empty() {
             self.anchor_at.clear();
             self.anchor_at.resize(m + 1, NONE);
-            // Factors cost some m^3 operations: an easy instance is solved in that time without any.
-            let Settings { anchored, probe, .. } = buffers.settings;
-            let nodes = if m < anchored && deadline.is_none() { u64::MAX } else { (m * m * m / 16).min(probe) as u64 };
-            if nodes > 0 && self.search(&mut value, slack, None, nodes, buffers).is_none() {
-                return Outcome { gap: 0.0 };
-            }
-            self.make_anchors(value, deadline, buffers);
         }
-        let open = self.search(&mut value, slack, deadline, u64::MAX, buffers);
+        // Factors cost some m^3 operations: an easy instance is solved in that time without any, or, if its fields have
+        // not changed much, with those of the last search.
+        let Settings { anchored, probe, .. } = buffers.settings;
+        let nodes = if m < anchored && deadline.is_none() { None } else { Some((m * m * m / 16).min(probe) as u64) };
+        if nodes != Some(0) && self.search(&mut value, slack, None, nodes, buffers).is_none() {
+            return Outcome { gap: 0.0 };
+        }
+        self.make_anchors(value, deadline, buffers);
+        let open = self.search(&mut value, slack, deadline, None, buffers);
         let mut gap = 0.0;
         if let Some(open) = open
             && open > value
@@ -186,14 +207,15 @@ impl Component {
         Outcome { gap }
     }
 
-    /// Searches for better signs than `best`, whose value is given and updated. If time or `nodes` run out before the
+    /// Searches for better signs than `best`, whose value is given and updated. If time or allowed nodes run out before the
     /// end, returns a bound of what was left out.
+    #[inline(always)]
     fn search(
         &mut self,
         value: &mut f64,
         slack: f64,
         deadline: Option<Instant>,
-        nodes: u64,
+        allowed: Option<u64>,
         buffers: &mut Buffers,
     ) -> Option<f64> {
         let m = self.size;
@@ -208,22 +230,23 @@ impl Component {
             y: &mut buffers.y,
             renewed: &mut buffers.renewed,
             path: &mut buffers.path,
+            nodes: &mut buffers.nodes,
             best: &mut self.best,
             value: *value,
             slack,
-            open: f64::NEG_INFINITY,
             deadline,
-            left: nodes,
+            allowed,
+            visited: 0,
             clock: CLOCK,
-            stopped: false,
         };
-        search.visit(m, 0.0, f64::INFINITY, NONE);
+        let open = search.run();
         *value = search.value;
-        search.stopped.then_some(search.open)
+        open
     }
 
     /// Leaves good signs in `best` and returns their value: given ones improved by flips, and without those a short
     /// tabu search.
+    #[inline(always)]
     fn initial(&mut self, start: Option<&[u32]>, again: bool, buffers: &mut Buffers) -> f64 {
         let m = self.size;
         let Buffers { signs, local, tabu, .. } = buffers;
@@ -233,7 +256,7 @@ impl Component {
             None => signs.extend(self.g.iter().map(|g| if *g >= 0.0 { 1.0 } else { -1.0 })),
         }
         local.clear();
-        local.extend((0..m).map(|i| self.g[i] + dot(&self.j[i * m..][..m], signs)));
+        local.extend((0..m).map(|i| self.g[i] + dot(self.j.row(i), signs)));
         let mut value = 0.0;
         for i in 0..m {
             value += 0.5 * signs[i] * (self.g[i] + local[i]);
@@ -261,7 +284,7 @@ impl Component {
             value += gain;
             signs[chosen] = -signs[chosen];
             let change = 2.0 * signs[chosen];
-            let row = &self.j[chosen * m..][..m];
+            let row = self.j.row(chosen);
             local.iter_mut().zip(row).for_each(|(l, j)| *l += change * j);
             tabu[chosen] = if patience == 1 { 0 } else { step + 4 + m as u32 / 8 + (step * 7919) % 5 };
             step += 1;
@@ -276,29 +299,24 @@ impl Component {
         self.value_of_best()
     }
 
+    #[inline(always)]
     fn value_of_best(&self) -> f64 {
         let m = self.size;
-        (0..m).map(|i| self.best[i] * (self.g[i] + dot(&self.j[i * m..][..i], &self.best[..i]))).sum()
+        (0..m).map(|i| self.best[i] * (self.g[i] + dot(self.j.row(i), &self.best[..i]))).sum()
     }
 
     /// Second moments of the fields of the first k positions, with the others fixed: around the fields at the best
     /// signs known, each fixed sign adds a variance of one.
+    #[inline(always)]
     fn moments(&self, k: usize, buffers: &mut Buffers) {
         let m = self.size;
         let fields = &mut buffers.fields;
         fields.clear();
-        fields.extend((0..k).map(|i| self.g[i] + dot(&self.j[i * m + k..(i + 1) * m], &self.best[k..])));
-        buffers.moments.resize(m * m, 0.0);
-        for i in 0..k {
-            let rows = |q: usize| &self.j[q * m + k..(q + 1) * m];
-            for q in 0..=i {
-                let v = fields[i] * fields[q] + dot(rows(i), rows(q));
-                buffers.moments[i * m + q] = v;
-                buffers.moments[q * m + i] = v;
-            }
-        }
+        fields.extend((0..k).map(|i| self.g[i] + dot(&self.j.row(i)[k..m], &self.best[k..])));
+        buffers.moments.outer(fields, &self.j, k..m);
     }
 
+    #[inline(always)]
     fn make_anchors(&mut self, value: f64, deadline: Option<Instant>, buffers: &mut Buffers) {
         let m = self.size;
         self.anchor_at.clear();
@@ -308,35 +326,38 @@ impl Component {
         if m < anchored || m > LARGEST {
             return;
         }
+        let hard = (m > EASY) as usize;
         let Some(unit) = self.start_diagonal(m, value, buffers) else { return };
         let mut mu = unit;
-        let mut steps = FIRST_STEPS;
-        let mut k = m.saturating_sub(spacing);
+        let mut steps = FIRST_STEPS[hard];
+        let spacing = spacing[hard];
+        let mut k = (m - 1) / spacing * spacing;
         while k >= smallest && !is_past(deadline) {
             self.moments(k, buffers);
             let mut anchor = Anchor::default();
-            let problem = (&self.j[..], &buffers.moments[..], m);
+            let problem = (&self.j, &buffers.moments);
             if !buffers.diagonal.improve(problem, k, (mu, FINAL_MU * unit), steps, &mut anchor) {
                 return;
             }
             anchor.step.resize(k, 0.0);
             let mut step = std::mem::take(&mut anchor.step);
-            anchor.solve(&self.j[k * m..][..k], &mut step);
+            anchor.inverse.apply_transposed(&self.j.row(k)[..k], &mut step);
             anchor.step_norm = dot(&step, &step);
             anchor.step = step;
             self.anchor_at[k] = self.anchors.len() as u8;
             self.anchors.push(anchor);
             (mu, steps) = (FINAL_MU * unit, LATER_STEPS);
-            k -= spacing.min(k);
+            k = k.saturating_sub(spacing);
         }
     }
 
     /// A diagonal that dominates its rows, and the unit of mu: the value per variable.
+    #[inline(always)]
     fn start_diagonal(&self, k: usize, value: f64, buffers: &mut Buffers) -> Option<f64> {
         let m = self.size;
         let d = &mut buffers.diagonal.d;
         d.clear();
-        d.extend((0..k).map(|i| self.j[i * m..][..k].iter().map(|j| j.abs()).sum::<f64>()));
+        d.extend((0..k).map(|i| self.j.row(i)[..k].iter().map(|j| j.abs()).sum::<f64>()));
         let max = d.iter().copied().fold(0.0, f64::max);
         let unit = (value / m as f64).max(1e-3 * max);
         d.iter_mut().for_each(|d| *d += 0.05 * max);
@@ -344,6 +365,7 @@ impl Component {
     }
 
     /// The concave quadratic bound of the whole component at its own fields.
+    #[inline(always)]
     fn root_bound(&self, value: f64, buffers: &mut Buffers) -> f64 {
         let m = self.size;
         if m > LARGEST {
@@ -352,12 +374,12 @@ impl Component {
         self.moments(m, buffers);
         let Some(unit) = self.start_diagonal(m, value, buffers) else { return f64::INFINITY };
         let mut anchor = Anchor::default();
-        let problem = (&self.j[..], &buffers.moments[..], m);
+        let problem = (&self.j, &buffers.moments);
         if !buffers.diagonal.improve(problem, m, (unit, 1e-3 * unit), 12, &mut anchor) {
             return f64::INFINITY;
         }
         let mut y = vec![0.0; m];
-        anchor.solve(&self.g, &mut y);
+        anchor.inverse.apply_transposed(&self.g, &mut y);
         0.5 * dot(&y, &y) + anchor.half_trace[m]
     }
 }
@@ -391,7 +413,7 @@ fn order(variables: &[usize], w: &[f64], n: usize, buffers: &mut Buffers) {
 }
 
 /// `sum_i |g_i + j_i|` and `sum_i |g_i - j_i|`.
-#[inline]
+#[inline(always)]
 fn magnitudes(g: &[f64], j: &[f64]) -> (f64, f64) {
     let (g, j) = (g.chunks_exact(4), j.chunks_exact(4));
     let (mut plus, mut minus) = ([0.0; 4], [0.0; 4]);
@@ -410,10 +432,32 @@ fn magnitudes(g: &[f64], j: &[f64]) -> (f64, f64) {
     (sum(plus) + rest.0, sum(minus) + rest.1)
 }
 
+/// A choice for the sign of the variable fixed last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Child {
+    sign: f64,
+    /// The best of all bounds of what follows.
+    bound: f64,
+    /// What the fixed variables give.
+    value: f64,
+    /// The bound of the anchor in charge.
+    tracked: f64,
+}
+
+/// A node on the path: its choices, the likelier first.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Node {
+    children: [Child; 2],
+    /// Choices taken.
+    taken: u8,
+    /// Index of the anchor in charge, or NONE.
+    anchor: u8,
+}
+
 /// A depth-first search in progress.
 struct Search<'a> {
     m: usize,
-    j: &'a [f64],
+    j: &'a Square,
     below: &'a [f64],
     inside: &'a [f64],
     anchors: &'a [Anchor],
@@ -422,43 +466,66 @@ struct Search<'a> {
     y: &'a mut [f64],
     renewed: &'a mut [f64],
     path: &'a mut [f64],
+    /// The nodes on the path, by number of remaining variables.
+    nodes: &'a mut [Node],
     best: &'a mut [f64],
     value: f64,
     slack: f64,
-    /// The largest bound of what was left out when time was up.
-    open: f64,
     deadline: Option<Instant>,
-    /// Nodes that may still be visited.
-    left: u64,
+    /// Nodes that may be visited, `None`: as many as it takes.
+    allowed: Option<u64>,
+    visited: u64,
     clock: u32,
-    stopped: bool,
 }
 
 impl Search<'_> {
-    /// Visits the node with the first k positions free, whose fields are row k of `g`. `value` is what the fixed ones
-    /// give, `bound` that of the anchor in charge (its y is row k of `y`).
-    fn visit(&mut self, k: usize, value: f64, bound: f64, anchor: u8) {
-        if k == 0 {
-            if value > self.value {
-                self.value = value;
-                self.best.copy_from_slice(self.path);
+    /// Visits all nodes that are not bounded away. If time or nodes run out before the end, the largest bound of what
+    /// was left out.
+    #[inline(always)]
+    fn run(&mut self) -> Option<f64> {
+        let m = self.m;
+        let root = Child { bound: f64::INFINITY, tracked: f64::INFINITY, ..Child::default() };
+        let mut k = if self.expand(m, root, NONE) { m } else { m + 1 };
+        while k <= m {
+            let node = &mut self.nodes[k];
+            let Some(child) = node.children.get(node.taken as usize).copied() else {
+                k += 1;
+                continue;
+            };
+            node.taken += 1;
+            let anchor = node.anchor;
+            if child.bound <= self.value + self.slack {
+                continue;
             }
-            return;
+            self.enter(k, child, anchor);
+            if k == 1 {
+                if child.value > self.value {
+                    self.value = child.value;
+                    self.best.copy_from_slice(self.path);
+                }
+                continue;
+            }
+            self.clock -= 1;
+            if self.clock == 0 && self.is_out(k) {
+                return Some(self.left_out(k));
+            }
+            let in_charge = if self.anchor_at[k - 1] != NONE { self.anchor_at[k - 1] } else { anchor };
+            if self.expand(k - 1, child, in_charge) {
+                k -= 1;
+            }
         }
-        self.clock -= 1;
-        if self.clock == 0 || self.stopped {
-            self.look_at_clock();
-        }
-        if self.stopped {
-            // The caller enters its bound of this node into `open`.
-            return;
-        }
+        None
+    }
+
+    /// Bounds the choices at the node with the first k positions free, whose fields are row k of `g`, the y of the
+    /// anchor in charge row k of `y`; `false` if there is nothing to be found.
+    #[inline(always)]
+    fn expand(&mut self, k: usize, here: Child, anchor: u8) -> bool {
         let (m, p) = (self.m, k - 1);
-        let row = &self.j[p * m..][..p];
+        let row = &self.j.row(p)[..p];
         let field = self.g[k * m + p];
-        let mut up = value + field;
-        let mut down = value - field;
-        let (value_up, value_down) = (up, down);
+        let (value_up, value_down) = (here.value + field, here.value - field);
+        let (mut up, mut down) = (value_up, value_down);
         // 1. Persistency.
         if field.abs() >= self.below[p] {
             if field >= 0.0 { down = f64::NEG_INFINITY } else { up = f64::NEG_INFINITY }
@@ -469,7 +536,7 @@ impl Search<'_> {
         down += self.inside[p] + sum_down;
         let limit = self.value + self.slack;
         if up <= limit && down <= limit {
-            return;
+            return false;
         }
         // 3. The concave bound: a new one if the next level has an anchor, or the present one continued.
         let next = self.anchor_at[p];
@@ -477,53 +544,77 @@ impl Search<'_> {
         if next != NONE {
             let a = &self.anchors[next as usize];
             let (g, y) = (&self.g[k * m..][..p], &mut self.renewed[p * m..][..p]);
-            a.solve(g, y);
+            a.inverse.apply_transposed(g, y);
             let base = 0.5 * (dot(y, y) + a.step_norm) + a.half_trace[p];
             let slope = dot(y, &a.step);
             tracked = (value_up + base + slope, value_down + base - slope);
         } else if anchor != NONE {
-            let l = self.anchors[anchor as usize].factor[p * self.anchors[anchor as usize].size + p];
+            let a = &self.anchors[anchor as usize];
+            let l = a.factor.at(p, p);
             let y = self.y[k * m + p];
-            tracked = (bound - 0.5 * (l - y) * (l - y), bound - 0.5 * (l + y) * (l + y));
+            tracked = (here.tracked - 0.5 * (l - y) * (l - y), here.tracked - 0.5 * (l + y) * (l + y));
         }
         (up, down) = (up.min(tracked.0), down.min(tracked.1));
-        let children = [(1.0, up, value_up, tracked.0), (-1.0, down, value_down, tracked.1)];
-        for (sign, bound, value, tracked) in if up >= down { children } else { [children[1], children[0]] } {
-            if bound <= self.value + self.slack {
-                continue;
+        let plus = Child { sign: 1.0, bound: up, value: value_up, tracked: tracked.0 };
+        let minus = Child { sign: -1.0, bound: down, value: value_down, tracked: tracked.1 };
+        let children = if up >= down { [plus, minus] } else { [minus, plus] };
+        self.nodes[k] = Node { children, taken: 0, anchor };
+        true
+    }
+
+    /// Fixes the last of k free positions: its sign, and the fields and y of the others.
+    #[inline(always)]
+    fn enter(&mut self, k: usize, child: Child, anchor: u8) {
+        let (m, p, sign) = (self.m, k - 1, child.sign);
+        self.path[p] = sign;
+        let row = &self.j.row(p)[..p];
+        let (rest, here) = self.g.split_at_mut(k * m);
+        let out = &mut rest[p * m..][..p];
+        for ((o, g), j) in out.iter_mut().zip(&*here).zip(row) {
+            *o = g + sign * j;
+        }
+        let next = self.anchor_at[p];
+        if next != NONE {
+            let (y, step) = (&self.renewed[p * m..][..p], &self.anchors[next as usize].step);
+            for ((o, y), step) in self.y[p * m..][..p].iter_mut().zip(y).zip(step) {
+                *o = y + sign * step;
             }
-            self.path[p] = sign;
-            let (rest, here) = self.g.split_at_mut(k * m);
+        } else if anchor != NONE {
+            let a = &self.anchors[anchor as usize];
+            let l = &a.factor.row(p)[..p];
+            let (rest, here) = self.y.split_at_mut(k * m);
             let out = &mut rest[p * m..][..p];
-            for ((o, g), j) in out.iter_mut().zip(&*here).zip(row) {
-                *o = g + sign * j;
-            }
-            let mut in_charge = anchor;
-            if next != NONE {
-                in_charge = next;
-                let (y, step) = (&self.renewed[p * m..][..p], &self.anchors[next as usize].step);
-                for ((o, y), step) in self.y[p * m..][..p].iter_mut().zip(y).zip(step) {
-                    *o = y + sign * step;
-                }
-            } else if anchor != NONE {
-                let a = &self.anchors[anchor as usize];
-                let l = &a.factor[p * a.size..][..p];
-                let (rest, here) = self.y.split_at_mut(k * m);
-                let out = &mut rest[p * m..][..p];
-                for ((o, y), l) in out.iter_mut().zip(&*here).zip(l) {
-                    *o = y - sign * l;
-                }
-            }
-            self.visit(p, value, tracked, in_charge);
-            if self.stopped {
-                self.open = self.open.max(bound);
+            for ((o, y), l) in out.iter_mut().zip(&*here).zip(l) {
+                *o = y - sign * l;
             }
         }
     }
 
-    fn look_at_clock(&mut self) {
-        self.left = self.left.saturating_sub(CLOCK as u64);
+    /// The largest bound of the choices not taken on the path and of the one just taken at k.
+    fn left_out(&self, k: usize) -> f64 {
+        let untaken = |node: &Node| node.children[node.taken as usize..].iter().fold(f64::NEG_INFINITY, |a, c| a.max(c.bound));
+        let last = self.nodes[k].children[self.nodes[k].taken as usize - 1].bound;
+        self.nodes[k..].iter().map(untaken).fold(last, f64::max)
+    }
+
+    /// Whether time or nodes are used up at the node with the first k positions free, or these nodes will not do.
+    fn is_out(&mut self, k: usize) -> bool {
         self.clock = CLOCK;
-        self.stopped |= self.left == 0 || is_past(self.deadline);
+        if let Some(nodes) = self.allowed {
+            self.visited += CLOCK as u64;
+            // The share of the tree that lies behind, if all choices that are left at a node are as much work.
+            let (mut share, mut behind) = (1.0, 0.0);
+            for node in self.nodes[k..].iter().rev() {
+                let worth = |c: &Child| c.bound > self.value + self.slack;
+                if worth(&node.children[0]) && worth(&node.children[1]) {
+                    share *= 0.5;
+                    behind += if node.taken == 2 { share } else { 0.0 };
+                }
+            }
+            if self.visited >= nodes || self.visited as f64 > HOPE * behind * nodes as f64 {
+                return true;
+            }
+        }
+        is_past(self.deadline)
     }
 }

@@ -112,7 +112,7 @@ fn larger_instances_agree_with_plain_branch_and_bound() {
 fn anchors_agree_with_enumeration() {
     // Small components that are searched with anchors from the first node on.
     let mut scratch = PairwiseScratch::default();
-    scratch.buffers.settings = Settings { anchored: 3, spacing: 2, smallest: 1, probe: 0 };
+    scratch.buffers.settings = Settings { anchored: 3, spacing: [2, 2], smallest: 1, probe: 0 };
     for case in 0..cases() / 4 {
         let mut random = Random::new(4, case);
         let n = 3 + random.below(9);
