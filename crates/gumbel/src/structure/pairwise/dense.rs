@@ -31,7 +31,13 @@ fn tile(range: Range<usize>, a: &Square, i: usize, b: &Square, column: usize) ->
 }
 
 #[inline(always)]
-fn half_tile<const FIRST: usize>(range: Range<usize>, a: &Square, i: usize, b: &Square, column: usize) -> [Chunk; ROWS] {
+fn half_tile<const FIRST: usize>(
+    range: Range<usize>,
+    a: &Square,
+    i: usize,
+    b: &Square,
+    column: usize,
+) -> [Chunk; ROWS] {
     let rows = |s: &'_ Square| range.start * s.chunks..range.end * s.chunks;
     let mut sums = [[0.0; LANES]; ROWS];
     for (a, b) in a.rows[rows(a)].chunks_exact(a.chunks).zip(b.rows[rows(b)].chunks_exact(b.chunks)) {

@@ -207,8 +207,8 @@ impl Component {
         Outcome { gap }
     }
 
-    /// Searches for better signs than `best`, whose value is given and updated. If time or allowed nodes run out before the
-    /// end, returns a bound of what was left out.
+    /// Searches for better signs than `best`, whose value is given and updated. If time or allowed nodes run out before
+    /// the end, returns a bound of what was left out.
     #[inline(always)]
     fn search(
         &mut self,
@@ -592,7 +592,8 @@ impl Search<'_> {
 
     /// The largest bound of the choices not taken on the path and of the one just taken at k.
     fn left_out(&self, k: usize) -> f64 {
-        let untaken = |node: &Node| node.children[node.taken as usize..].iter().fold(f64::NEG_INFINITY, |a, c| a.max(c.bound));
+        let untaken =
+            |node: &Node| node.children[node.taken as usize..].iter().fold(f64::NEG_INFINITY, |a, c| a.max(c.bound));
         let last = self.nodes[k].children[self.nodes[k].taken as usize - 1].bound;
         self.nodes[k..].iter().map(untaken).fold(last, f64::max)
     }
