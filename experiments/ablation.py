@@ -2,10 +2,12 @@
 """The lines of experiments/ablation.jsonl, and their table.
 
     experiments/ablation.py --line FOLDER NAME     prints the line of a run
-    experiments/ablation.py                        prints the table in Markdown
+    experiments/ablation.py --best                 prints the best three cells of each latent, for longer runs
+    experiments/ablation.py                        prints the tables in Markdown
 """
 import json
 import pathlib
+import statistics
 import sys
 
 if sys.argv[1:2] == ["--line"]:
@@ -31,9 +33,20 @@ for line in cells:
 groups = {}
 for line in cells:
     groups.setdefault((line["dataset"], line["latent"], line["epochs"]), []).append(line)
+
+if sys.argv[1:2] == ["--best"]:
+    for (dataset, latent, epochs), lines in groups.items():
+        if epochs == 10:
+            for line in sorted(lines, key=lambda line: line["valid"])[:3]:
+                for seed in range(3):
+                    print(dataset, latent, 30, seed, line["epsilon"], line["kl_how"], line["argmax"])
+    sys.exit()
+
 epsilons = ["1", "annealed", "step", "0.3", "0.1", "0.03", "0.01", "0.003"]
 for (dataset, latent, epochs), lines in groups.items():
-    print(f"\n**{dataset}, {latent}**, {epochs} epochs: test bound (step in ms)\n")
+    if epochs != 10:
+        continue
+    print(f"\n**{dataset}, {latent}**, {epochs} epochs: test bound\n")
     used = [e for e in epsilons if any(line["epsilon"] == e for line in lines)]
     print("| arg max | KL | " + " | ".join(f"epsilon {e}" for e in used) + " |")
     print("|---|---|" + "---|" * len(used))
@@ -43,5 +56,21 @@ for (dataset, latent, epochs), lines in groups.items():
             row = {line["epsilon"]: line for line in lines if line["argmax"] == argmax and line["kl_how"] == kl}
             if row:
                 show = lambda line: "" if line is None else (
-                    ("**{:.2f}**" if line["valid"] == best else "{:.2f}").format(line["test"]) + f" ({line['step_ms']:.1f})")
+                    "**{:.2f}**" if line["valid"] == best else "{:.2f}").format(line["test"])
                 print(f"| {argmax} | {kl} | " + " | ".join(show(row.get(e)) for e in used) + " |")
+
+print("\n**The best three of each, 30 epochs**: test bound, mean and standard error over seeds\n")
+print("| data set | latent | arg max | KL | epsilon | seeds | validation | test |")
+print("|---|---|---|---|---|---|---|---|")
+for (dataset, latent, epochs), lines in groups.items():
+    if epochs == 10:
+        continue
+    settings = {}
+    for line in lines:
+        settings.setdefault((line["argmax"], line["kl_how"], line["epsilon"]), []).append(line)
+    mean = lambda lines, key: statistics.mean(line[key] for line in lines)
+    ranked = sorted(settings.items(), key=lambda item: mean(item[1], "valid"))
+    for (argmax, kl, epsilon), lines in ranked:
+        error = f" ± {statistics.stdev(line['test'] for line in lines) / len(lines) ** 0.5:.2f}" if len(lines) > 1 else ""
+        print(f"| {dataset} | {latent} | {argmax} | {kl} | {epsilon} | {len(lines)} | {mean(lines, 'valid'):.2f} | "
+              f"{mean(lines, 'test'):.2f}{error} |")

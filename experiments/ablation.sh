@@ -2,8 +2,8 @@
 # What direct optimisation should do for which latent: epsilon x KL x second arg max, one seed, ten epochs. Every cell
 # leaves a line in experiments/ablation.jsonl; cells that have one are skipped, so that the script goes on where it
 # stopped. Two cells run side by side, each with one thread. Usage: GUMBEL_DATA=DIR experiments/ablation.sh [FOLDER];
-# the runs themselves go to a folder, runs/ablation by default; ONLY=categorical takes the cells that match. Then:
-# experiments/ablation.py prints the table.
+# the runs themselves go to a folder, runs/ablation by default; ONLY=categorical takes the cells that match; BEST=1 trains
+# the best three of each latent so far, three seeds and 30 epochs. Then: experiments/ablation.py prints the tables.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export out=${1:-runs/ablation}
@@ -94,4 +94,5 @@ all() {
     cells fashion-mnist binary:200 "$five" "off inside added" off
     cells fashion-mnist binary:200 "$five" added search
 }
-all | grep -E -- "${ONLY:-.}" | xargs -P "${JOBS:-2}" -d '\n' -I{} bash -c 'run "{}"'
+if [ -n "${BEST:-}" ]; then cells_to_run() { python3 experiments/ablation.py --best; }; else cells_to_run() { all; }; fi
+cells_to_run | grep -E -- "${ONLY:-.}" | xargs -P "${JOBS:-2}" -d '\n' -I{} bash -c 'run "{}"'
