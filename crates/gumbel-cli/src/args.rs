@@ -4,7 +4,8 @@ use crate::output::Failure;
 use crate::registry;
 use clap::builder::{OsStringValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
-use gumbel::registry::{Kind, Setting};
+use gumbel::estimator::EstimatorEntry;
+use gumbel::registry::{Entry, Kind, Setting};
 use gumbel_data::Source;
 use gumbel_run::config::{Given, KEYS};
 use std::ffi::OsString;
@@ -146,17 +147,7 @@ pub enum Command {
 
 /// `gumbel train`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  gumbel train
-  gumbel train --dataset fashion-mnist --latent categorical:50 --estimator marginal --epochs 60
-  gumbel train --dataset mnist --latent binary:15 --kl off
-  gumbel train --dataset fashion-mnist --latent pairwise:15 --kl off --epochs 30
-  gumbel train --dataset mnist --continuous rows:30 --labels 100 --preset paper
-  gumbel train --config run.toml --seed 1 --out runs/second
-  gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
-
-Every setting is also a key of the TOML file, with the same name; flags win. `config.toml` in a run folder is such a
-file.")]
+#[command(after_help = after_train())]
 pub struct Train {
     /// TOML file with any of the keys below
     #[arg(long, value_name = "FILE")]
@@ -357,13 +348,57 @@ fn described(setting: &Setting) -> String {
         _ => String::new(),
     };
     let choices = if choices.is_empty() { choices } else { format!(": {choices}") };
-    let is_auto = registry.estimators.iter().any(|e| e.auto_settings().contains(&setting.name));
+    // The estimators that have it, or all where it is the run's, by whether they choose it themselves.
+    let own = |e: &&EstimatorEntry| e.settings().iter().any(|s| s.name == setting.name);
+    let owners: Vec<&EstimatorEntry> = registry.estimators.iter().filter(own).collect();
+    let chooses = |e: &&EstimatorEntry| e.auto_settings().contains(&setting.name);
+    let auto: Vec<&str> = registry.estimators.iter().filter(chooses).map(|e| e.name()).collect();
+    let others = owners.is_empty() || owners.len() > auto.len();
+    let default = match (auto.is_empty(), others) {
+        (true, _) => setting.default.to_string(),
+        (false, false) => "auto, see below".to_string(),
+        (false, true) => format!("{}; of {} auto, see below", setting.default, auto.join(", ")),
+    };
     match setting.kind {
-        _ if is_auto => format!("{}{choices} [default: auto, what is best for the latent]", setting.help),
-        Kind::Switch => format!("{}{choices}", setting.help),
-        _ => format!("{}{choices} [default: {}]", setting.help, setting.default),
+        Kind::Switch if auto.is_empty() => format!("{}{choices}", setting.help),
+        _ => format!("{}{choices} [default: {default}]", setting.help),
     }
 }
+
+/// The end of the help of `train`: examples, and what `auto` becomes for some latent variables.
+fn after_train() -> String {
+    let mut text = String::from(TRAIN_EXAMPLES);
+    for estimator in registry().estimators.iter().filter(|e| !e.auto_settings().is_empty()) {
+        text += &format!(
+            "\n\nWhat auto becomes for {}, if nothing else is chosen (config.toml has it too):",
+            estimator.name()
+        );
+        for kl in ["on", "off"] {
+            for latent in AUTO_LATENTS {
+                let structure = registry().latents.parse(latent).expect("a latent of ours").structure;
+                let values = estimator.auto(&structure, &|name| (name == "kl").then_some(kl));
+                let said: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value}")).collect();
+                text += &format!("\n  --kl {kl:3} --latent {latent:14} {}", said.join(", "));
+            }
+        }
+    }
+    text
+}
+
+/// Latents that the help of `train` has as examples of `auto`.
+const AUTO_LATENTS: [&str; 6] =
+    ["categorical:10", "binary:15", "binary:40", "binary:200", "pairwise:15", "pairwise:40"];
+const TRAIN_EXAMPLES: &str = "Examples:
+  gumbel train
+  gumbel train --dataset fashion-mnist --latent categorical:50 --estimator marginal --epochs 60
+  gumbel train --dataset mnist --latent binary:15 --kl off
+  gumbel train --dataset fashion-mnist --latent pairwise:15 --kl off --epochs 30
+  gumbel train --dataset mnist --continuous rows:30 --labels 100 --preset paper
+  gumbel train --config run.toml --seed 1 --out runs/second
+  gumbel train --resume --out runs/second          goes on after kill or Ctrl-C, with the same final bits
+
+Every setting is also a key of the TOML file, with the same name; flags win. `config.toml` in a run folder is such a
+file.";
 
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {

@@ -661,7 +661,8 @@ fn lists_and_help_come_from_the_registry() {
     assert_eq!(find("reinforce")["latent"], "exact sums");
     assert_eq!(find("disarm")["latent"], "independent binary variables");
     assert_eq!(find("rebar")["latent"], "independent variables");
-    assert_eq!(find("direct")["settings"][0]["default"], "1");
+    assert_eq!(find("direct")["settings"][0]["default"], "auto");
+    assert_eq!(find("direct-rebar")["settings"][0]["default"], "1");
     assert!(succeeds(&gumbel(&["list", "latents"])).contains("chain:TxK"));
 
     let help = succeeds(&gumbel(&["train", "--help"]));

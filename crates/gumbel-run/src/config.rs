@@ -15,7 +15,9 @@ use gumbel::likelihood::{Likelihood, LikelihoodEntry};
 use gumbel::registry::{Entry, Kind, Setting, Settings, Value, did_you_mean, one_of};
 use gumbel::structure::{Latent, Structure};
 use gumbel::supervision::{self, Supervision};
-use gumbel_data::{Binarization, Dataset, DatasetEntry, Limits, MAX_CLASS_ATTRIBUTES, PixelKind, Progress, Source};
+use gumbel_data::{
+    Binarization, DataError, Dataset, DatasetEntry, Limits, MAX_CLASS_ATTRIBUTES, PixelKind, Progress, Source,
+};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -155,6 +157,14 @@ impl ConfigFile {
 
     fn error(&self, line: usize, detail: impl fmt::Display) -> Error {
         Error::ConfigFile { path: self.path.clone(), detail: format!("line {line}: {detail}") }
+    }
+
+    /// An error about a key of the file, with its line.
+    fn at(&self, e: Error) -> Error {
+        match self.values.iter().find(|(key, ..)| key == name_of(&e)) {
+            Some((.., line)) => self.error(*line, e),
+            None => e,
+        }
     }
 
     /// Keys and texts, each known and in its range, and none of somebody who was not chosen.
@@ -302,6 +312,13 @@ impl Config {
     /// # Errors
     /// As [`new`](Config::new); those of the file are [`Error::ConfigFile`] with its name and the line.
     pub fn resolve(registry: &Registry, file: Option<&ConfigFile>, flags: &Given) -> Result<Self> {
+        Config::resolved(registry, file, flags).map_err(|e| match file {
+            Some(file) if !flags.contains_key(name_of(&e)) => file.at(e),
+            _ => e,
+        })
+    }
+
+    fn resolved(registry: &Registry, file: Option<&ConfigFile>, flags: &Given) -> Result<Self> {
         let mut all = file.map_or(Ok(Given::new()), |f| f.given(registry))?;
         all.extend(flags.clone());
         let preset = presets::values(all.get("preset").map_or("none", String::as_str), &all)?;
@@ -389,7 +406,9 @@ impl Config {
         }
         Inputs::new(self.continuous, structure)?;
         if self.labels != labels::Count::Some(0) {
-            self.supervision()?.check(structure)?;
+            let loss = self.text("supervised-loss");
+            let others = |e| Error::setting("supervised-loss", loss, format!("argmax or fenchel-young: {e}"));
+            self.supervision()?.check(structure).map_err(others)?;
         }
         let mut estimator = self.estimator()?;
         let (name, term) = (self.text("estimator"), estimator.kl(structure));
@@ -651,7 +670,17 @@ impl Config {
         let attributes = self.attributes();
         if !attributes.is_empty() {
             let single = self.latent.structure.variables() == 1;
-            data = if single { data.with_attribute_classes(&attributes)? } else { data.with_attributes(&attributes)? };
+            let chosen = match single {
+                true => data.with_attribute_classes(&attributes),
+                false => data.with_attributes(&attributes),
+            };
+            data = chosen.map_err(|e| match e {
+                DataError::Argument { expected, found, .. } => {
+                    let expected = format!("{expected} (found {found})");
+                    Error::setting("attributes", self.text("attributes"), expected)
+                }
+                e => e.into(),
+            })?;
         }
         if all {
             data.train = data.train.followed_by(&data.valid)?;
@@ -781,6 +810,12 @@ mod tests {
         for (text, expected) in [
             ("lr = 1e-3\nepochz = 3\n", "line 2: unknown key \"epochz\" (did you mean epochs?)"),
             ("lr = [", "line 1"),
+            ("\nkl = \"inside\"", "line 2: kl = "),
+            ("\n\nlabels = \"al\"", "line 3: labels = "),
+            (
+                "epochs = 3\nlatent = \"pairwise:4\"\nrao-blackwell = true",
+                "line 2: latent = pairwise:4: expected independent",
+            ),
             ("\nestimator = \"dirct\"", "line 2: estimator = \"dirct\": expected one of"),
             ("estimator = \"dirct\"", "did you mean direct?"),
             ("lr = \"fast\"", "line 1"),
@@ -910,6 +945,9 @@ mod tests {
             let error = config(given).map(drop).expect_err(&format!("{given:?}"));
             assert!(error.is_usage() && !error.to_string().contains('\n'), "{error}");
         }
+        let sums = [("labels", "10"), ("latent", "permutation:4"), ("supervised-loss", "cross-entropy"), ("kl", "off")];
+        let error = config(&sums).unwrap_err().to_string();
+        assert!(error.starts_with("supervised-loss = cross-entropy: expected argmax or fenchel-young"), "{error}");
         let error = config(&[("latent", "supermodular:21"), ("epsilon", "1.5")]).unwrap_err().to_string();
         assert!(error.starts_with("epsilon = 1.5: expected at most 1"), "{error}");
     }
@@ -922,6 +960,15 @@ mod tests {
             assert_eq!(read(&config.to_toml()).unwrap(), config, "{given:?}");
             ["joint", "rounds", "rao-blackwell", "epsilon"].map(text).join(" ")
         };
+        let samples = |given: &[(&str, &str)]| config(given).unwrap().count("samples");
+        assert_eq!(samples(&[("latent", "pairwise:40")]), 2);
+        assert_eq!(samples(&[("latent", "pairwise:40"), ("samples", "1")]), 1);
+        assert_eq!(samples(&[("latent", "pairwise:40"), ("preset", "paper")]), 1);
+        assert_eq!(samples(&[("latent", "pairwise:15")]), 1);
+        assert_eq!(settings(&[("latent", "pairwise:40"), ("samples", "auto")]), "search 8 false 0.3");
+        assert_eq!(settings(&[("latent", "binary:15"), ("kl", "off")]), "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "categorical:10"), ("kl", "added")]), "off 8 false 0.1");
+        assert_eq!(settings(&[("latent", "categorical:10")]), "off 8 true 1");
         let (few, many) = (settings(&[("latent", "binary:15")]), settings(&[("latent", "binary:200")]));
         assert!(few.starts_with("search 1 false") && many.starts_with("search 0 true"), "{few}, {many}");
         let between = settings(&[("latent", "binary:40")]);
@@ -956,6 +1003,18 @@ mod tests {
             let config = config(&[("preset", preset)]).unwrap();
             assert_eq!((config.text("estimator"), config.text("kl")), (estimator, kl));
         }
+        let mixed = [("preset", "paper"), ("continuous", "rows:30"), ("labels", "100")];
+        let mixed = config(&mixed).unwrap();
+        assert_eq!(
+            (mixed.text("supervision"), mixed.whole("epochs"), mixed.text("kl")),
+            ("phases:1200,400", 400, "off")
+        );
+        let (hidden, settings) = (mixed.text("hidden"), mixed.settings());
+        assert!(hidden == "400,200" && !settings.switch("continuous-kl") && mixed.real("dropout") == 0.5);
+        // Epsilon is 1 for an epoch, and then 0.1.
+        assert_eq!((mixed.real("epsilon-decay"), mixed.whole("epsilon-every")), (0.01, 500));
+        let mixed = config(&[("preset", "paper-gsm"), ("continuous", "rows:30")]).unwrap();
+        assert_eq!((mixed.text("estimator"), mixed.whole("epochs")), ("gumbel-softmax", 400));
         let rival = config(&[("preset", "paper"), ("estimator", "gumbel-softmax")]).unwrap();
         assert_eq!((rival.text("kl"), rival.real("temperature-decay")), ("on", 1e-5));
     }

@@ -46,8 +46,8 @@ pub const KEYS: &[Setting] = &[
         Kind::Switch,
         "true",
         "BOOL",
-        "whether the losses of states that an estimator sees have the KL of their codes; what the decoder follows \
-         has it always",
+        "whether the losses of states that an estimator sees have the KL of their codes (not so in the authors' code \
+         and with --preset paper); what the decoder follows has it always",
     ),
     setting("labels", Kind::Text, "0", "N", "training images with a label, as many of each class: a number, or all"),
     setting("label-draw", Kind::Whole(0, u64::MAX), "0", "N", "which images these are: the seed of their draw"),
@@ -64,8 +64,8 @@ pub const KEYS: &[Setting] = &[
         Kind::Text,
         "joint",
         "WHEN",
-        "when labels are looked at: joint, in every step; phases:A,B, in A passes over the labelled images before B \
-         epochs without",
+        "when labels are looked at: joint, a step on labelled images after every other one; phases:A,B, in A passes \
+         over the labelled images before B epochs without (in a file, epochs may say another B)",
     ),
     setting(
         "supervised-loss",

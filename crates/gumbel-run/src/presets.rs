@@ -23,12 +23,15 @@ const COMMON: [(&str, &str); 7] = [
 ];
 /// The semi-supervised mixed model (Section 4.2): what its code sets otherwise. The losses of the states have no KL,
 /// the total loss has none of z.
-const MIXED: [(&str, &str); 10] = [
+const MIXED: [(&str, &str); 13] = [
     ("hidden", "400,200"),
     ("head", "100"),
     ("part", "100"),
     ("shared", "66"),
     ("decoder-hidden", "400"),
+    ("leak", "0.2"),
+    ("shared-leak", "0.5"),
+    ("dropout", "0.5"),
     ("lr", "0.0008"),
     ("continuous-kl", "false"),
     ("kl", "off"),

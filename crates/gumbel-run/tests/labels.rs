@@ -237,3 +237,38 @@ fn labels_teach_the_classes() {
         assert_eq!(Some(found.agreement.unwrap().accuracy), one.accuracy);
     }
 }
+
+/// The validation images are trained on, and choose nothing: the last epoch is the one that counts.
+#[test]
+fn training_on_all_images_reports_the_last_epoch() {
+    let own = [("train-limit", "0"), ("eval-limit", "0"), ("lr", "1"), ("epochs", "30")];
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = |on: &'static str| {
+        let config = config(&[&own[..], &[("train-on", on)]].concat());
+        let mut data = data();
+        if config.trains_on_all() {
+            data.train = data.train.followed_by(&data.valid).unwrap();
+        }
+        let at = folder.path().join(on);
+        let summary = train(&config, &data, &at, Start::Fresh, &mut Quiet).unwrap().summary.unwrap();
+        (summary, figures(&at).last().unwrap().step)
+    };
+    let ((held_out, few), (all, more)) = (outcome("train"), outcome("all"));
+    assert!(held_out.best_epoch < 30, "a rate at which later epochs are worse: {}", held_out.best_epoch);
+    assert_eq!((all.best_epoch, all.train_on.as_str(), held_out.train_on.as_str()), (30, "all", "train"));
+    assert_eq!(all.test.bound, all.final_test.bound);
+    assert_eq!((few, more), (30 * 4, 30 * 5), "steps of a hundred images");
+}
+
+/// The whole glyphs, as the program loads them.
+#[test]
+fn all_images_are_those_of_both_splits() {
+    let load = |on: &'static str| {
+        let config = Config::new(&Registry::standard(), &[("dataset", "glyphs"), ("train-on", on)]).unwrap();
+        config.load(&gumbel_data::Source::default(), &mut |_| ()).unwrap()
+    };
+    let (train, all) = (load("train"), load("all"));
+    let count = train.train.count();
+    assert_eq!(all.train.count(), count + train.valid.count());
+    assert_eq!(all.train.image(count), train.valid.image(0));
+}

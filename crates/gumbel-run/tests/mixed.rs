@@ -205,3 +205,57 @@ fn runs_end_with_the_same_bits() {
 struct Silent;
 
 impl Observer for Silent {}
+
+/// Small pictures in colour with two attributes, which show in the red of their halves; some are not known.
+fn faces(count: usize, seed: u64) -> gumbel_data::Images {
+    let mut state = seed;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 40
+    };
+    let (mut pixels, mut attributes) = (vec![], vec![]);
+    for _ in 0..count {
+        let marks = [next() % 2 == 0, next() % 2 == 0];
+        for pixel in 0..16 {
+            let red = if marks[pixel / 8] { 200 } else { 40 } + next() % 30;
+            pixels.extend([red, 100 + next() % 30, next() % 30].map(|v| v as u8));
+        }
+        attributes.extend(marks.map(|mark| match (next() % 8, mark) {
+            (0, _) => 0,
+            (_, true) => 1,
+            (_, false) => -1,
+        }));
+    }
+    let attributes = gumbel_data::Attributes::new(vec!["Smiling".into(), "Male".into()], attributes).unwrap();
+    gumbel_data::Images::with_channels(4, 4, 3, pixels, None).unwrap().with_attributes(Some(attributes)).unwrap()
+}
+
+/// Attributes with missing entries as labels of binary variables beside a Gaussian code, colour by the discretised
+/// logistic likelihood, which is chosen by the kind of the pixels, and the bound in bits.
+#[test]
+fn attributes_are_learned_from_pictures_in_colour() {
+    let given = [
+        ("dataset", "celeba"),
+        ("attributes", "Smiling,Male"),
+        ("latent", "binary:2"),
+        ("continuous", "joint:2"),
+        ("labels", "200"),
+        ("epochs", "30"),
+        ("lr", "0.005"),
+    ];
+    let chosen = config(&given);
+    assert_eq!((chosen.text("likelihood"), chosen.text("binarization")), ("logistic", "grey"));
+    let combined = Config::new(&Registry::standard(), &given[..2]).unwrap();
+    assert_eq!(combined.latent().text, "categorical:4");
+    let data = Dataset::new("celeba", "made", vec![], [faces(400, 1), faces(100, 2), faces(100, 3)]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("run");
+    let summary = train(&chosen, &data, &at, Start::Fresh, &mut Silent).unwrap().summary.unwrap();
+    let bits = summary.test.bits_per_dimension.unwrap();
+    assert!((bits - summary.test.bound / (48.0 * std::f64::consts::LN_2)).abs() < 1e-9 && bits < 8.0, "{bits}");
+    assert!(summary.test.accuracy.unwrap() > 0.9, "{:?}", summary.test.accuracy);
+    // Three attributes are not two variables; one that the data do not have is named.
+    let error = config(&[&given[..], &[("latent", "binary:3")]].concat());
+    let error = gumbel_run::labels::draw(&error, &data, 400).unwrap_err();
+    assert!(error.is_usage() && error.to_string().starts_with("labels = 200"), "{error}");
+}

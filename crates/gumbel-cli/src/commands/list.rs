@@ -74,9 +74,11 @@ pub fn run(common: &Common, command: &List) -> Result<(), Failure> {
     let listings: Vec<Listing> = match command.what {
         Listed::Estimators => {
             let one = |entry: &EstimatorEntry| {
+                let settings = |s: &Setting| Described { default: entry.default_of(s), ..described(s) };
                 let names = ["passes_without_gradient", "passes_with_gradient", "bias", "variance"];
                 let traits = names.into_iter().zip(entry.in_words()).collect();
-                Listing { latent: Some(asks(entry)), traits, ..listing(entry) }
+                let settings = entry.settings().iter().map(settings).collect();
+                Listing { latent: Some(asks(entry)), traits, settings, ..listing(entry) }
             };
             all.estimators.iter().map(one).collect()
         }

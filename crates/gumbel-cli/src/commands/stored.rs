@@ -55,6 +55,7 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
             format!("estimate for the perturbed arg max, KL from below, {}", samples(e.bound_samples))
         }
     };
+    let kind = if config.likelihood().is_density() { format!("{kind}; of a density") } else { kind };
     let mut more = String::new();
     if let Some(bits) = e.bits_per_dimension {
         more += &format!("\nbits/dimension {bits:10.4}");

@@ -164,34 +164,45 @@ pub(super) fn entry() -> EstimatorEntry {
             "grows like 1 / epsilon; Rao-Blackwellised smaller, zero for one variable",
         )
         .with_paper_samples(PAPER)
-        .with_auto(&["epsilon", "epsilon-min", "joint", "first", "rounds", "rao-blackwell"], auto)
+        .with_auto(&["epsilon", "epsilon-min", "joint", "first", "rounds", "rao-blackwell", "samples"], auto)
 }
 
-/// Single changes of a latent up to which all of them are asked about.
+/// Single changes of independent variables up to which all of them are asked about.
 const FEW: usize = 64;
-/// Those of independent variables up to which a search does better than the conditional expectation.
+/// Those up to which a search does better than the conditional expectation, and those of coupled variables up to which
+/// all are asked about.
 const FEWEST: usize = 24;
 
 /// What is best for a latent, as experiments/ablation.sh found; docs/direct.md has the tables.
 ///
 /// For one variable the expectation of the step at epsilon 1, towards the posterior; for several the search, from all
 /// single changes where these are few; for many independent ones the conditional expectation at a small epsilon, from
-/// the losses of single changes or, where these are many, from slopes.
+/// the losses of single changes or, where these are many, from slopes; for many coupled ones, whose steps are the
+/// noisiest, two samples.
 fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, String)> {
     let is = |name: &str, value: &str| chosen(name) == Some(value);
     let changes = structure.code().changes(structure.unary());
-    let few = changes <= FEW;
     // Where nothing is drawn, nothing coincides.
     let held = chosen(TARGET.name).is_some_and(|target| target.parse() != Ok(0.0));
     let special = is("two-sided", "true") || is("noise", "full") || is("joint", "flips") || is("joint", "exact");
     let (independent, single) = (structure.block(0).is_some(), structure.variables() == 1);
+    let few = changes <= if independent { FEW } else { FEWEST };
+    // The exact gradient of the KL wants a fair estimate of the other term beside it, one that is alive everywhere.
+    let beside = single && is("kl", "added");
     let rao = match chosen("rao-blackwell") {
         Some(value) => value == "true",
-        None => independent && !special && !held && (changes > FEWEST || single) && !(is("joint", "search") && few),
+        None => {
+            independent
+                && !special
+                && !held
+                && !beside
+                && (changes > FEWEST || single)
+                && !(is("joint", "search") && few)
+        }
     };
     let joint = match chosen("joint") {
         Some(joint) => joint,
-        None if special || (rao || held) && single || rao && few => "off",
+        None if special || (rao || held || beside) && single || rao && few => "off",
         None if rao || structure.has_moves() => "search",
         None => "off",
     };
@@ -203,15 +214,17 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         _ => "8",
     };
     let (epsilon, least) = match () {
+        () if beside => ("0.1", "0.1"),
         // A value that is nearly unused is alive only at a large epsilon.
         () if single => ("1", "1"),
         () if rao && joint == "search" => ("0.003", "0.003"),
         () if rao => ("0.01", "0.01"),
         // With the KL inside, a large one leaves nothing of the potentials.
-        () if joint == "search" && !is("kl", "off") => ("0.3", "0.3"),
+        () if joint == "search" && (independent || !is("kl", "off")) => ("0.3", "0.3"),
         () => ("1", "0.1"),
     };
     let least = if chosen("epsilon").is_none() { least } else { "0.1" };
+    let samples = if joint == "search" && !independent && changes > FEWEST { "2" } else { "1" };
     let all = [
         ("epsilon", epsilon),
         ("epsilon-min", least),
@@ -219,6 +232,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         ("first", first),
         ("rounds", rounds),
         ("rao-blackwell", if rao { "true" } else { "false" }),
+        ("samples", samples),
     ];
     all.map(|(name, value)| (name, value.to_string())).into()
 }

@@ -122,8 +122,8 @@ impl EstimatorEntry {
         EstimatorEntry { paper_samples, ..self }
     }
 
-    /// Those of its settings whose defaults depend on the latent variable and on what else was chosen, and what they
-    /// then are. What a value says that somebody has chosen stays.
+    /// Those of its settings, and of a run's (`samples`), whose defaults depend on the latent variable and on what else
+    /// was chosen, and what they then are. What a value says that somebody has chosen stays.
     pub fn with_auto(
         self,
         settings: &'static [&'static str],
@@ -135,6 +135,11 @@ impl EstimatorEntry {
     /// The settings whose defaults depend on the latent variable: `auto` in help, and as a value.
     pub fn auto_settings(&self) -> &'static [&'static str] {
         self.auto.0
+    }
+
+    /// The default of one of its settings, in words: `auto` where it depends on the latent variable.
+    pub fn default_of(&self, setting: &Setting) -> &'static str {
+        if self.auto_settings().contains(&setting.name) { "auto" } else { setting.default }
     }
 
     /// The defaults of these for a latent variable, given what was chosen.
