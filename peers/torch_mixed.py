@@ -41,6 +41,12 @@ class Model(nn.Module):
         mean, log_variance = self.shared(self.parts(t).reshape(-1, K, 100)).chunk(2, -1)
         return self.head(t), mean, log_variance
 
+    def all_states(self, c):
+        """The logits of every state, [B, K, 784]: of the first layer only the block of the state's own row."""
+        first, *_, last = self.decoder
+        weight = first.weight.reshape(-1, K, D)  # [400, K, D]
+        return last(F.relu(torch.einsum("bkd,hkd->bkh", c, weight) + first.bias))
+
     def decode(self, z, c):
         """z one-hot [B, K], c [B, K, D]."""
         return self.decoder((z.unsqueeze(-1) * c).reshape(len(z), K * D))
@@ -50,7 +56,20 @@ def bce(logits, x):
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
-def step(model, optimiser, x, epsilon, label=None):
+def losses_naive(model, c, x):
+    """-ln p(x | k, c_k), [B, K], as the authors have it: the whole decoder for every state."""
+    states = (F.one_hot(torch.full((len(x),), k), K).float() for k in range(K))
+    return torch.stack([bce(model.decode(z, c), x) for z in states], -1)
+
+
+def losses_shared(model, c, x):
+    """The same from shared work in the first layer."""
+    logits = model.all_states(c)
+    return bce(logits, x.unsqueeze(1).expand_as(logits))
+
+
+def surrogate(model, x, epsilon, label=None, losses_of=losses_naive):
+    """Its gradient is the step of the authors: of images without a label, or with."""
     h, mean, log_variance = model.encode(x)
     c = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
     kl = 0.5 * (mean ** 2 + log_variance.exp() - 1 - log_variance).sum(-1)
@@ -58,13 +77,16 @@ def step(model, optimiser, x, epsilon, label=None):
     star = F.one_hot((h.detach() + gamma).argmax(-1), K).float()
     if label is None:
         with torch.no_grad():
-            losses = torch.stack([bce(model.decode(F.one_hot(torch.full((len(x),), k), K).float(), c), x) for k in range(K)], -1)
-            other = F.one_hot((h + gamma - epsilon * losses).argmax(-1), K).float()
+            other = F.one_hot((h + gamma - epsilon * losses_of(model, c, x)).argmax(-1), K).float()
         followed = star
     else:
         other = followed = F.one_hot(label, K).float()
     loss = (bce(model.decode(followed, c), x) + (followed * kl).sum(-1)).mean()
-    loss = loss + ((star - other) * h).sum(-1).mean() / epsilon
+    return loss + ((star - other) * h).sum(-1).mean() / epsilon
+
+
+def step(model, optimiser, x, epsilon, label=None):
+    loss = surrogate(model, x, epsilon, label)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -120,4 +142,5 @@ def main():
         print(json.dumps({"epoch": epoch + 1, "accuracy": round(accuracy(), 2), "step_ms": round(ms, 2)}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,9 @@ Modes (all of them minimise nats per image, averaged over the batch):
     gumbel-softmax   one relaxed sample per example
     exact            the exact expectation over z, from the table
     exact-naive      the exact expectation over z, from B*K decoder rows
+    mixed-naive      the authors' semi-supervised model with a Gaussian code of 30 dimensions for each of ten states
+                     (torch_mixed.py), a step of direct optimisation without labels: the whole decoder for every state
+    mixed-shared     the same, with the first layer of every state from its own block of weights
 
 The KL term is off for the direct modes (so the authors trained them) and on for the others; `--kl` overrides.
 
@@ -35,6 +38,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+import torch_mixed
 
 PIXELS = 784
 HIDDEN = 300
@@ -174,6 +179,11 @@ def exact_naive(model, x, kl):
     return exact(model, x, kl, losses_naive)
 
 
+def mixed(losses_of):
+    """Direct optimisation of the mixed model, whose total loss has no KL of z."""
+    return lambda model, x, kl: torch_mixed.surrogate(model, x, EPSILON, losses_of=losses_of)
+
+
 def with_kl(loss, h, kl):
     """Mean over the batch of the per-example loss [B], with the KL term where it is on."""
     return (loss + kl_to_uniform(h) if kl else loss).mean()
@@ -186,6 +196,8 @@ MODES = {
     "gumbel-softmax": (gumbel_softmax, True),
     "exact": (exact, True),
     "exact-naive": (exact_naive, True),
+    "mixed-naive": (mixed(torch_mixed.losses_naive), False),
+    "mixed-shared": (mixed(torch_mixed.losses_shared), False),
 }
 
 
@@ -198,7 +210,7 @@ def measure(mode, k, batches, args):
     if args.kl is not None:
         kl = args.kl == "on"
     torch.manual_seed(args.seed)
-    model = Model(k)
+    model = torch_mixed.Model() if mode.startswith("mixed") else Model(k)
     # `foreach` stays at PyTorch's default for the CPU when Adam is not fused.
     optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True if args.fused_adam else None)
 
@@ -334,6 +346,8 @@ def parse(argv):
     add("--rounds", type=positive, default=5, help="rounds of --vs (default 5)")
     add("--json", action="store_true", help="one JSON object per line")
     args = parser.parse_args(argv)
+    if any(mode.startswith("mixed") for mode in args.mode) and (args.k != [torch_mixed.K] or args.kl == "on"):
+        parser.error("the mixed model has ten states, and no KL of z in its loss")
     if not args.synthetic and not args.data_dir:
         parser.error("give --data-dir or set GUMBEL_DATA; or ask for --synthetic")
     if args.vs is not None:

@@ -37,6 +37,11 @@ struct StepTime {
 
 fn step(common: &Common, command: &BenchStep) -> Result<(), Failure> {
     let mut config = configuration(command.config.as_deref(), &command.settings)?;
+    let labels = config.text("labels");
+    if labels != "0" {
+        let message = format!("labels = {labels}: expected 0: what is timed is a step on images without labels");
+        return Err(Failure::Usage(message));
+    }
     let data = load(common, &mut config)?;
     let mut trainer = Trainer::new(&config, shape(&data))?;
     let size = config.whole("batch-size") as usize;
