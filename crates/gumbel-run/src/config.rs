@@ -966,7 +966,7 @@ mod tests {
         assert_eq!(samples(&[("latent", "pairwise:40"), ("preset", "paper")]), 1);
         assert_eq!(samples(&[("latent", "pairwise:15")]), 1);
         assert_eq!(settings(&[("latent", "pairwise:40"), ("samples", "auto")]), "search 8 false 0.3");
-        assert_eq!(settings(&[("latent", "binary:15"), ("kl", "off")]), "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "binary:15"), ("kl", "off")]), "search 1 false 1");
         assert_eq!(settings(&[("latent", "categorical:10"), ("kl", "added")]), "off 8 false 0.1");
         assert_eq!(settings(&[("latent", "categorical:10")]), "off 8 true 1");
         let (few, many) = (settings(&[("latent", "binary:15")]), settings(&[("latent", "binary:200")]));

@@ -220,7 +220,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         () if rao && joint == "search" => ("0.003", "0.003"),
         () if rao => ("0.01", "0.01"),
         // With the KL inside, a large one leaves nothing of the potentials.
-        () if joint == "search" && (independent || !is("kl", "off")) => ("0.3", "0.3"),
+        () if joint == "search" && !is("kl", "off") => ("0.3", "0.3"),
         () => ("1", "0.1"),
     };
     let least = if chosen("epsilon").is_none() { least } else { "0.1" };
