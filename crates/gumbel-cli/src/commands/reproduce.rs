@@ -6,7 +6,7 @@ use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_run::metrics::Metrics;
 use gumbel_run::report::quoted;
-use gumbel_run::reproduce::{self, Claim, Experiment, Record, Results, Step, Table};
+use gumbel_run::reproduce::{self, Claim, Experiment, Record, Step, Table};
 use gumbel_run::store::write_atomic;
 use gumbel_run::sweep::{self, Cell, Done, Status, Stop, Watcher};
 use gumbel_run::{Error, Registry, folder::Files};
@@ -30,6 +30,8 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
     }
     let out = command.out.clone().unwrap_or(PathBuf::from(if command.quick { "runs/quick" } else { "runs/reproduce" }));
     if let Some(results) = &command.results {
+        fs::read_dir(results).map_err(|e| Error::io("read folder", results, e))?;
+        reproduce::check_names(&experiments, registry())?;
         return written(common, command, &experiments, results, &out);
     }
     let plan = reproduce::plan(&experiments, registry(), command.seeds, command.quick)?;
@@ -182,23 +184,23 @@ fn written(
     from: &Path,
     out: &Path,
 ) -> Result<(), Failure> {
-    let sources: Vec<String> = experiments.iter().flat_map(Experiment::sources).collect();
-    let mut named: Vec<&str> = vec![];
-    sources.iter().for_each(|name| {
-        if !named.contains(&name.as_str()) {
-            named.push(name);
+    let results = reproduce::results(experiments, registry(), from)?;
+    if !common.quiet {
+        results.left_out().iter().for_each(|what| output::note(&format!("not shown: {what}")));
+        if results.is_empty() {
+            let place = from.join("EXPERIMENT").join(RESULTS);
+            output::note(&format!("no record of any run was found: {} would hold them", place.display()));
         }
-    });
-    let results = Results::read(from, named.iter().copied())?;
-    let own = |cell: &String| experiments.iter().any(|e| cell.split_once('/').is_some_and(|(name, _)| name == e.name));
+    }
     let mut claims = reproduce::claims()?;
-    claims.retain(|claim: &Claim| claim.cells().iter().all(own));
+    claims.retain(|claim: &Claim| claim.is_of(|name| experiments.iter().any(|e| name == e.name)));
     let page = reproduce::html(experiments, &claims, &results, command.quick)?;
     let (html, text) = (out.join("report").join("index.html"), out.join("reproduce.md"));
     let folder = out.join("report");
     fs::create_dir_all(&folder).map_err(|e| Error::io("create folder", &folder, e))?;
     write_atomic(&html, page.as_bytes())?;
-    write_atomic(&text, reproduce::markdown(experiments, &claims, &results, command.quick).as_bytes())?;
+    let page = reproduce::markdown(experiments, &claims, &results, command.quick, from == out);
+    write_atomic(&text, page.as_bytes())?;
     if common.json {
         for experiment in experiments {
             for table in reproduce::tables(experiment, &results) {
@@ -226,6 +228,7 @@ fn told(experiment: &Experiment, table: &Table) -> Result<(), Failure> {
                 "mean": cell.ours.map(|ours| ours.mean),
                 "se": cell.ours.and_then(|ours| ours.se),
                 "n": cell.ours.map_or(0, |ours| ours.n),
+                "quick": cell.quick,
                 "sources": cell.sources,
             }))?;
         }
