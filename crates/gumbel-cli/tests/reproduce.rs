@@ -154,6 +154,19 @@ fn what_cannot_be_is_said_before_anything_runs() {
     experiment(here, GRID);
     fs::write(here.join("own/published.toml"), "titel = \"A\"").unwrap();
     fails(&gumbel(here, &["reproduce", "own/"]), 2, &["own/published.toml: line 1: unknown field `titel`"]);
+    // What this build cannot train: refused alone, named beside others.
+    #[cfg(not(feature = "burn"))]
+    {
+        fails(
+            &gumbel(here, &["reproduce", "figure5"]),
+            2,
+            &["figure5/grid.toml", "model = conv", "in the cell faces-s0"],
+        );
+        let output = gumbel(here, &["reproduce", "all", "--dry-run"]);
+        assert!(!succeeds(&output).contains("faces-s0"));
+        let noted = text(&output.stderr);
+        assert!(noted.contains("not trained: figure5: ") && noted.contains("model = conv"), "{noted}");
+    }
     // Names of cells that no grid has, and steps that cannot be taken.
     experiment(here, GRID);
     let published = fs::read_to_string(here.join("own/published.toml")).unwrap();

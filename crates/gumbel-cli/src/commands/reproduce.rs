@@ -20,9 +20,20 @@ const RESULTS: &str = "results";
 
 /// Trains what is missing, and writes the page about it.
 pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
-    let mut experiments: Vec<Experiment> = vec![];
+    let (mut experiments, mut failed): (Vec<Experiment>, Vec<String>) = (vec![], vec![]);
+    let mut untrained: Vec<String> = vec![];
     for name in &command.experiments {
-        for experiment in reproduce::find(name)? {
+        let found = reproduce::find(name)?;
+        let is_group = found.len() > 1;
+        for experiment in found {
+            // One of `all` that this build cannot train does not keep the others from being trained.
+            if is_group
+                && !untrained.contains(&experiment.name)
+                && let Err(e) = experiment.check_build(registry())
+            {
+                untrained.push(experiment.name.clone());
+                failed.push(format!("{}: {e}", experiment.name));
+            }
             if experiments.iter().all(|known| known.name != experiment.name) {
                 experiments.push(experiment);
             }
@@ -34,7 +45,11 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
         reproduce::check_names(&experiments, registry())?;
         return written(common, command, &experiments, results, &out);
     }
-    let plan = reproduce::plan(&experiments, registry(), command.seeds, command.quick)?;
+    let trained: Vec<Experiment> = experiments.iter().filter(|e| !untrained.contains(&e.name)).cloned().collect();
+    let plan = reproduce::plan(&trained, registry(), command.seeds, command.quick)?;
+    if !common.quiet {
+        failed.iter().for_each(|error| output::note(&format!("not trained: {error}")));
+    }
     if command.dry_run {
         let all = plan.iter().flat_map(|(name, cells)| cells.iter().map(move |cell| (name, cell)));
         return all.into_iter().try_for_each(|(name, cell)| foreseen(common, cell, &out.join(name).join(RUNS)));
@@ -43,7 +58,7 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
     let mut show = Show::new(common, count)?;
     show.json = false; // stdout is that of the tables
     let options = options(common, command.jobs, 120.0)?;
-    let (mut failed, mut stopped, mut ready) = (vec![], false, 0);
+    let (mut stopped, mut ready) = (false, 0);
     for (name, cells) in &plan {
         let own = out.join(name);
         let mut keep = Keep { show: &mut show, registry: registry(), results: own.join(RESULTS), errors: vec![] };
@@ -62,7 +77,7 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
         }
     }
     if !stopped {
-        for experiment in &experiments {
+        for experiment in &trained {
             for step in &experiment.published.steps {
                 if let Err(failure) = taken(common, command, experiment, step, &out) {
                     failed.push(format!("{}: {failure}", experiment.name));

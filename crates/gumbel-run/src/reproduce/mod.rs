@@ -141,6 +141,14 @@ impl Experiment {
         Ok(cells.into_iter().map(|cell| cell.name).collect())
     }
 
+    /// Refuses an experiment with cells that this build of the program cannot train.
+    ///
+    /// # Errors
+    /// The first of them, as [`Grid::cells`] says it.
+    pub fn check_build(&self, registry: &Registry) -> Result<()> {
+        self.grid.as_ref().map_or(Ok(()), |grid| grid.cells(registry, &Given::new()).map(drop))
+    }
+
     fn wrong(&self, detail: String) -> Error {
         Error::ConfigFile { path: self.file.clone(), detail }
     }
