@@ -82,6 +82,7 @@ fn section(experiment: &Experiment, results: &Results, quick: bool, names: &mut 
     }
     let mut pictures = String::new();
     for step in &published.steps {
+        text += &format!("<p>{}:</p>\n<pre><code>{}</code></pre>\n", escape(&step.title), escape(&step.shown()));
         let Some(path) = results.picture(&experiment.name, &step.picture) else { continue };
         if let Some(picture) = Picture::read(path, &step.picture)? {
             pictures += &pictured(&picture, &step.title, &format!("{}: {}", step.title, step.picture));
