@@ -53,7 +53,8 @@ with pages(arguments.page, arguments.pictures) as (opened, picture):
         entry.query_selector("button").click()
         assert page.evaluate(shown) and not said, said
         # Every figure of ours names its file.
-        places = "[...document.querySelectorAll('[data-value]')].every(e => e.dataset.source.includes('.json#/summary/'))"
+        own = "e => /[.]json#.(summary|curve)./.test(e.dataset.source)"
+        places = f"[...document.querySelectorAll('[data-value]')].every({own})"
         assert page.evaluate(places)
     page, _ = opened(1280, 900, "light", scripts=False)
     assert page.is_visible(".compared") and page.is_visible("details table"), "tables without the script"

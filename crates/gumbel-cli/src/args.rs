@@ -2,7 +2,7 @@
 
 use crate::output::Failure;
 use crate::registry;
-use clap::builder::{OsStringValueParser, RangedU64ValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, RangedI64ValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use gumbel::estimator::EstimatorEntry;
 use gumbel::registry::{Entry, Kind, Setting};
@@ -45,6 +45,11 @@ fn folder() -> impl TypedValueParser<Value = PathBuf> {
 /// A whole number in a range.
 fn whole(range: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(range)
+}
+
+/// A share of a sweep, from 0; a number below is answered with the range.
+fn share() -> RangedI64ValueParser<usize> {
+    RangedI64ValueParser::new().range(0..=1_000_000)
 }
 
 /// Flags of all commands.
@@ -201,7 +206,7 @@ pub struct Sweep {
     #[arg(long, value_name = "N", value_parser = whole(1..=1024))]
     pub jobs: Option<usize>,
     /// Only the share I of --of, from 0
-    #[arg(long, value_name = "I", requires = "of", value_parser = whole(0..=1_000_000))]
+    #[arg(long, value_name = "I", requires = "of", allow_negative_numbers = true, value_parser = share())]
     pub index: Option<usize>,
     /// Shares; every cell is in one of them
     #[arg(long, value_name = "N", value_parser = whole(1..=1_000_000))]
@@ -241,7 +246,8 @@ fn time_limit(text: &str) -> Result<String, String> {
 #[command(after_help = "Trains what is missing, in OUT/EXPERIMENT/runs, keeps a small record of every finished run in
 OUT/EXPERIMENT/results, and writes OUT/report/index.html and OUT/reproduce.md: the paper, the authors' code and ours
 side by side. The same command goes on after kill or Ctrl-C. With --json there is a line for each place of the tables:
-\"experiment\", \"table\", \"row\", \"column\", \"metric\", \"paper\", \"authors\", \"mean\", \"se\", \"n\".
+\"experiment\", \"table\", \"row\", \"column\", \"metric\", \"paper\", \"authors\", \"mean\", \"se\", \"n\",
+\"quick\" (whether runs of a quick look are in it).
 
 Experiments: table1, table1-bound (one objective, and our best), table1-kl (KL term x estimator), figure1, figure2,
 figure3a, figure3b, n200, epsilon-lr, table2, table2-long (all 400 epochs), labels-epsilon, figure4, figure5
@@ -256,7 +262,7 @@ pub struct Reproduce {
     /// Experiments, or all
     #[arg(required = true)]
     pub experiments: Vec<String>,
-    /// A quick look: one seed, a tenth of the epochs or less
+    /// A quick look: one seed, a tenth of the training steps or less
     #[arg(long)]
     pub quick: bool,
     /// Seeds of every cell (default: what each experiment has: 1, and three draws of the labels in Table 2)

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fails, succeeds};
+use common::{fails, succeeds, text};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -99,10 +99,29 @@ fn an_experiment_of_ones_own_also_after_kills() {
     assert_eq!(told_again, told);
     assert!(!here.join("c/own").exists());
 
+    // A folder without records says so, one that is not there is an error.
+    fs::create_dir(here.join("empty")).unwrap();
+    let output = gumbel(here, &["reproduce", "own/", "--results", "empty", "--out", "d"]);
+    succeeds(&output);
+    assert!(text(&output.stderr).contains("no record of any run was found: empty/EXPERIMENT/results"));
+    fails(&gumbel(here, &["reproduce", "own/", "--results", "nowhere"]), 1, &["read folder nowhere", "No such file"]);
+    fails(&gumbel(here, &["reproduce", "own/", "--results", "own/grid.toml"]), 1, &["read folder own/grid.toml"]);
+
     // A quick look says so.
     succeeds(&gumbel(here, &["reproduce", "own/", "--quick", "--quiet"]));
-    let text = fs::read_to_string(here.join("runs/quick/reproduce.md")).unwrap();
-    assert!(text.contains("A quick look"), "{text}");
+    let page = fs::read_to_string(here.join("runs/quick/reproduce.md")).unwrap();
+    assert!(page.contains("A quick look") && page.contains("gumbel reproduce own --quick"), "{page}");
+    assert!(page.contains("Its picture: [samples.png](own/results/samples.png)."), "{page}");
+    // Also when its records are looked at later, and where only one grid has changed since.
+    let told = succeeds(&gumbel(here, &["reproduce", "own/", "--results", "runs/quick", "--out", "e", "--json"]));
+    assert_eq!(told.matches("\"quick\":true").count(), 2, "{told}");
+    let page = fs::read_to_string(here.join("e/report/index.html")).unwrap();
+    assert!(page.contains("(a quick look)") && page.contains("(quick)"));
+    experiment(here, &GRID.replace("epochs = 6", "epochs = 7"));
+    let output = gumbel(here, &["reproduce", "own/", "--results", "b", "--out", "f", "--json"]);
+    assert!(succeeds(&output).lines().all(|line| line.contains("\"mean\":null")));
+    let note = "not shown: own/results/binary3-direct-s0.json: a run with epochs = 6, expected 7";
+    assert!(text(&output.stderr).contains(note), "{}", text(&output.stderr));
     let record = fs::read_to_string(here.join("runs/quick/own/results/binary3-direct-s0.json")).unwrap();
     assert!(
         record.contains("\"epochs\":\"1\"") && !here.join("runs/quick/own/results/binary3-direct-s1.json").exists()
@@ -135,6 +154,44 @@ fn what_cannot_be_is_said_before_anything_runs() {
     experiment(here, GRID);
     fs::write(here.join("own/published.toml"), "titel = \"A\"").unwrap();
     fails(&gumbel(here, &["reproduce", "own/"]), 2, &["own/published.toml: line 1: unknown field `titel`"]);
+    // What this build cannot train: refused alone, named beside others.
+    #[cfg(not(feature = "burn"))]
+    {
+        fails(
+            &gumbel(here, &["reproduce", "figure5"]),
+            2,
+            &["figure5/grid.toml", "model = conv", "in the cell faces-s0"],
+        );
+        let output = gumbel(here, &["reproduce", "all", "--dry-run"]);
+        assert!(!succeeds(&output).contains("faces-s0"));
+        let noted = text(&output.stderr);
+        assert!(noted.contains("not trained: figure5: ") && noted.contains("model = conv"), "{noted}");
+    }
+    // Names of cells that no grid has, and steps that cannot be taken.
+    experiment(here, GRID);
+    let published = fs::read_to_string(here.join("own/published.toml")).unwrap();
+    for (old, new, parts) in [
+        (
+            "own/{row}-direct",
+            "own/{row}-direkt",
+            &["\"own/categorical4-direkt\"", "did you mean categorical4-direct?"][..],
+        ),
+        ("own/{row}-direct", "mine/{row}", &["\"mine/categorical4\" of no experiment that is known here"]),
+        ("own/{row}-direct", "direct", &["expected cells as EXPERIMENT/CELL, found \"direct\""]),
+        ("direct-s0}", "nope-s0}", &["found \"categorical4-nope-s0\" in the step \"Samples\""]),
+        ("direct-s0}", "direct-s2}", &["\"categorical4-direct-s2\", whose seed is not, in the step \"Samples\""]),
+        ("seeds = 2", "seeds = 0", &["seeds = 0: expected at least 1"]),
+        (
+            "\"sample\", \"{run:categorical4-direct-s0}\", \"--rows\", \"1\", \"--out\", \"{out}/samples.png\"",
+            "",
+            &["command: "],
+        ),
+        ("picture =", "quick = [\"--out\"]\npicture =", &["quick: ", "found 1 words"]),
+    ] {
+        assert!(published.contains(old));
+        fs::write(here.join("own/published.toml"), published.replace(old, new)).unwrap();
+        fails(&gumbel(here, &["reproduce", "own/"]), 2, &[&["own/published.toml: "], parts].concat());
+    }
     assert!(!here.join("runs").exists());
 
     // A failed cell does not stop the others, and a record that was cut short is named.

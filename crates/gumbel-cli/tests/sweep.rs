@@ -171,6 +171,10 @@ fn from_a_grid_to_a_table() {
     assert!(succeeds(&gumbel(&csv)).trim_end().ends_with("table.csv"));
     assert!(fs::read_to_string(&file).unwrap().starts_with("latent,seeds,best,nll,nll_se,nll_n\n"));
     fails(&gumbel(&["collect", out, "--columns", "boundd"]), 2, &["columns = boundd", "did you mean bound?"]);
+    for empty in [",", "bound, ", ""] {
+        let output = gumbel(&["collect", out, "--columns", empty]);
+        fails(&output, 2, &["columns = (an empty name): expected settings, or figures"]);
+    }
     fails(&gumbel(&["collect", out, "--csv", "--json"]), 2, &["--csv"]);
     fs::remove_file(place.out.join("rloo-s0/summary.json")).unwrap();
     let output = gumbel(&["collect", out]);
@@ -187,6 +191,7 @@ fn wrong_grids_and_flags_are_usage_errors_before_anything_runs() {
     let place = Place::new("[run]\nlatent = [\"binary:4\", \"pairwise:4\"]\nseed = { from = 0, to = 1 }\n");
     for (more, parts) in [
         (&["--index", "2", "--of", "2"][..], &["--index", "less than 2", "found 2"][..]),
+        (&["--index", "-1", "--of", "2"], &["-1", "--index", "0..=1000000"]),
         (&["--index", "0"], &["--of"]),
         (&["--of", "3"], &["--index"]),
         (&["--of", "0", "--index", "0"], &["--of"]),

@@ -105,7 +105,10 @@ fn shared(hidden: usize, batch: usize) -> usize {
 }
 
 /// Refuses a model, and says so.
-pub(crate) fn check(options: &ModelOptions<'_>) -> Result<(), Error> {
+///
+/// # Errors
+/// A model that it [refuses](refusal).
+pub fn check(options: &ModelOptions<'_>) -> Result<(), Error> {
     match refusal(options) {
         None => Ok(()),
         Some(expected) => Err(Error::setting("engine", "fused", format!("autodiff, as fused needs {expected}"))),

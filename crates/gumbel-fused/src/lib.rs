@@ -54,6 +54,6 @@ pub mod tile;
 mod turned;
 
 pub use bits::Bits;
-pub use engine::{Fused, model, refusal};
+pub use engine::{Fused, check, model, refusal};
 pub use mixed::Mixed;
 pub use simd::Isa;

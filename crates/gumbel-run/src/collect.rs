@@ -389,7 +389,8 @@ fn chosen(registry: &Registry, names: &[String]) -> Result<(Vec<String>, Vec<&'s
                 let figures = measure_names();
                 let near = did_you_mean(name, &[every_key(registry), figures.clone()].concat());
                 let expected = format!("settings, or figures: {}{near}", figures.join(", "));
-                return Err(Error::setting("columns", name, expected));
+                let shown = if name.trim().is_empty() { "(an empty name)" } else { name };
+                return Err(Error::setting("columns", shown, expected));
             }
         }
     }

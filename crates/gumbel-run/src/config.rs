@@ -596,6 +596,33 @@ impl Config {
         Ok(self.model_entry().build(&options)?)
     }
 
+    /// Refuses an engine or a device that cannot have the model in this build of the program, as far as that can be
+    /// said before there are images.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check_engine(&self) -> Result<()> {
+        let estimator = self.estimator()?;
+        Ok(self.model_entry().fits(&self.model_options(&*estimator, Shape::grey(1, 1)))?)
+    }
+
+    /// What other settings, all those of some run, have otherwise: the first that matters to what is computed, in
+    /// words. A setting that they do not name had its default then.
+    pub(crate) fn difference(&self, settings: &Given) -> Option<String> {
+        let matters = |key: &str| key == "epochs" || !FREE.contains(&key);
+        let own = |key: &str| self.settings.get(key).map(ToString::to_string);
+        for setting in self.keys.iter().filter(|setting| matters(setting.name)) {
+            let default = || setting.default_value().to_string();
+            let found = settings.get(setting.name).cloned().unwrap_or_else(default);
+            let own = own(setting.name).unwrap_or_default();
+            if found != own {
+                return Some(format!("{} = {found}, expected {own}", setting.name));
+            }
+        }
+        let (key, value) = settings.iter().find(|(key, _)| matters(key) && own(key).is_none())?;
+        Some(format!("{key} = {value}, expected no such setting"))
+    }
+
     pub(crate) fn model_options<'a>(&'a self, estimator: &'a dyn Estimator, shape: Shape) -> ModelOptions<'a> {
         ModelOptions {
             settings: &self.settings,

@@ -1,7 +1,9 @@
 //! The tables and figures made again: every number of the page is one of a record, and the pages in the repository are
 //! those of its records.
 
-use gumbel_run::reproduce::{self, Experiment, Record, Results, Verdict};
+use gumbel_run::Registry;
+use gumbel_run::reproduce::{self, Experiment, Record, Results, Side, Verdict};
+use gumbel_run::sweep::Cell;
 use roxmltree::{Document, ParsingOptions};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -18,6 +20,11 @@ fn all() -> Vec<Experiment> {
 
 fn read(folder: &Path, experiments: &[Experiment]) -> Results {
     Results::read(folder, experiments.iter().map(|e| e.name.as_str())).unwrap()
+}
+
+/// The records of the repository.
+fn committed(experiments: &[Experiment]) -> Results {
+    reproduce::results(experiments, &Registry::standard(), &repository().join("experiments")).unwrap()
 }
 
 /// A record whose figures are told by its bound.
@@ -95,16 +102,37 @@ fn traced(page: &str, folder: &Path) -> usize {
 #[test]
 fn every_number_of_the_repositorys_page_stands_in_a_record() {
     let (folder, experiments) = (repository().join("experiments"), all());
-    let results = read(&folder, &experiments);
+    let results = committed(&experiments);
     let page = reproduce::html(&experiments, &reproduce::claims().unwrap(), &results, false).unwrap();
     traced(&page, &folder);
 }
 
 #[test]
+fn the_records_of_the_repository_are_whole_runs_of_its_grids() {
+    let experiments = all();
+    let results = committed(&experiments);
+    assert!(results.left_out().is_empty(), "{:#?}", results.left_out());
+    for experiment in &experiments {
+        assert!(!results.is_quick(&experiment.name), "{} has records of a quick look", experiment.name);
+    }
+}
+
+#[test]
+fn what_claims_and_steps_refer_to_is_in_the_repository() {
+    for stated in reproduce::claims().unwrap().into_iter().filter_map(|claim| claim.stated) {
+        assert!(reproduce::names().contains(&stated.experiment.as_str()), "{}", stated.experiment);
+        stated.evidence.iter().for_each(|file| assert!(repository().join(file).is_file(), "{file}"));
+    }
+    for step in all().into_iter().flat_map(|experiment| experiment.published.steps) {
+        step.committed.iter().for_each(|file| assert!(repository().join("docs").join(file).is_file(), "{file}"));
+    }
+}
+
+#[test]
 fn the_page_of_the_repository_is_that_of_its_records() {
     let experiments = all();
-    let results = read(&repository().join("experiments"), &experiments);
-    let made = reproduce::markdown(&experiments, &reproduce::claims().unwrap(), &results, false);
+    let results = committed(&experiments);
+    let made = reproduce::markdown(&experiments, &reproduce::claims().unwrap(), &results, false, false);
     let stands = fs::read_to_string(repository().join("docs/reproduce.md")).unwrap();
     let hint = "gumbel reproduce all --results experiments --out FOLDER writes it to FOLDER/reproduce.md";
     assert!(stands == made, "docs/reproduce.md is not what the records say: {hint}");
@@ -136,21 +164,153 @@ fn means_differences_and_verdicts_come_from_the_records() {
     assert_eq!((cell.ours.unwrap().mean, cell.paper, cell.is_better()), (90.0, Some(92.6), Some(false)));
     let page = reproduce::html(&experiments, &reproduce::claims().unwrap(), &results, false).unwrap();
     assert!(traced(&page, here) > 20);
-    let text = reproduce::markdown(&experiments, &[], &results, false);
+    let text = reproduce::markdown(&experiments, &[], &results, false, true);
     assert!(text.contains("| 10 | direct | test bound | 165.26 | **165.50 ± 0.50 (n = 2)** | +0.24 |"), "{text}");
 
-    let claim = |fair: &[(&str, &str)], as_authors: &[(&str, &str)]| {
+    let judged = |fair: &[(&str, &str)], as_authors: &[(&str, &str)]| {
         let mut claim = reproduce::claims().unwrap().remove(0);
-        let pairs = |all: &[(&str, &str)]| all.iter().map(|(a, b)| [a.to_string(), b.to_string()]).collect();
+        let side = |cell: &str| match cell.split_once('+') {
+            None => Side::One(cell.into()),
+            Some((a, b)) => Side::Mean(vec![a.into(), b.into()]),
+        };
+        let pairs = |all: &[(&str, &str)]| all.iter().map(|(a, b)| [side(a), side(b)]).collect();
         (claim.fair, claim.as_authors) = (pairs(fair), pairs(as_authors));
-        reproduce::judged(&claim, &results).verdict
+        claim.fair_metric = Some("nll".into());
+        reproduce::judged(&claim, &results)
     };
+    let claim = |fair: &[(&str, &str)], as_authors: &[(&str, &str)]| judged(fair, as_authors).verdict;
     let (direct, gsm) = ("table1/mnist-categorical10-direct", "table1/mnist-categorical10-gsm");
+    let missing = "table1/mnist-categorical20-gsm";
     assert_eq!(claim(&[(direct, gsm)], &[(direct, gsm)]), Verdict::Holds);
     assert_eq!(claim(&[(gsm, direct)], &[(direct, gsm)]), Verdict::OnlyAsTheAuthorsRanIt);
     assert_eq!(claim(&[(gsm, direct)], &[(gsm, direct)]), Verdict::DoesNotHold);
     assert_eq!(claim(&[(direct, gsm), (gsm, direct)], &[]), Verdict::HoldsInPart);
-    assert_eq!(claim(&[(direct, gsm)], &[(direct, "table1/mnist-categorical20-gsm")]), Verdict::Open);
+    assert_eq!(claim(&[(direct, gsm)], &[(direct, missing)]), Verdict::Open);
+    // A side that is there says what it has to say.
+    let one = judged(&[(direct, missing)], &[(direct, gsm)]);
+    assert_eq!(one.verdict, Verdict::Open);
+    assert_eq!(one.verdict_text(), "as the authors run it: holds; on equal terms: open: runs are missing");
+    // Another figure on equal terms; the mean of several cells, if all are there.
+    let both = judged(&[(direct, &format!("{direct}+{gsm}"))], &[(&format!("{direct}+{missing}"), gsm)]);
+    let figures = |i: usize| both.compared[i].means.map(|means| means.map(|mean| mean.mean));
+    assert_eq!((figures(0), figures(1)), (None, Some([165.25, (164.75 + 165.75 + 169.75) / 3.0])));
+    assert_eq!((both.as_authors, both.fair), ((0, 0, 1), (1, 1, 1)));
+    assert!(both.compared[1].text().contains("better than the mean of table1/mnist-"), "{}", both.compared[1].text());
+}
+
+#[test]
+fn bounds_are_compared_at_the_same_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut slow, fast) = (record("a-s0", 0, 165.0), record("b-s0", 0, 166.0));
+    slow["curve"] = json!({"epoch": [2, 3, 4], "train_seconds": [0.5, 0.9, 3.0], "bound": [170.0, 167.0, 160.0]});
+    write(folder.path(), "own", &slow);
+    write(folder.path(), "own", &fast);
+    let results = Results::read(folder.path(), ["own"]).unwrap();
+    let mut claim = reproduce::claims().unwrap().into_iter().find(|claim| claim.at_equal_time).unwrap();
+    claim.as_authors = vec![["a", "b"].map(|cell| Side::One(format!("own/{cell}")))];
+    claim.fair = vec![];
+    let judged = reproduce::judged(&claim, &results);
+    assert_eq!(judged.compared[0].means.map(|means| means.map(|mean| mean.mean)), Some([167.0, 166.125]));
+    assert_eq!(judged.verdict, Verdict::DoesNotHold);
+}
+
+#[test]
+fn claims_belong_to_the_runs_of_the_authors_side() {
+    let of = |names: &[&str]| {
+        let all = reproduce::claims().unwrap();
+        all.into_iter().filter(|claim| claim.is_of(|name| names.contains(&name))).collect::<Vec<_>>()
+    };
+    // Their other side is that of table1-bound.
+    let claims = of(&["table1"]);
+    assert!(
+        claims.iter().any(|c| c.fair.iter().flatten().flat_map(Side::cells).any(|c| c.starts_with("table1-bound/")))
+    );
+    assert!(of(&["table1-bound"]).is_empty());
+    assert!(of(&["figure1"]).iter().all(|claim| claim.stated.is_some()) && !of(&["figure1"]).is_empty());
+}
+
+/// An experiment of one's own whose quick look has fewer epochs.
+fn own(folder: &Path, epochs: usize) -> Experiment {
+    let own = folder.join("own");
+    fs::create_dir_all(&own).unwrap();
+    let published = "title = \"T\"\n[[table]]\ntitle = \"B\"\nmetric = \"bound\"\nrow = \"of\"\n\
+        rows = [\"direct\", \"exact\"]\n\
+        [[table.column]]\ntitle = \"ours\"\ncells = [\"own/{row}\"]\n[[curves]]\ntitle = \"C\"\nmetric = \"bound\"\n\
+        lines = [\"own/direct\"]\n";
+    let grid = format!(
+        "[run]\nlatent = \"categorical:4\"\nepochs = {epochs}\nestimator = [\"direct\", \"exact\"]\n\
+         [quick]\nepochs = 1\n"
+    );
+    fs::write(own.join("published.toml"), published).unwrap();
+    fs::write(own.join("grid.toml"), grid).unwrap();
+    Experiment::open(&own).unwrap()
+}
+
+/// The record that a cell would leave.
+fn left(cell: &Cell) -> Value {
+    let mut record = record(&cell.name, 0, 100.0);
+    let settings = cell.config.settings().iter().map(|(key, value)| (key.to_string(), json!(value.to_string())));
+    record["settings"] = Value::Object(settings.collect());
+    record
+}
+
+#[test]
+fn quick_records_are_named_and_those_of_another_grid_are_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, registry) = (folder.path(), Registry::standard());
+    let experiment = own(here, 5);
+    let grid = experiment.grid.as_ref().unwrap();
+    let whole = grid.cells(&registry, &Default::default()).unwrap();
+    let quick = grid.cells(&registry, grid.quick()).unwrap();
+    write(here, "own", &left(&quick[0]));
+    // What is computed does not depend on some settings; a record of an older version does not know all of them.
+    let mut other = left(&whole[1]);
+    other["settings"]["checkpoint-every"] = json!("7");
+    other["settings"].as_object_mut().unwrap().remove("lr-decay").unwrap();
+    write(here, "own", &other);
+    let pages = |experiment: &Experiment, quick: bool| {
+        let results = reproduce::results(std::slice::from_ref(experiment), &registry, here).unwrap();
+        let one = std::slice::from_ref(experiment);
+        let page = reproduce::html(one, &[], &results, quick).unwrap();
+        traced(&page, here);
+        let left_out: Vec<String> = results.left_out().iter().map(String::from).collect();
+        (page, reproduce::markdown(one, &[], &results, quick, true), left_out)
+    };
+    let (page, text, left_out) = pages(&experiment, false);
+    assert!(left_out.is_empty(), "{left_out:?}");
+    assert!(text.contains("| direct | ours | test bound | 100.00 (quick) |"));
+    assert!(text.contains("| exact | ours | test bound | 100.00 |"), "{text}");
+    assert!(text.contains("A quick look") && text.contains("gumbel reproduce own --quick"), "{text}");
+    for part in ["(a quick look)", "100.00 (quick)", "direct (quick)", "direct-s0 (quick)", "<code>epochs = 5</code>"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // The grid is changed, its quick look is not.
+    let (page, text, left_out) = pages(&own(here, 7), false);
+    assert_eq!(left_out.len(), 1);
+    assert!(left_out[0].starts_with("own/results/exact-s0.json: a run with epochs = 5, expected 7"), "{left_out:?}");
+    assert!(text.contains("| exact | ours | test bound | - |") && text.contains(&left_out[0]), "{text}");
+    assert!(page.contains("Records that are not shown"));
+    // A record of no cell.
+    let mut foreign = left(&whole[0]);
+    foreign["cell"] = json!("arm-s0");
+    write(here, "own", &foreign);
+    let (_, _, left_out) = pages(&own(here, 5), false);
+    assert_eq!(left_out, ["own/results/arm-s0.json: no cell of the grid of own"]);
+}
+
+#[test]
+fn figures_of_an_epoch_are_points_of_the_curve() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "table1", &record("fashion-mnist-categorical10-direct-s0", 0, 165.0));
+    let mut experiment = reproduce::find("table1").unwrap().remove(0);
+    experiment.published.tables.retain(|form| form.epoch == Some(30));
+    let results = Results::read(folder.path(), ["table1"]).unwrap();
+    // The record has epochs 2 and 4.
+    assert_eq!(reproduce::tables(&experiment, &results)[0].rows[0].cells[1].ours, None);
+    experiment.published.tables[0].epoch = Some(4);
+    let cell = &reproduce::tables(&experiment, &results)[0].rows[0].cells[1];
+    assert_eq!((cell.ours.unwrap().mean, cell.authors), (165.125, Some(223.16)));
+    assert_eq!(cell.sources, ["table1/results/fashion-mnist-categorical10-direct-s0.json#/curve/bound/1"]);
 }
 
 #[test]

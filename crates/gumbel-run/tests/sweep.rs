@@ -119,6 +119,14 @@ fn what_is_no_grid_is_refused_with_its_line() {
             "[run]\nlatent = [\"binary:4\", \"pairwise:4\"]\n[cell.a]\n[cell.b]\nestimator = \"disarm\"\n",
             &["line 2: latent = pairwise:4: expected", "in the cell pairwise4-b-s0"],
         ),
+        (
+            "[run]\nengine = \"fused\"\nlikelihood = [\"bernoulli\", \"gaussian\"]\n",
+            &[
+                "line 2: engine = fused: expected",
+                "fused needs likelihood = bernoulli",
+                "in the cell likelihood_gaussian-s0",
+            ],
+        ),
         ("[run]\nestimator = \"exact\"\nepsilon = 1\n", &["line 3: epsilon", "estimator = direct", "in the cell s0"]),
         ("[run]\nlr = [0.1, 0.1]\n", &["another name for every cell", "two cells lr_0.1-s0"]),
         ("[run]\nseed = [1, 1]\n", &["two cells s1"]),
@@ -133,6 +141,22 @@ fn what_is_no_grid_is_refused_with_its_line() {
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in: {message}");
         }
+    }
+    // What needs Burn, in a build without it.
+    #[cfg(not(feature = "burn"))]
+    for (text, parts) in [
+        (
+            "[run]\nlatent = [\"categorical:10\", \"categorical:2000\"]\nestimator = \"exact\"\n",
+            &["engine = auto", "states to enumerate", "this build has no autodiff", "cell categorical2000-s0"][..],
+        ),
+        (
+            "[run]\nlatent = \"binary:4\"\ndevice = [\"cpu\", \"wgpu\"]\n",
+            &["device = cpu", "this build has no autodiff engine", "in the cell device_wgpu-s0"],
+        ),
+        ("[run]\n[cell.a]\n[cell.b]\nmodel = \"conv\"\n", &["line 4: model = conv: expected mlp", "in the cell b-s0"]),
+    ] {
+        let message = cells(text).map(|cells| cells.len()).expect_err(text).to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} are not in: {message}");
     }
     let error = cells_with("[run]\nlr = 0.1\n", &[("epochz", "1")]).unwrap_err();
     assert!(error.is_usage() && error.to_string().starts_with("epochz = 1: expected"), "{error}");

@@ -241,6 +241,7 @@ pub struct ModelEntry {
     help: &'static str,
     settings: Vec<Setting>,
     check: Arc<Check>,
+    fits: Arc<Check>,
     build: Arc<Build>,
 }
 
@@ -252,12 +253,28 @@ impl ModelEntry {
         settings: &[Setting],
         build: impl Fn(&ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> + Send + Sync + 'static,
     ) -> Self {
-        ModelEntry { name, help, settings: settings.to_vec(), check: Arc::new(|_| Ok(())), build: Arc::new(build) }
+        let (check, fits) = (Arc::new(|_: &ModelOptions<'_>| Ok(())), Arc::new(|_: &ModelOptions<'_>| Ok(())));
+        ModelEntry { name, help, settings: settings.to_vec(), check, fits, build: Arc::new(build) }
     }
 
     /// With a check of the settings that needs no images: before there are any, the shape is one pixel.
     pub fn checked(self, check: impl Fn(&ModelOptions<'_>) -> Result<(), Error> + Send + Sync + 'static) -> Self {
         ModelEntry { check: Arc::new(check), ..self }
+    }
+
+    /// With a check of the engine and the device that are asked for, which needs no images either: what the constructor
+    /// would refuse in this build of the program.
+    pub fn fitting(self, fits: impl Fn(&ModelOptions<'_>) -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        ModelEntry { fits: Arc::new(fits), ..self }
+    }
+
+    /// Refuses an engine or a device that cannot have the model in this build, as far as that can be said before there
+    /// are images; nothing is made. A stored run may be of another build, which is why [`check`](Self::check) does not.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn fits(&self, options: &ModelOptions<'_>) -> Result<(), Error> {
+        (self.fits)(options)
     }
 
     /// Refuses settings that the model cannot have, whatever the images are; nothing is made.

@@ -6,7 +6,7 @@ use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_run::metrics::Metrics;
 use gumbel_run::report::quoted;
-use gumbel_run::reproduce::{self, Claim, Experiment, Record, Results, Step, Table};
+use gumbel_run::reproduce::{self, Claim, Experiment, Record, Step, Table};
 use gumbel_run::store::write_atomic;
 use gumbel_run::sweep::{self, Cell, Done, Status, Stop, Watcher};
 use gumbel_run::{Error, Registry, folder::Files};
@@ -20,9 +20,20 @@ const RESULTS: &str = "results";
 
 /// Trains what is missing, and writes the page about it.
 pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
-    let mut experiments: Vec<Experiment> = vec![];
+    let (mut experiments, mut failed): (Vec<Experiment>, Vec<String>) = (vec![], vec![]);
+    let mut untrained: Vec<String> = vec![];
     for name in &command.experiments {
-        for experiment in reproduce::find(name)? {
+        let found = reproduce::find(name)?;
+        let is_group = found.len() > 1;
+        for experiment in found {
+            // One of `all` that this build cannot train does not keep the others from being trained.
+            if is_group
+                && !untrained.contains(&experiment.name)
+                && let Err(e) = experiment.check_build(registry())
+            {
+                untrained.push(experiment.name.clone());
+                failed.push(format!("{}: {e}", experiment.name));
+            }
             if experiments.iter().all(|known| known.name != experiment.name) {
                 experiments.push(experiment);
             }
@@ -30,9 +41,15 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
     }
     let out = command.out.clone().unwrap_or(PathBuf::from(if command.quick { "runs/quick" } else { "runs/reproduce" }));
     if let Some(results) = &command.results {
+        fs::read_dir(results).map_err(|e| Error::io("read folder", results, e))?;
+        reproduce::check_names(&experiments, registry())?;
         return written(common, command, &experiments, results, &out);
     }
-    let plan = reproduce::plan(&experiments, registry(), command.seeds, command.quick)?;
+    let trained: Vec<Experiment> = experiments.iter().filter(|e| !untrained.contains(&e.name)).cloned().collect();
+    let plan = reproduce::plan(&trained, registry(), command.seeds, command.quick)?;
+    if !common.quiet {
+        failed.iter().for_each(|error| output::note(&format!("not trained: {error}")));
+    }
     if command.dry_run {
         let all = plan.iter().flat_map(|(name, cells)| cells.iter().map(move |cell| (name, cell)));
         return all.into_iter().try_for_each(|(name, cell)| foreseen(common, cell, &out.join(name).join(RUNS)));
@@ -41,7 +58,7 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
     let mut show = Show::new(common, count)?;
     show.json = false; // stdout is that of the tables
     let options = options(common, command.jobs, 120.0)?;
-    let (mut failed, mut stopped, mut ready) = (vec![], false, 0);
+    let (mut stopped, mut ready) = (false, 0);
     for (name, cells) in &plan {
         let own = out.join(name);
         let mut keep = Keep { show: &mut show, registry: registry(), results: own.join(RESULTS), errors: vec![] };
@@ -60,7 +77,7 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
         }
     }
     if !stopped {
-        for experiment in &experiments {
+        for experiment in &trained {
             for step in &experiment.published.steps {
                 if let Err(failure) = taken(common, command, experiment, step, &out) {
                     failed.push(format!("{}: {failure}", experiment.name));
@@ -182,23 +199,23 @@ fn written(
     from: &Path,
     out: &Path,
 ) -> Result<(), Failure> {
-    let sources: Vec<String> = experiments.iter().flat_map(Experiment::sources).collect();
-    let mut named: Vec<&str> = vec![];
-    sources.iter().for_each(|name| {
-        if !named.contains(&name.as_str()) {
-            named.push(name);
+    let results = reproduce::results(experiments, registry(), from)?;
+    if !common.quiet {
+        results.left_out().iter().for_each(|what| output::note(&format!("not shown: {what}")));
+        if results.is_empty() {
+            let place = from.join("EXPERIMENT").join(RESULTS);
+            output::note(&format!("no record of any run was found: {} would hold them", place.display()));
         }
-    });
-    let results = Results::read(from, named.iter().copied())?;
-    let own = |cell: &String| experiments.iter().any(|e| cell.split_once('/').is_some_and(|(name, _)| name == e.name));
+    }
     let mut claims = reproduce::claims()?;
-    claims.retain(|claim: &Claim| claim.cells().iter().all(own));
+    claims.retain(|claim: &Claim| claim.is_of(|name| experiments.iter().any(|e| name == e.name)));
     let page = reproduce::html(experiments, &claims, &results, command.quick)?;
     let (html, text) = (out.join("report").join("index.html"), out.join("reproduce.md"));
     let folder = out.join("report");
     fs::create_dir_all(&folder).map_err(|e| Error::io("create folder", &folder, e))?;
     write_atomic(&html, page.as_bytes())?;
-    write_atomic(&text, reproduce::markdown(experiments, &claims, &results, command.quick).as_bytes())?;
+    let page = reproduce::markdown(experiments, &claims, &results, command.quick, from == out);
+    write_atomic(&text, page.as_bytes())?;
     if common.json {
         for experiment in experiments {
             for table in reproduce::tables(experiment, &results) {
@@ -226,6 +243,7 @@ fn told(experiment: &Experiment, table: &Table) -> Result<(), Failure> {
                 "mean": cell.ours.map(|ours| ours.mean),
                 "se": cell.ours.and_then(|ours| ours.se),
                 "n": cell.ours.map_or(0, |ours| ours.n),
+                "quick": cell.quick,
                 "sources": cell.sources,
             }))?;
         }

@@ -27,7 +27,17 @@ const OWN: [Setting; 2] = [
 /// Convolutions in the registry.
 pub fn entry() -> ModelEntry {
     let help = "convolutions of stride 2, down to 4 x 4 or an odd size, with perceptrons between encoder and decoder";
-    ModelEntry::new("conv", help, &[&OWN[..], &MIXED].concat(), build)
+    ModelEntry::new("conv", help, &[&OWN[..], &MIXED].concat(), build).fitting(fits)
+}
+
+#[cfg(feature = "burn")]
+fn fits(options: &ModelOptions<'_>) -> Result<(), Error> {
+    gumbel_vae::device(options.device).map(drop)
+}
+
+#[cfg(not(feature = "burn"))]
+fn fits(options: &ModelOptions<'_>) -> Result<(), Error> {
+    build(options).map(drop)
 }
 
 #[cfg(feature = "burn")]

@@ -71,6 +71,27 @@ pub fn entry() -> ModelEntry {
         build,
     )
     .checked(check)
+    .fitting(fits)
+}
+
+/// Refuses what [`build`] would refuse for the engine or the device.
+fn fits(options: &ModelOptions<'_>) -> Result<(), Error> {
+    match options.engine {
+        "fused" => gumbel_fused::check(options),
+        "autodiff" => autodiff_fits(options),
+        _ if gumbel_fused::refusal(options).is_none() => Ok(()),
+        _ => autodiff_fits(options),
+    }
+}
+
+#[cfg(feature = "burn")]
+fn autodiff_fits(options: &ModelOptions<'_>) -> Result<(), Error> {
+    gumbel_vae::device(options.device).map(drop)
+}
+
+#[cfg(not(feature = "burn"))]
+fn autodiff_fits(options: &ModelOptions<'_>) -> Result<(), Error> {
+    autodiff(options).map(drop)
 }
 
 fn build(options: &ModelOptions<'_>) -> Result<Box<dyn Engine>, Error> {

@@ -3,19 +3,26 @@
 use super::{Claim, Experiment, Results, judged, tables};
 use std::fmt::Write;
 
-/// A page about some experiments.
-pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results, quick: bool) -> String {
+/// A page about some experiments. `beside`: whether the folders of the records stand beside the page, so that it can
+/// lead to their pictures; that of the repository leads to those in its own folder.
+pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results, quick: bool, beside: bool) -> String {
+    let is_quick = |experiment: &Experiment| quick || results.is_quick(&experiment.name);
+    let any_quick = experiments.iter().any(is_quick);
     let mut text = String::from("# What the paper reports, and what comes out here\n\n");
     text += &format!(
         "Made by `gumbel reproduce` from the records of runs; losses in nats per image. *ours* is the mean over seeds \
          with its standard error, n their number where there are several; the difference is ours less the paper's.{}\n",
-        if quick { " **A quick look: short runs, whose figures say little.**" } else { "" }
+        if any_quick { " **A quick look: short runs, whose figures say little.**" } else { "" }
     );
     let mut add = |line: String| writeln!(text, "{line}").expect("a string takes all text");
     for experiment in experiments {
         let published = &experiment.published;
         add(format!("\n## {}\n", published.title));
-        add(format!("    gumbel reproduce {}\n", experiment.name));
+        add(format!(
+            "    gumbel reproduce {}{}\n",
+            experiment.name,
+            if is_quick(experiment) { " --quick" } else { "" }
+        ));
         add(format!("{} Source: {}.", published.about.trim(), published.source));
         for table in tables(experiment, results) {
             add(format!("\n**{}**\n", table.title));
@@ -48,10 +55,23 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
                 }
             }
         }
+        for step in &published.steps {
+            add(format!("\n**{}**\n\n    {}", step.title, step.shown()));
+            let own = results.picture(&experiment.name, &step.picture).filter(|_| beside);
+            if own.is_some() {
+                add(format!("\nIts picture: [{0}]({1}/results/{0}).", step.picture, experiment.name));
+            } else if let Some(file) = step.committed.as_ref().filter(|_| !beside) {
+                add(format!("\nOne that was made by a script of the repository: [{file}]({file})."));
+            }
+        }
         if !published.differs.is_empty() {
             add("\nWhat is known to differ:\n".into());
             published.differs.iter().for_each(|differs| add(format!("- {}", differs.trim())));
         }
+    }
+    if !results.left_out().is_empty() {
+        add("\n## Records that are not shown\n".into());
+        results.left_out().iter().for_each(|what| add(format!("- {what}")));
     }
     if !claims.is_empty() {
         add("\n## What the paper claims\n".into());
@@ -65,7 +85,7 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
                 claim.sentence.trim(),
                 claim.place,
                 claim.shown_by.trim(),
-                judged.verdict.text(),
+                judged.verdict_text(),
                 judged.counts(),
             ));
         }

@@ -24,7 +24,7 @@ mod published;
 mod record;
 mod table;
 
-pub use claims::{Claim, Judged, Verdict, claims, judged};
+pub use claims::{Claim, Compared, Judged, Side, Stated, Verdict, claims, judged};
 pub use markdown::markdown;
 pub use page::html;
 pub use published::{Column, Curves, From, Published, Step};
@@ -36,7 +36,8 @@ use crate::folder::fitting_name;
 use crate::sweep::{self, Grid};
 use crate::{Error, Registry, Result};
 use gumbel::registry::did_you_mean;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// The files of an experiment.
 struct Files {
@@ -83,6 +84,8 @@ static ALL: [Files; 14] = [
 pub struct Experiment {
     /// Its name: that of its folder.
     pub name: String,
+    /// Its published.toml, for messages.
+    pub file: PathBuf,
     /// What is trained; nothing where all runs are those of other experiments.
     pub grid: Option<Grid>,
     /// What it is compared with.
@@ -101,6 +104,7 @@ impl Experiment {
         Ok(Experiment {
             name: fitting_name(&whole.file_name().unwrap_or_default().to_string_lossy()),
             published: Published::parse(&published, &read(&published)?)?,
+            file: published,
             grid: match grid.exists() {
                 true => Some(Grid::parse(&grid, &read(&grid)?)?),
                 false => None,
@@ -114,6 +118,7 @@ impl Experiment {
             name: files.name.into(),
             grid: files.grid.map(|text| Grid::parse(&path("grid.toml"), text)).transpose()?,
             published: Published::parse(&path("published.toml"), files.published)?,
+            file: path("published.toml"),
         })
     }
 
@@ -129,6 +134,25 @@ impl Experiment {
         all
     }
 
+    /// The names of all cells of its grid, with their seeds.
+    fn named(&self, registry: &Registry) -> Result<BTreeSet<String>> {
+        let Some(grid) = &self.grid else { return Ok(BTreeSet::new()) };
+        let cells = grid.cells_of_any_build(registry, &Given::new())?;
+        Ok(cells.into_iter().map(|cell| cell.name).collect())
+    }
+
+    /// Refuses an experiment with cells that this build of the program cannot train.
+    ///
+    /// # Errors
+    /// The first of them, as [`Grid::cells`] says it.
+    pub fn check_build(&self, registry: &Registry) -> Result<()> {
+        self.grid.as_ref().map_or(Ok(()), |grid| grid.cells(registry, &Given::new()).map(drop))
+    }
+
+    fn wrong(&self, detail: String) -> Error {
+        Error::ConfigFile { path: self.file.clone(), detail }
+    }
+
     /// The cells of its grid with the first seeds.
     fn cells(&self, registry: &Registry, seeds: Option<u64>, quick: bool) -> Result<Vec<sweep::Cell>> {
         let Some(grid) = &self.grid else { return Ok(vec![]) };
@@ -141,17 +165,96 @@ impl Experiment {
     }
 }
 
+/// Refuses names of cells that no grid has, in the tables, the curves and the steps of some experiments.
+///
+/// # Errors
+/// [`Error::ConfigFile`] with the name and where it stands.
+pub fn check_names(experiments: &[Experiment], registry: &Registry) -> Result<()> {
+    let mut known: Vec<(String, BTreeSet<String>)> = vec![];
+    for experiment in experiments {
+        for cell in experiment.published.cells() {
+            let wrong = |found: String| experiment.wrong(format!("expected cells as EXPERIMENT/CELL, found {found}"));
+            let Some((name, own)) = cell.split_once('/') else { return Err(wrong(format!("{cell:?}"))) };
+            if known.iter().all(|(known, _)| known != name) {
+                let given = [experiment].into_iter().chain(experiments).find(|e| e.name == name);
+                let named = match (given, ALL.iter().find(|files| files.name == name)) {
+                    (Some(given), _) => given.named(registry)?,
+                    (None, Some(files)) => Experiment::read(files)?.named(registry)?,
+                    _ => {
+                        let near = did_you_mean(name, &names());
+                        return Err(wrong(format!("{cell:?} of no experiment that is known here{near}")));
+                    }
+                };
+                known.push((name.into(), named.iter().map(|cell| record::without_seed(cell).into()).collect()));
+            }
+            let named = known.iter().find(|(known, _)| known == name).map(|(_, named)| named).expect("it was added");
+            if !named.contains(own) {
+                let near = did_you_mean(own, &named.iter().map(String::as_str).collect::<Vec<_>>());
+                return Err(wrong(format!("{cell:?}, which the grid of {name} has not{near}")));
+            }
+        }
+        let runs =
+            experiment.published.steps.iter().flat_map(|step| step.runs().into_iter().map(move |run| (step, run)));
+        let mut own = None;
+        for (step, run) in runs {
+            if own.is_none() {
+                own = Some(experiment.named(registry)?);
+            }
+            let own = own.as_ref().expect("it was made");
+            if !own.contains(run) {
+                let near = did_you_mean(run, &own.iter().map(String::as_str).collect::<Vec<_>>());
+                let place = format!("in the step {:?}", step.title);
+                let expected = "expected {run:CELL} with a cell of its grid and the seed";
+                return Err(experiment.wrong(format!("{expected}, found {run:?} {place}{near}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The records of some experiments in `FOLDER/EXPERIMENT/results`, with those of the experiments that they name: each
+/// is compared with its grid. Those of quick looks are marked, those with other settings are left out and named.
+///
+/// # Errors
+/// Files that cannot be read, or are no records; grids of one's own that are wrong.
+pub fn results(experiments: &[Experiment], registry: &Registry, folder: &Path) -> Result<Results> {
+    let mut named: Vec<String> = vec![];
+    for name in experiments.iter().flat_map(Experiment::sources) {
+        if !named.contains(&name) {
+            named.push(name);
+        }
+    }
+    let mut results = Results::read(folder, named.iter().map(String::as_str))?;
+    for name in &named {
+        if results.of(name).next().is_none() {
+            continue;
+        }
+        let found = match experiments.iter().find(|e| e.name == *name) {
+            Some(given) => Some(given.clone()),
+            None => ALL.iter().find(|files| files.name == name).map(Experiment::read).transpose()?,
+        };
+        if let Some(grid) = found.and_then(|experiment| experiment.grid) {
+            let whole = grid.cells_of_any_build(registry, &Given::new())?;
+            let quick = grid.cells_of_any_build(registry, grid.quick())?;
+            results.compare(name, &whole, &quick);
+        }
+    }
+    Ok(results)
+}
+
 /// What is trained for some experiments: for each experiment with runs the cells, in the order in which they begin.
 /// `seeds`: how many, or as many as each experiment has by itself; a quick look has one, and short runs.
 ///
 /// # Errors
-/// Cells that cannot be, as that of a model which this program was built without.
+/// Cells that cannot be, as that of a model which this program was built without; names of runs that no grid has, or
+/// that would not be trained.
 pub fn plan(
     experiments: &[Experiment],
     registry: &Registry,
     seeds: Option<u64>,
     quick: bool,
 ) -> Result<Vec<(String, Vec<sweep::Cell>)>> {
+    check_names(experiments, registry)?;
     let mut all: Vec<(String, Vec<sweep::Cell>)> = vec![];
     let mut add = |name: &str, mut cells: Vec<sweep::Cell>| match all.iter_mut().find(|(known, _)| known == name) {
         Some((_, known)) => {
@@ -162,13 +265,26 @@ pub fn plan(
         None => all.push((name.into(), cells)),
     };
     for experiment in experiments {
-        add(&experiment.name, experiment.cells(registry, seeds, quick)?);
+        let cells = experiment.cells(registry, seeds, quick)?;
+        for step in &experiment.published.steps {
+            let lost = |run: &&str| cells.iter().all(|cell| cell.name != *run);
+            if let Some(run) = step.runs().into_iter().find(lost) {
+                let place = format!("in the step {:?}", step.title);
+                return Err(experiment
+                    .wrong(format!("expected runs that are trained, found {run:?}, whose seed is not, {place}")));
+            }
+        }
+        add(&experiment.name, cells);
     }
     for experiment in experiments {
         for from in &experiment.published.from {
             for other in find(&from.experiment)? {
                 let mut cells = other.cells(registry, seeds, quick)?;
                 cells.retain(|cell| from.takes(&format!("{}/{}", other.name, cell.name)));
+                if cells.is_empty() {
+                    let expected = format!("only: expected parts of names of cells of {}", other.name);
+                    return Err(experiment.wrong(format!("{expected}, found {}", from.only.join(", "))));
+                }
                 add(&other.name, cells);
             }
         }
@@ -211,11 +327,22 @@ pub fn find(name: &str) -> Result<Vec<Experiment>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use crate::labels::{Count, Schedule};
 
     /// The registry without Burn knows no convolutions.
     fn is_built(experiment: &Experiment) -> bool {
         cfg!(feature = "burn") || experiment.name != "figure5"
+    }
+
+    /// Training steps of a run, with as many images as most data sets have.
+    fn steps(config: &crate::Config) -> u64 {
+        let (batch, limit) = (config.whole("batch-size"), config.whole("train-limit"));
+        let of = |images: u64| images.div_ceil(batch);
+        let labelled = match (config.supervision_schedule(), config.labels()) {
+            (Schedule::Phases(passes, _), Count::Some(labels)) => passes * of(labels as u64),
+            _ => 0,
+        };
+        labelled + config.whole("epochs") * of(if limit == 0 { 50_000 } else { limit })
     }
 
     #[test]
@@ -232,6 +359,11 @@ mod tests {
             let quick = grid.cells(&registry, grid.quick()).unwrap();
             let names = |cells: &[sweep::Cell]| cells.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
             assert_eq!(names(&cells), names(&quick), "{}", experiment.name);
+            // As short as the help says.
+            for (whole, quick) in cells.iter().zip(&quick) {
+                let (whole, short) = (steps(&whole.config), steps(&quick.config));
+                assert!(10 * short <= whole, "{}/{}: {short} steps of {whole}", experiment.name, quick.name);
+            }
         }
         for experiment in all.iter().filter(|e| is_built(e)) {
             for cell in experiment.published.cells() {

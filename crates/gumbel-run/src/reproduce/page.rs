@@ -1,7 +1,7 @@
 //! The page: the paper, the authors' code and ours side by side, with the runs behind every figure.
 
 use super::table::Cell;
-use super::{Claim, Curves, Experiment, Results, Table, judged, tables};
+use super::{Claim, Curves, Experiment, Record, Results, Table, judged, tables};
 use crate::Result;
 use crate::collect::measure_named;
 use crate::picture::character_data as escape;
@@ -15,7 +15,9 @@ use crate::report::page::{folded, frame, pictured};
 /// # Errors
 /// Pictures that cannot be read.
 pub fn html(experiments: &[Experiment], claims: &[Claim], results: &Results, quick: bool) -> Result<String> {
-    let look = if quick { " (a quick look)" } else { "" };
+    let is_quick = |experiment: &Experiment| quick || results.is_quick(&experiment.name);
+    let any_quick = experiments.iter().any(is_quick);
+    let look = if any_quick { " (a quick look)" } else { "" };
     let title = match experiments {
         [one] => format!("{}{look}", one.published.title),
         _ => format!("The paper's tables and figures, made again{look}"),
@@ -23,7 +25,12 @@ pub fn html(experiments: &[Experiment], claims: &[Claim], results: &Results, qui
     let mut names = Names::default();
     let mut main = String::new();
     for experiment in experiments {
-        main += &section(experiment, results, quick, &mut names)?;
+        main += &section(experiment, results, is_quick(experiment), &mut names)?;
+    }
+    if !results.left_out().is_empty() {
+        let all: String = results.left_out().iter().map(|what| format!("<li>{}</li>\n", escape(what))).collect();
+        main +=
+            &format!("<section id=\"left-out\">\n<h2>Records that are not shown</h2>\n<ul>\n{all}</ul>\n</section>\n");
     }
     if !claims.is_empty() {
         main += &claimed(claims, results);
@@ -35,9 +42,9 @@ pub fn html(experiments: &[Experiment], claims: &[Claim], results: &Results, qui
     if !claims.is_empty() {
         contents += "<li><a href=\"#claims\">What the paper claims</a></li>\n";
     }
-    let warning = match quick {
+    let warning = match any_quick {
         true => {
-            "<p><strong>A quick look: runs of a tenth of the epochs or less, whose figures say little.</strong></p>\n"
+            "<p><strong>A quick look: runs of a tenth of the steps or less, whose figures say little.</strong></p>\n"
         }
         false => "",
     };
@@ -75,6 +82,7 @@ fn section(experiment: &Experiment, results: &Results, quick: bool, names: &mut 
     }
     let mut pictures = String::new();
     for step in &published.steps {
+        text += &format!("<p>{}:</p>\n<pre><code>{}</code></pre>\n", escape(&step.title), escape(&step.shown()));
         let Some(path) = results.picture(&experiment.name, &step.picture) else { continue };
         if let Some(picture) = Picture::read(path, &step.picture)? {
             pictures += &pictured(&picture, &step.title, &format!("{}: {}", step.title, step.picture));
@@ -146,7 +154,10 @@ fn drawn(form: &Curves, results: &Results, names: &mut Names) -> String {
     let measure = MEASURES.iter().find(|m| m.field == form.metric).expect("the files were checked when they were read");
     let first = names.0.len();
     let lines: Vec<_> = form.lines.iter().filter_map(|cell| Some((cell, results.runs(cell).first()?))).collect();
-    names.0.extend(lines.iter().map(|(cell, _)| cell.split_once('/').map_or(cell.as_str(), |(_, name)| name).into()));
+    names.0.extend(lines.iter().map(|(cell, (_, record))| {
+        let name = cell.split_once('/').map_or(cell.as_str(), |(_, name)| name);
+        if record.is_quick { format!("{name} (quick)") } else { name.into() }
+    }));
     let all: Vec<&str> = names.0.iter().map(String::as_str).collect();
     let mut panels = String::new();
     for over in &OVER {
@@ -176,7 +187,7 @@ fn drawn(form: &Curves, results: &Results, names: &mut Names) -> String {
     format!("<h3>{}</h3>\n{legend}<div class=\"panels\">\n{panels}</div>\n", escape(&form.title))
 }
 
-/// All runs of an experiment with their commands.
+/// All runs of an experiment with their commands and their settings.
 fn runs(experiment: &Experiment, results: &Results) -> String {
     let mut names = vec!["valid_bound", "bound", "nll", "paper_loss", "kl", "accuracy", "final_bound", "seconds"];
     let measure = |name: &str| measure_named(name).expect("a figure of every version");
@@ -187,7 +198,8 @@ fn runs(experiment: &Experiment, results: &Results) -> String {
     names.retain(|name| all.iter().any(|(_, record)| (measure(name).of)(&record.summary).is_some()));
     let mut body = String::new();
     for (file, record) in &all {
-        body += &format!("<tr><th scope=\"row\">{}</th>", escape(&record.cell));
+        let quick = if record.is_quick { " (quick)" } else { "" };
+        body += &format!("<tr><th scope=\"row\">{}{quick}</th>", escape(&record.cell));
         for name in &names {
             let measure = measure(name);
             body += &match (measure.of)(&record.summary) {
@@ -207,7 +219,28 @@ fn runs(experiment: &Experiment, results: &Results) -> String {
     }
     let titles = names.iter().map(|name| measure(name).title);
     let head: Vec<&str> = ["run"].into_iter().chain(titles).chain(["engine, arithmetic, commit", "command"]).collect();
-    folded(&format!("{} runs", all.len()), &head, &body)
+    folded(&format!("{} runs", all.len()), &head, &body) + &settings(&all)
+}
+
+/// All settings of some runs, a row for each run; those that are the same in all of them are said once.
+fn settings(runs: &[&(String, Record)]) -> String {
+    let first = &runs[0].1.settings;
+    let is_shared = |key: &str, value: &str| runs.iter().all(|(_, r)| r.settings.get(key).is_some_and(|v| v == value));
+    let line = |key: &str, value: &str| {
+        let value = if value.is_empty() { "\"\"" } else { value };
+        format!("<code>{} = {}</code>", escape(key), escape(value))
+    };
+    let shared: Vec<String> =
+        first.iter().filter(|(key, value)| is_shared(key, value)).map(|(key, value)| line(key, value)).collect();
+    let mut body =
+        format!("<tr><th scope=\"row\">all of them</th><td class=\"help\">{}</td></tr>\n", shared.join(", "));
+    for (_, record) in runs {
+        let own = record.settings.iter().filter(|(key, value)| !is_shared(key, value));
+        let own: Vec<String> = own.map(|(key, value)| line(key, value)).collect();
+        let cell = escape(&record.cell);
+        body += &format!("<tr><th scope=\"row\">{cell}</th><td class=\"help\">{}</td></tr>\n", own.join(", "));
+    }
+    folded("Settings of every run", &["run", "settings"], &body)
 }
 
 /// The verdicts.
@@ -215,26 +248,31 @@ fn claimed(claims: &[Claim], results: &Results) -> String {
     let mut body = String::new();
     for claim in claims {
         let judged = judged(claim, results);
-        let all: String =
-            judged.compared.iter().map(|c| format!("<li>{}</li>\n", escape(&c.text(&claim.metric)))).collect();
+        let all: String = judged.compared.iter().map(|c| format!("<li>{}</li>\n", escape(&c.text()))).collect();
+        let all = match all.is_empty() {
+            true => String::new(),
+            false => {
+                format!("<details open=\"open\"><summary>comparisons</summary><ul>\n{all}</ul></details>")
+            }
+        };
         let remark = if claim.remark.is_empty() { String::new() } else { format!("<p>{}</p>", prose(&claim.remark)) };
         body += &format!(
-            "<tr><td>{} <small>({})</small></td><td>{}</td><td><strong>{}</strong></td><td>{}{remark}<details \
-             open=\"open\"><summary>comparisons</summary><ul>\n{all}</ul></details></td></tr>\n",
+            "<tr><td>{} <small>({})</small></td><td>{}</td><td><strong>{}</strong></td><td>{}{remark}{all}</td></tr>\n",
             prose(&claim.sentence),
             escape(&claim.place),
             prose(&claim.shown_by),
-            judged.verdict.text(),
-            escape(&judged.counts()),
+            escape(&judged.verdict_text()),
+            prose(&judged.counts()),
         );
     }
     let head: String = ["sentence, in our words", "what would show it", "verdict", "comparisons"]
         .map(|title| format!("<th scope=\"col\">{title}</th>"))
         .concat();
     format!(
-        "<section id=\"claims\">\n<h2>What the paper claims</h2>\n<p>Every verdict is computed from the runs: in each \
-         comparison the first is to be better. A sentence holds if it does in all of them; some hold only with what \
-         the authors leave out of one side.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
+        "<section id=\"claims\">\n<h2>What the paper claims</h2>\n<p>A verdict is computed from the runs, unless it \
+         names the file in which it was measured: in each comparison the first is to be better. A sentence holds if it \
+         does in all of them; some hold only with what the authors leave out of one side.</p>\n<div class=\"scroll\" \
+         tabindex=\"0\" role=\"region\" \
          aria-label=\"Claims\">\n<table class=\"claims\">\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n\
          {body}</tbody>\n</table>\n</div>\n</section>\n"
     )

@@ -1,6 +1,7 @@
 //! What an experiment shows, and what was published.
 
 use crate::collect::{measure_named, measure_names};
+use crate::report::quoted;
 use crate::{Error, Result};
 use gumbel::registry::did_you_mean;
 use serde::Deserialize;
@@ -68,6 +69,9 @@ pub struct Form {
     pub title: String,
     /// Which figure of a run, as in `gumbel collect`.
     pub metric: String,
+    /// The epoch whose point of the curve is shown in place of a figure of the summary: of bound, nll and accuracy.
+    #[serde(default)]
+    pub epoch: Option<usize>,
     /// What the rows differ in.
     pub row: String,
     /// The names of the rows.
@@ -95,7 +99,7 @@ pub struct Column {
     /// Published, a figure for every row; NaN where there is none.
     #[serde(default)]
     pub paper: Vec<f64>,
-    /// What the authors' code gives when it is run, likewise.
+    /// What the authors' code gives when it is run, or has printed, likewise.
     #[serde(default)]
     pub authors: Vec<f64>,
 }
@@ -138,15 +142,60 @@ pub struct Step {
     pub printed: Option<String>,
     /// The picture that it leaves.
     pub picture: String,
+    /// One that was committed, beside the page of the repository.
+    #[serde(default)]
+    pub committed: Option<String>,
+}
+
+/// Where the value of a flag stands among some words.
+fn value_of(words: &[String], flag: &str) -> Option<usize> {
+    let at = 1 + words.iter().skip(1).position(|word| word == flag)? + 1;
+    (at < words.len()).then_some(at)
 }
 
 impl Step {
+    /// What is wrong with it, if anything is.
+    fn fault(&self) -> Option<String> {
+        let place = format!("in the step {:?}", self.title);
+        if self.command.first().is_none_or(|word| word.trim().is_empty()) {
+            let found = if self.command.is_empty() { "nothing" } else { "an empty word" };
+            return Some(format!("command: expected the name of a command and its arguments, found {found} {place}"));
+        }
+        if !self.quick.len().is_multiple_of(2) {
+            let expected = "expected flags of the command with a value each";
+            return Some(format!("quick: {expected}, found {} words {place}", self.quick.len()));
+        }
+        let flags = self.quick.chunks_exact(2).map(|pair| &pair[0]);
+        let lost = flags.into_iter().find(|flag| value_of(&self.command, flag).is_none())?;
+        let found = match self.command.iter().skip(1).any(|word| word == lost) {
+            true => "at the end of it",
+            false => "which it has not",
+        };
+        Some(format!("quick: expected flags of the command with a value behind them, found {lost:?}, {found}, {place}"))
+    }
+
+    /// Its command as it is read.
+    pub fn shown(&self) -> String {
+        let words =
+            self.command.iter().map(|word| match word.strip_prefix("{run:").and_then(|w| w.strip_suffix('}')) {
+                Some(cell) => format!("RUNS/{cell}"),
+                None => quoted(&word.replace("{out}", "RESULTS")),
+            });
+        ["gumbel".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The runs of this experiment that it reads, by the names of their cells with the seed.
+    pub fn runs(&self) -> Vec<&str> {
+        self.command.iter().filter_map(|word| word.strip_prefix("{run:")?.strip_suffix('}')).collect()
+    }
+
     /// The arguments for some folders.
     pub fn arguments(&self, runs: &Path, out: &Path, quick: bool) -> Vec<String> {
         let mut all = self.command.clone();
         for pair in self.quick.chunks_exact(2).filter(|_| quick) {
-            if let Some(flag) = all.iter().position(|word| *word == pair[0]) {
-                all[flag + 1] = pair[1].clone();
+            // The first word is the command itself, which no flag is.
+            if let Some(value) = value_of(&all, &pair[0]) {
+                all[value] = pair[1].clone();
             }
         }
         let filled = all.into_iter().map(|word| match word.strip_prefix("{run:").and_then(|w| w.strip_suffix('}')) {
@@ -161,7 +210,8 @@ impl Published {
     /// Reads the text of a file.
     ///
     /// # Errors
-    /// [`Error::ConfigFile`]: no TOML, other keys, a figure that runs do not have, columns with too few figures.
+    /// [`Error::ConfigFile`]: no TOML, other keys, a figure that runs do not have, columns with too few figures, no
+    /// seeds, a step without a command or with a flag for quick looks that its command does not have.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let wrong = |detail: String| Error::ConfigFile { path: path.to_path_buf(), detail };
         let published: Published = toml::from_str(text).map_err(|e| {
@@ -179,6 +229,13 @@ impl Published {
         };
         for table in &published.tables {
             known(&table.metric)?;
+            let metrics = [&table.metric].into_iter().chain(table.columns.iter().filter_map(|c| c.metric.as_ref()));
+            if let (Some(epoch), Some(metric)) =
+                (table.epoch, metrics.into_iter().find(|m| !["bound", "nll", "accuracy"].contains(&&m[..])))
+            {
+                let place = format!("with epoch = {epoch} in {:?}", table.title);
+                return Err(wrong(format!("metric = {metric:?}: expected bound, nll or accuracy {place}")));
+            }
             for column in &table.columns {
                 column.metric.as_deref().map_or(Ok(()), known)?;
                 let rows = table.rows.len();
@@ -193,7 +250,13 @@ impl Published {
         if let Some(curves) = published.curves.iter().find(|c| !["bound", "accuracy"].contains(&&c.metric[..])) {
             return Err(wrong(format!("metric = {:?} of curves: expected bound or accuracy", curves.metric)));
         }
-        Ok(published)
+        if published.seeds == 0 {
+            return Err(wrong("seeds = 0: expected at least 1".into()));
+        }
+        match published.steps.iter().find_map(Step::fault) {
+            Some(fault) => Err(wrong(fault)),
+            None => Ok(published),
+        }
     }
 
     /// All cells that are named, as `EXPERIMENT/CELL` without the seed.
@@ -221,6 +284,8 @@ mod tests {
     fn wrong_files_are_named_with_their_lines() {
         let table = "title = \"A\"\n[[table]]\ntitle = \"B\"\nmetric = \"bound\"\nrow = \"K\"\nrows = [\"1\", \"2\"]\n";
         let column = |rest: &str| format!("{table}[[table.column]]\ntitle = \"C\"\n{rest}");
+        let step = |rest: &str| format!("title = \"A\"\n[[step]]\ntitle = \"S\"\npicture = \"a.svg\"\n{rest}");
+        assert!(parse(&step("command = [\"sample\", \"--rows\", \"8\"]\nquick = [\"--rows\", \"2\"]")).is_ok());
         assert!(parse(&column("cells = [\"a/{row}\"]\npaper = [1.0, nan]")).is_ok());
         for (text, part) in [
             ("titel = \"A\"", "line 1: unknown field `titel`"),
@@ -230,6 +295,24 @@ mod tests {
             (&column("cells = [\"a\"]\npaper = [1.0]"), "expected cells and figures for 2 rows in the column \"C\""),
             (&column("paper = [1.0, 2.0]"), "expected cells and figures for 2 rows"),
             (&column("by_row = [[\"a\"]]"), "expected cells and figures for 2 rows"),
+            (
+                &column("cells = [\"a\"]").replace("row =", "epoch = 3\nrow =").replace("\"bound\"", "\"kl\""),
+                "metric = \"kl\": expected bound, nll or accuracy with epoch = 3 in \"B\"",
+            ),
+            ("title = \"A\"\nseeds = 0", "seeds = 0: expected at least 1"),
+            ("title = \"A\"\nseeds = -1", "line 2"),
+            (&step("command = []"), "command: expected the name of a command and its arguments, found nothing"),
+            (&step("command = [\"\"]"), "found an empty word in the step \"S\""),
+            (&step("command = [\"a\", \"--n\", \"8\"]\nquick = [\"--n\"]"), "found 1 words in the step \"S\""),
+            (
+                &step("command = [\"a\", \"--n\"]\nquick = [\"--n\", \"2\"]"),
+                "found \"--n\", at the end of it, in the step \"S\"",
+            ),
+            (
+                &step("command = [\"a\", \"--n\", \"8\"]\nquick = [\"--m\", \"2\"]"),
+                "found \"--m\", which it has not, in the step \"S\"",
+            ),
+            (&step("command = [\"a\", \"8\"]\nquick = [\"a\", \"2\"]"), "found \"a\", which it has not"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.starts_with("a/published.toml: ") && error.contains(part), "{error}");
@@ -244,7 +327,9 @@ mod tests {
             quick: vec!["--draws".into(), "20".into()],
             printed: None,
             picture: "a.svg".into(),
+            committed: None,
         };
+        assert_eq!(step.shown(), "gumbel diagnose RUNS/exact-s0 --draws 2000 --out RESULTS/a.svg");
         let words = step.arguments("r".as_ref(), "o".as_ref(), true);
         assert_eq!(words, ["diagnose", "r/exact-s0", "--draws", "20", "--out", "o/a.svg"]);
         assert_eq!(step.arguments("r".as_ref(), "o".as_ref(), false)[3], "2000");

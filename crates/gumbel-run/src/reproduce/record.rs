@@ -5,6 +5,7 @@ use crate::metrics::{Metrics, Summary};
 use crate::report::command;
 use crate::store::write_atomic;
 use crate::stored::{check_summary, open_config, read_metrics, read_summary};
+use crate::sweep::Cell;
 use crate::{Error, Registry, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,6 +29,10 @@ pub struct Record {
     pub summary: Summary,
     /// Some points on the way.
     pub curve: Curve,
+    /// Whether it is of a quick look: its settings are those of its grid with `[quick]` over them. That is no part of
+    /// the file, but said by [`results`](super::results).
+    #[serde(skip)]
+    pub is_quick: bool,
 }
 
 /// Figures of the test split at some epochs.
@@ -116,6 +121,7 @@ impl Record {
             settings: config.settings().iter().map(|(key, value)| (key.into(), value.to_string())).collect(),
             summary,
             curve: Curve::of(&read_metrics(folder)?),
+            is_quick: false,
         })
     }
 
@@ -164,10 +170,13 @@ pub struct Results {
     records: BTreeMap<String, Vec<(String, Record)>>,
     /// Pictures of steps: experiment, file, where.
     pictures: Vec<(String, String, PathBuf)>,
+    /// Records that are not shown: the file, and why.
+    left_out: Vec<String>,
 }
 
 impl Results {
     /// Reads what stands in `FOLDER/EXPERIMENT/results` for the named experiments; what is not there is left out.
+    /// Whether the records are runs of today's grids is not asked: [`results`](super::results) does.
     ///
     /// # Errors
     /// Files that cannot be read, or are no records.
@@ -196,6 +205,48 @@ impl Results {
         all.records.values_mut().for_each(|runs| runs.sort_by_key(|(_, record)| record.summary.seed));
         all.pictures.sort();
         Ok(all)
+    }
+
+    /// Compares the records of an experiment with its cells, whole and as a quick look has them: those with the
+    /// settings of the latter are marked, and those with others than both are left out.
+    pub(super) fn compare(&mut self, experiment: &str, whole: &[Cell], quick: &[Cell]) {
+        let own = |name: &str| name.split_once('/').is_some_and(|(of, _)| of == experiment);
+        for (_, runs) in self.records.iter_mut().filter(|(name, _)| own(name)) {
+            runs.retain_mut(|(file, record)| {
+                let differs = |cells: &[Cell]| {
+                    let cell = cells.iter().find(|cell| cell.name == record.cell)?;
+                    Some(cell.config.difference(&record.settings))
+                };
+                match (differs(whole), differs(quick)) {
+                    (Some(None), _) => return true,
+                    (_, Some(None)) => {
+                        record.is_quick = true;
+                        return true;
+                    }
+                    (Some(Some(what)), _) => {
+                        self.left_out.push(format!("{file}: a run with {what} as the grid has it"));
+                    }
+                    (None, _) => self.left_out.push(format!("{file}: no cell of the grid of {experiment}")),
+                }
+                false
+            });
+        }
+        self.records.retain(|_, runs| !runs.is_empty());
+    }
+
+    /// The records that are not shown, as they are no runs of their experiment's grid: each file, and why.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// Whether there is no record at all, not even one that is left out.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.left_out.is_empty()
+    }
+
+    /// Whether a run of an experiment is one of a quick look.
+    pub fn is_quick(&self, experiment: &str) -> bool {
+        self.of(experiment).any(|(_, record)| record.is_quick)
     }
 
     /// The runs of a cell, named as `EXPERIMENT/CELL` without the seed: files and records, in the order of the seeds.

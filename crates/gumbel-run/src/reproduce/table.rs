@@ -27,7 +27,7 @@ pub struct Row {
 }
 
 /// What stands in one place of a table.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cell {
     /// Which figure of a run.
     pub metric: String,
@@ -41,6 +41,8 @@ pub struct Cell {
     pub best: bool,
     /// Whether some of it is an estimate.
     pub estimate: bool,
+    /// Whether some of it is of a quick look.
+    pub quick: bool,
     /// The places of its figures: file and place in its JSON.
     pub sources: Vec<String>,
 }
@@ -69,12 +71,13 @@ impl Cell {
         format!("{value:.*}", own.max(least))
     }
 
-    /// Ours, as it is read: with its standard error, if there are several runs.
+    /// Ours, as it is read: with its standard error, if there are several runs, and named if it is of a quick look.
     pub fn text(&self) -> Option<String> {
         let (Mean { mean, se, .. }, digits) = (self.ours?, self.measure().digits());
         let about = if self.estimate && self.metric.ends_with("bound") { "≈ " } else { "" };
         let error = se.map_or(String::new(), |se| format!(" ± {se:.digits$}"));
-        Some(format!("{about}{mean:.digits$}{error}"))
+        let quick = if self.quick { " (quick)" } else { "" };
+        Some(format!("{about}{mean:.digits$}{error}{quick}"))
     }
 }
 
@@ -85,7 +88,13 @@ pub fn tables(experiment: &Experiment, results: &Results) -> Vec<Table> {
             let cells = form.columns.iter().map(|column| {
                 let metric = column.metric.as_ref().unwrap_or(&form.metric);
                 let known = |values: &[f64]| values.get(i).copied().filter(|value| value.is_finite());
-                filled(metric, &column.cells_of(i, row), results, known(&column.paper), known(&column.authors))
+                let empty = Cell {
+                    metric: metric.clone(),
+                    paper: known(&column.paper),
+                    authors: known(&column.authors),
+                    ..Cell::default()
+                };
+                filled(empty, form.epoch, &column.cells_of(i, row), results)
             });
             let mut cells: Vec<Cell> = cells.collect();
             mark_best(&mut cells);
@@ -101,18 +110,27 @@ pub fn tables(experiment: &Experiment, results: &Results) -> Vec<Table> {
     experiment.published.tables.iter().map(table).collect()
 }
 
-fn filled(metric: &str, cells: &[String], results: &Results, paper: Option<f64>, authors: Option<f64>) -> Cell {
-    let measure = measure_named(metric).expect("the files were checked when they were read");
-    let runs = cells.iter().flat_map(|cell| results.runs(cell));
-    let (mut values, mut sources, mut estimate) = (vec![], vec![], false);
-    for (file, record) in runs {
-        if let Some(value) = (measure.of)(&record.summary) {
+/// With the mean over the runs of some cells: of what their summaries say, or their curves at an epoch.
+fn filled(mut place: Cell, epoch: Option<usize>, cells: &[String], results: &Results) -> Cell {
+    let measure = place.measure();
+    let mut values = vec![];
+    for (file, record) in cells.iter().flat_map(|cell| results.runs(cell)) {
+        let (value, source) = match epoch {
+            None => ((measure.of)(&record.summary), format!("summary/{}", measure.place)),
+            Some(epoch) => {
+                let point = record.curve.epoch.iter().position(|e| *e == epoch);
+                let value = point.and_then(|i| record.curve.values(&place.metric).get(i).copied());
+                (value, format!("curve/{}/{}", place.metric, point.unwrap_or_default()))
+            }
+        };
+        if let Some(value) = value {
             values.push(measure.scale() * value);
-            sources.push(format!("{file}#/summary/{}", measure.place));
-            estimate |= record.summary.test.bound_kind != crate::evaluate::BoundKind::Exact;
+            place.sources.push(format!("{file}#/{source}"));
+            place.estimate |= record.summary.test.bound_kind != crate::evaluate::BoundKind::Exact;
+            place.quick |= record.is_quick;
         }
     }
-    Cell { metric: metric.into(), paper, authors, ours: Mean::of(&values), best: false, estimate, sources }
+    Cell { ours: Mean::of(&values), ..place }
 }
 
 /// Of the figures of one kind in a row, the best one; of one alone there is none, and of seconds neither.

@@ -108,8 +108,18 @@ impl Grid {
     /// above those of the file, in all cells: a key of theirs does not vary any more.
     ///
     /// # Errors
-    /// Unknown keys, cells that cannot be, two cells of one name, more than [`MAX_CELLS`].
+    /// Unknown keys, cells that cannot be, two cells of one name, more than [`MAX_CELLS`]. Cells whose engine or device
+    /// cannot have the model in this build of the program cannot be either.
     pub fn cells(&self, registry: &Registry, over: &Given) -> Result<Vec<Cell>> {
+        self.all(registry, over, Config::check_engine)
+    }
+
+    /// The same for reading what other builds have trained: engines and devices are those of whoever runs it.
+    pub(crate) fn cells_of_any_build(&self, registry: &Registry, over: &Given) -> Result<Vec<Cell>> {
+        self.all(registry, over, |_| Ok(()))
+    }
+
+    fn all(&self, registry: &Registry, over: &Given, check: fn(&Config) -> Result<()>) -> Result<Vec<Cell>> {
         let known = every_key(registry);
         for axis in self.run.iter().chain(self.cells.iter().flat_map(|(_, own)| own)) {
             if !known.contains(&axis.key.as_str()) {
@@ -138,7 +148,7 @@ impl Grid {
             let mut at = vec![0; axes.len()];
             loop {
                 let chosen: Vec<(&Axis, &Written)> = axes.iter().zip(&at).map(|(a, i)| (*a, &a.values[*i])).collect();
-                let cell = self.cell(registry, over, name, general.len(), &chosen)?;
+                let cell = self.cell(registry, over, check, name, general.len(), &chosen)?;
                 if !names.insert(cell.name.clone()) {
                     let expected = "expected another name for every cell";
                     return Err(self.whole(format!("{expected}, found two cells {}", cell.name)));
@@ -158,6 +168,7 @@ impl Grid {
         &self,
         registry: &Registry,
         over: &Given,
+        check: fn(&Config) -> Result<()>,
         name: &str,
         general: usize,
         chosen: &[(&Axis, &Written)],
@@ -175,7 +186,8 @@ impl Grid {
 
         let values = chosen.iter().map(|(axis, value)| (axis.key.clone(), (*value).clone(), axis.line));
         let file = ConfigFile::of(&self.path, values.collect());
-        let config = Config::resolve(registry, Some(&file), over).map_err(|e| match e {
+        let config = Config::resolve(registry, Some(&file), over);
+        let config = config.and_then(|config| check(&config).map(|()| config)).map_err(|e| match e {
             Error::ConfigFile { path, detail } => {
                 Error::ConfigFile { path, detail: format!("{detail}, in the cell {name}") }
             }
