@@ -259,7 +259,11 @@ impl<'a> Show<'a> {
         }
         let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format!("{v:.1}"));
         // An epsilon that is held is no round number.
-        let place = |x: f64| Some(x.to_string()).filter(|t| t.len() <= 8).unwrap_or_else(|| format!("{x:.3e}"));
+        let place = |x: f64| match x.to_string() {
+            short if short.len() <= 8 => short,
+            _ if (1e-3..1e3).contains(&x) => format!("{x:.4}"),
+            _ => format!("{x:.2e}"),
+        };
         let at = line.epsilon.or(line.temperature).map_or("-".to_string(), place);
         output::line(&format!(
             "{:<widest$} {at:>8} {:>10.3e} {:>8.1e} {:>10.3e} {:>8.1e} {:>7.3} {:>9} {:>9} {:>9.3}  {}",

@@ -282,8 +282,9 @@ fn draw(svg: &mut Svg, panel: &Panel, corner: (f64, f64), size: (f64, f64), labe
         let (colour, dash) = style(labels.iter().position(|l| *l == curve.label).unwrap_or(0));
         for [low, high] in bars.iter().filter(|[low, high]| low.0.is_finite() && high.1.is_finite()) {
             let ((x, low), (_, high)) = (at((low.0, if low.1 > y.0 { low.1 } else { y.0 })), at(*high));
-            let cap = |y| [(x - 3.0, y), (x + 3.0, y), (x, y)];
-            svg.line(&[cap(low), cap(high)].concat(), colour, 1.0, "");
+            let (left, right) = (x - 3.0, x + 3.0);
+            let bar = [(left, low), (right, low), (x, low), (x, high), (left, high), (right, high)];
+            svg.line(&bar, colour, 1.0, "");
         }
         for part in points.split(|(x, y)| !x.is_finite() || !y.is_finite()) {
             match part.iter().map(|p| at(*p)).collect::<Vec<_>>()[..] {
