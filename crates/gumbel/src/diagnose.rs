@@ -23,7 +23,7 @@ use crate::estimator::{
     estimate_with,
 };
 use crate::noise::{Noise, Purpose};
-use crate::oracle::{Followed, Oracle};
+use crate::oracle::{Closure, Followed, Oracle};
 use crate::structure::{Code, Structure, Sums, batch_size};
 use std::time::Instant;
 
@@ -304,6 +304,49 @@ pub fn diagnose<S: Structure>(
         tallies,
         draws,
     })
+}
+
+/// Rows of the decoder for an image in a draw, without gradient and with, as [`Diagnosis::rows`] has them, of an
+/// estimator that has them for every image and draw alike; `None`: what is drawn decides.
+///
+/// ```
+/// use gumbel::diagnose::rows;
+/// use gumbel::estimator::LocalExpectation;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::binary(15)?;
+/// assert_eq!(rows(&mut LocalExpectation, &latent, 1)?, Some([16.0, 1.0]));
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the estimator.
+pub fn rows<S: Structure>(
+    estimator: &mut dyn Estimator<S>,
+    structure: &S,
+    samples: usize,
+) -> Result<Option<[f64; 2]>, Error> {
+    // Where rows depend on what is drawn, so many draws hardly agree by chance.
+    const DRAWS: usize = 32;
+    estimator.begin(&Moment { step: 0, kl_weight: 0.0 })?;
+    let width = if estimator.is_random() { estimator.noise(structure)? } else { 0 };
+    let draws = if estimator.is_random() { DRAWS } else { 1 };
+    let samples = samples.max(estimator.least_samples());
+    let mut noise = vec![0.0; samples * width];
+    // Some loss: sums and differences of the entries of a code.
+    let some = |_: usize, code: &[f32]| code.iter().enumerate().map(|(i, c)| c * (i % 5) as f32).sum::<f32>();
+    let mut inner = Closure::new(structure, some);
+    let potentials = vec![0.0; structure.potentials()];
+    let (mut memory, mut found) = (Memory::default(), None);
+    for draw in 0..draws {
+        Noise::new(0, Purpose::Diagnosis, draw as u64).gumbel(&mut noise);
+        let mut oracle = Counted::new(structure, &mut inner, !estimator.wants_slopes());
+        estimate_with(estimator, structure, &potentials, &noise, &mut oracle, &mut memory)?;
+        let rows = [oracle.without as f64, oracle.with as f64];
+        if *found.get_or_insert(rows) != rows {
+            return Ok(None);
+        }
+    }
+    Ok(found)
 }
 
 /// Draws of a gradient beside a reference, whatever they are at: potentials, or the weights of a layer.
