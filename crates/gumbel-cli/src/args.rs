@@ -665,7 +665,11 @@ pub struct Inspect {
 
 An estimator is NAME, with settings of its own NAME:KEY=VALUE:KEY; they begin at the registry's defaults (`gumbel list
 estimators`), so that `direct` is the paper's. Beside these, kl puts the KL into its objective, and samples=M takes M
-samples of each image. Those with something to learn learn first, and then stand still.
+samples of each image. Those with something to learn learn first, and then stand still. What holds its zero gradients
+(zero-gradient-target) stands at the epsilon that it was measured at.
+
+The reference is exact where the latent has at most 32,768 states. Where it has more it is a long average of an
+estimator without bias, whose error (\"norm_error\") is taken out of the bias.
 
 --json prints a line for each estimator and value: \"estimator\", \"spec\", \"epsilon\" or \"temperature\",
 \"objective\" (loss, or bound with the KL), \"at\" (potentials, or a layer), \"norm\" of the exact gradient, \"bias\",
@@ -683,11 +687,19 @@ pub struct Diagnose {
         value_name = "X,..",
         value_delimiter = ',',
         default_value = "0.03,0.1,0.3,1,3",
+        allow_hyphen_values = true,
         value_parser = positive
     )]
     pub epsilon: Vec<f64>,
     /// Values of the temperature, of those that have one
-    #[arg(long, value_name = "X,..", value_delimiter = ',', default_value = "0.1,0.3,0.5,1,3", value_parser = positive)]
+    #[arg(
+        long,
+        value_name = "X,..",
+        value_delimiter = ',',
+        default_value = "0.1,0.3,0.5,1,3",
+        allow_hyphen_values = true,
+        value_parser = positive
+    )]
     pub temperature: Vec<f64>,
     /// Draws of each estimate
     #[arg(long, value_name = "N", default_value = "1000", value_parser = whole(2..=100_000_000))]
@@ -695,19 +707,19 @@ pub struct Diagnose {
     /// Draws that those with something to learn learn from first
     #[arg(long, value_name = "N", default_value = "500", value_parser = whole(0..=100_000_000))]
     pub learn: usize,
-    /// Draws of the reference, where the states are too many to be enumerated
+    /// Draws of the reference, an average where there are more than 32,768 states; with --layers, training steps too
     #[arg(long, value_name = "N", default_value = "10000", value_parser = whole(2..=100_000_000))]
     pub reference_draws: usize,
     /// Training images: the first of them
     #[arg(long, value_name = "N", default_value = "100", value_parser = whole(1..=100_000))]
     pub batch: usize,
-    /// The gradients of all parameters too, layer by layer
+    /// The gradients of all parameters too, layer by layer, of as many training steps as draws
     #[arg(long)]
     pub layers: bool,
     /// Seed of the draws (default: that of the run)
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// SVG file to write: bias, standard deviation, error and cosine over epsilon and temperature
+    /// SVG file to write: bias, standard deviation, error and cosine over epsilon and temperature, with error bars
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// A line of text above the picture

@@ -261,11 +261,42 @@ fn estimators_are_diagnosed() {
     }
     assert!(fs::read_to_string(path("figure1.svg")).unwrap().contains("all of them"));
     fails(&look(&["--estimators", "direkt"]), 2, &["direkt", "did you mean direct"]);
-    fails(&look(&["--epsilon", "0"]), 2, &["--epsilon", "greater than 0"]);
+    let svg = fs::read_to_string(path("figure1.svg")).unwrap();
+    assert!(svg.contains("stroke-width=\"1\" points"), "bars of the errors");
+    assert!(text.starts_with("10 images, exact gradient of norm ") && text.matches('±').count() == 2, "{text}");
+    for wrong in ["0", "-1", "-1,0.3"] {
+        fails(&look(&["--epsilon", wrong]), 2, &["--epsilon", "greater than 0"]);
+        fails(&look(&["--temperature", wrong]), 2, &["--temperature", "greater than 0"]);
+    }
+    // Before anything is measured.
+    let output = look(&["--out", &path("none/x.svg")]);
+    fails(&output, 1, &["none/x.svg", "cannot write"]);
+    assert!(output.stdout.is_empty());
+    assert!(!fs::exists(path("x.svg")).unwrap());
     fails(&look(&["--out", &path("x.png")]), 2, &["x.png", ".svg"]);
     fails(&gumbel(&["diagnose", &path("none")]), 1, &["none"]);
+    // Another run's model: what is said has no flags of `train`.
+    succeeds(&small(&folder.path().join("many"), &["--latent", "binary:16", "--quiet"]));
+    fs::copy(path("many") + "/best.safetensors", path("run") + "/best.safetensors").unwrap();
+    let output = look(&[]);
+    fails(&output, 1, &["best.safetensors"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("--"), "{output:?}");
     fs::remove_file(path("run") + "/best.safetensors").unwrap();
     fails(&look(&[]), 1, &["finished epoch", "best.safetensors"]);
+
+    // Too many states to be enumerated: it is said what is waited for, and what the reference is.
+    let args = ["--estimators", "rloo", "--draws", "30", "--batch", "10", "--reference-draws", "40"];
+    let average = |more: &[&str]| gumbel(&[&["diagnose", &path("many")], &args[..], more].concat());
+    let output = average(&["--layers"]);
+    let text = succeeds(&output);
+    assert!(text.starts_with("10 images, long average by local-expectation, norm "), "{text}");
+    assert!(text.lines().next().unwrap().contains(" ± ") && text.contains("decoder.layers.0.weight"), "{text}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("averaging 40 draws of local-expectation") && said[0].contains("binary:16"), "{said:?}");
+    assert!(said[1].contains("40 training steps"), "{said:?}");
+    assert!(average(&["--quiet"]).stderr.is_empty());
 }
 
 #[test]

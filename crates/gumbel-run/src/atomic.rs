@@ -33,7 +33,23 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |file| file.write_all(bytes))
 }
 
-/// The same for content that `write` makes bit by bit, at every call the same.
+/// Whether [`write_atomic`] could write here, for who would have to work long before that. Nothing is left behind, and
+/// a file stays what it is; whether the disk has room for it is not known.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the folder does not take a new file, or the path is a folder.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let tried = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        // A pipe would wait for its reader.
+        Ok(found) if !found.is_file() => Ok(()),
+        _ => target(path).and_then(|target| temporaries().tempfile_in(folder_of(&target)).map(drop)),
+    };
+    tried.map_err(|e| Error::io("write", path, e))
+}
+
+/// [`write_atomic`] for content that `write` makes bit by bit, at every call the same.
 pub(crate) fn write_atomic_with(path: &Path, mut write: impl FnMut(&mut File) -> io::Result<()>) -> Result<()> {
     let written = match fs::metadata(path) {
         Ok(found) if !found.is_file() => File::options().write(true).open(path).and_then(|mut file| write(&mut file)),
@@ -66,18 +82,22 @@ const PREFIX: &str = ".gumbel-";
 const SUFFIX: &str = ".tmp";
 const RANDOM: usize = 12;
 
-/// Replaces a file, or creates it, with what `write` writes.
-fn replace(path: &Path, mut write: impl FnMut(&mut File) -> io::Result<()>) -> io::Result<()> {
-    // Rarely more than one: only a sweep of the folder at this very moment takes the temporary file away.
-    const ATTEMPTS: usize = 8;
-    let folder = folder_of(path);
+fn temporaries() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     // The name does not hold that of the file: together they might be longer than a name may be.
     builder.prefix(PREFIX).suffix(SUFFIX).rand_bytes(RANDOM);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the mask of the process
+    builder
+}
+
+/// Replaces a file, or creates it, with what `write` writes.
+fn replace(path: &Path, mut write: impl FnMut(&mut File) -> io::Result<()>) -> io::Result<()> {
+    // Rarely more than one: only a sweep of the folder at this very moment takes the temporary file away.
+    const ATTEMPTS: usize = 8;
+    let folder = folder_of(path);
     for attempt in 1.. {
-        let mut temporary = builder.tempfile_in(folder)?;
+        let mut temporary = temporaries().tempfile_in(folder)?;
         write(temporary.as_file_mut())?;
         if let Ok(old) = fs::metadata(path) {
             temporary.as_file().set_permissions(plain(old.permissions()))?;
@@ -241,6 +261,22 @@ mod tests {
             written.into_iter().for_each(|result| result.unwrap());
         });
         assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("old"), "kept").unwrap();
+        for good in ["new", "old"] {
+            check_writable(&at(good)).unwrap();
+        }
+        assert_eq!(fs::read(at("old")).unwrap(), b"kept");
+        assert_eq!(names(folder.path()), ["old"]);
+        for wrong in [at("none").join("c"), at("old").join("c"), folder.path().to_path_buf()] {
+            let error = check_writable(&wrong).unwrap_err();
+            assert!(error.to_string().contains("cannot write"), "{error}");
+        }
     }
 
     #[test]

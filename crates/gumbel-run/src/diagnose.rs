@@ -6,7 +6,7 @@
 use crate::picture::{Axis, Curve, Figure, Panel, curves};
 use crate::{Config, Error, Registry, Result};
 use gumbel::continuous::Draw;
-use gumbel::diagnose::{Comparison, Diagnosis, Figures, Plan, Reference, diagnose};
+use gumbel::diagnose::{APART, Average, Comparison, Diagnosis, Figures, Plan, Reference, Unbiased, diagnose, unbiased};
 use gumbel::engine::{Asked, Engine, Images, StepOptions};
 use gumbel::estimator::{Estimator, EstimatorEntry, Exact, KlTerm, Moment, enumerable};
 use gumbel::network::{BETA1, Snapshot};
@@ -33,7 +33,7 @@ pub struct Request {
     pub draws: usize,
     /// Draws that those with something to learn learn from beforehand.
     pub learn: usize,
-    /// Draws of the reference where states cannot be enumerated.
+    /// Draws of the reference where states cannot be enumerated; by layer, training steps.
     pub reference_draws: usize,
     /// Images: the first of them.
     pub batch: usize,
@@ -55,6 +55,38 @@ struct Cell {
     /// Whether the KL is in the objective.
     kl: bool,
     estimator: Box<dyn Estimator>,
+    /// The epsilon that it was measured at, where it moves that itself.
+    held: Option<f64>,
+}
+
+/// A long average that stands for an exact gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Averaging {
+    /// Whether whole training steps are averaged, for the gradients by layer.
+    pub layers: bool,
+    /// The estimator without bias.
+    pub estimator: &'static str,
+    /// Draws of it.
+    pub draws: usize,
+    /// Samples of each image in a draw.
+    pub samples: usize,
+    /// Images.
+    pub images: usize,
+}
+
+/// Who waits for the lines; a closure that takes them is one.
+pub trait Watcher {
+    /// So many draws of an average are done; told before each draw.
+    fn averaged(&mut self, _of: &Averaging, _done: usize) {}
+
+    /// A line has come. A break ends the whole.
+    fn line(&mut self, line: &Line) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(&Line) -> ControlFlow<()>> Watcher for F {
+    fn line(&mut self, line: &Line) -> ControlFlow<()> {
+        self(line)
+    }
 }
 
 /// What was found of one estimator with one set of settings: a line of `gumbel diagnose --json`.
@@ -64,7 +96,7 @@ pub struct Line {
     pub estimator: String,
     /// As it was asked for, with its settings.
     pub spec: String,
-    /// epsilon, of those that have one.
+    /// epsilon, of those that have one; of one that moves it, the mean that it was measured at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
     /// The temperature, of those that have one.
@@ -117,8 +149,8 @@ pub struct Line {
     pub measures: BTreeMap<String, f64>,
 }
 
-/// Looks at estimators at the frozen parameters of an engine, and gives `each` line as it comes, which may
-/// break off: then the lines so far come back.
+/// Looks at estimators at the frozen parameters of an engine, and tells each line as it comes to who watches, which
+/// may break off: then the lines so far come back.
 ///
 /// # Errors
 /// Names, settings and values that cannot be; a latent with too many states and without sums; no images; numbers that
@@ -128,7 +160,7 @@ pub fn run(
     engine: &mut dyn Engine,
     images: &dyn Images,
     request: &Request,
-    each: &mut dyn FnMut(&Line) -> ControlFlow<()>,
+    watcher: &mut dyn Watcher,
 ) -> Result<Vec<Line>> {
     let structure = &engine.structure().clone();
     let cells = cells(config.registry(), structure, &config.latent().text, request)?;
@@ -140,8 +172,15 @@ pub fn run(
     let snapshot = Snapshot { moments: vec![], ..engine.snapshot() };
     let codes = Noise::new(request.seed, Purpose::Gaussian, 0);
     let Asked { potentials, mut oracle, .. } = engine.ask(images, &batch, Draw::Sample(&codes))?;
-    let reference = Reference::new(structure, &potentials, &mut *oracle, request.reference_draws, request.seed)
-        .map_err(|e| {
+    let drawn = request.reference_draws.max(2);
+    let averaging = |layers: bool| {
+        let by = enumerable(structure).err().and_then(|_| unbiased(structure).ok())?;
+        Some(Averaging { layers, estimator: by.name, draws: drawn, samples: by.samples, images: images_used })
+    };
+    let average = averaging(false);
+    let mut wait = |done| average.iter().for_each(|of| watcher.averaged(of, done));
+    let reference =
+        Reference::watched(structure, &potentials, &mut *oracle, drawn, request.seed, &mut wait).map_err(|e| {
             let expected = format!("a latent of at most 32768 states, or with sums: {e}");
             Error::setting("latent", &config.latent().text, expected)
         })?;
@@ -164,14 +203,15 @@ pub fn run(
         let found = found.map_err(|e| refused(config.registry(), structure, &config.latent().text, &cell.name, e))?;
         let Diagnosis { figures, rows, ms, tallies, draws } = found;
         let measured = cell.estimator.measures().iter().zip(&tallies).filter(|(_, t)| t.count > 0.0);
-        let measures = measured.map(|(m, t)| (m.name.to_string(), t.mean())).collect();
+        let measures: BTreeMap<String, f64> = measured.map(|(m, t)| (m.name.to_string(), t.mean())).collect();
+        cell.held = measures.get("adaptive_epsilon").copied();
         let line = Line {
             rows_without_gradient: Some(rows[0]),
             rows_with_gradient: Some(rows[1]),
             measures,
             ..cell.line("potentials", reference, &figures, (ms, draws, images_used))
         };
-        let goes_on = each(&line).is_continue();
+        let goes_on = watcher.line(&line).is_continue();
         lines.push(line);
         if !goes_on {
             return Ok(lines);
@@ -179,17 +219,17 @@ pub fn run(
     }
     drop(oracle);
     if request.layers {
-        if enumerable(structure).is_err() {
-            let expected = "a latent whose states can be enumerated, for gradients by layer";
-            return Err(Error::setting("latent", &config.latent().text, expected));
-        }
         let mut steps = Steps { config, images, batch: &batch, snapshot: &snapshot, seed: request.seed };
-        let plain = steps.gradients(&mut Exact, 1, (0.0, 0.0), 0)?.1;
-        let bound = steps.gradients(&mut Exact, 1, (0.0, 1.0), 0)?.1;
+        let average = averaging(true);
+        // Of the loss and of the bound, as they are needed: each may be a long average.
+        let mut references: [Option<Vec<Reference>>; 2] = [None, None];
         for cell in &mut cells {
-            let exact = if cell.kl { &bound } else { &plain };
+            let exact = match &mut references[cell.kl as usize] {
+                Some(known) => &*known,
+                unknown => unknown.insert(steps.references(structure, cell.kl, average.as_ref(), watcher)?),
+            };
             for line in steps.layers(cell, exact, request)? {
-                let goes_on = each(&line).is_continue();
+                let goes_on = watcher.line(&line).is_continue();
                 lines.push(line);
                 if !goes_on {
                     return Ok(lines);
@@ -209,6 +249,7 @@ impl Cell {
         (ms, draws, images): (f64, usize, usize),
     ) -> Line {
         let value = |name: &str| match self.swept {
+            _ if name == "epsilon" && self.held.is_some() => self.held,
             Some((swept, value)) if swept == name => Some(value),
             _ => match self.settings.get(name) {
                 Some(Value::Real(value)) => Some(*value),
@@ -265,19 +306,38 @@ impl Steps<'_> {
         Ok(engine)
     }
 
-    /// The gradients of all parameters in the step with the noise of a draw; weights of the KL inside and beside the
-    /// estimator. The engine comes back at the parameters where it began.
-    fn gradients(
+    /// The gradients of all parameters that others are compared with: of the loss, or with the exact gradient of the
+    /// KL of the bound; from one step with all states, or the average of many steps.
+    fn references(
         &self,
-        estimator: &mut dyn Estimator,
-        samples: usize,
-        kl: (f32, f32),
-        draw: u64,
-    ) -> Result<(f64, Vec<Reference>)> {
-        let mut engine = self.engine(estimator)?;
-        self.step(&mut *engine, estimator, samples, kl, draw)
+        structure: &AnyStructure,
+        kl: bool,
+        average: Option<&Averaging>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Vec<Reference>> {
+        let kl = (0.0, kl as u8 as f32);
+        let Some(average) = average else {
+            let mut engine = self.engine(&Exact)?;
+            let found = self.step(&mut *engine, &mut Exact, 1, kl, 0)?.1;
+            let exact = |gradient| Reference { gradient, error: 0.0, estimator: "exact", draws: 1 };
+            return Ok(found.into_iter().map(exact).collect());
+        };
+        let Unbiased { mut estimator, name, samples } = unbiased(structure)?;
+        let mut engine = self.engine(&*estimator)?;
+        let mut sums: Vec<Average> = vec![];
+        for draw in 0..average.draws {
+            watcher.averaged(average, draw);
+            let (_, found) = self.step(&mut *engine, &mut *estimator, samples, kl, APART + draw as u64)?;
+            if sums.is_empty() {
+                sums = found.iter().map(|g| Average::new(g.len())).collect();
+            }
+            sums.iter_mut().zip(found).for_each(|(sum, g)| sum.add(g));
+        }
+        Ok(sums.into_iter().map(|sum| sum.reference(name)).collect())
     }
 
+    /// Time and gradients of all parameters in the step with the noise of a draw; weights of the KL inside and beside
+    /// the estimator. The engine comes back at the parameters where it began.
     fn step(
         &self,
         engine: &mut dyn Engine,
@@ -285,7 +345,7 @@ impl Steps<'_> {
         samples: usize,
         (inside, added): (f32, f32),
         draw: u64,
-    ) -> Result<(f64, Vec<Reference>)> {
+    ) -> Result<(f64, Vec<Vec<f64>>)> {
         estimator.begin(&Moment { step: 0, kl_weight: inside })?;
         let stream = |purpose| Noise::new(self.seed, purpose, draw);
         // Codes and dropout stand still, as the potentials' oracle has them: what varies is the estimate.
@@ -304,12 +364,8 @@ impl Steps<'_> {
         let after = engine.snapshot();
         engine.restore(self.snapshot)?;
         // From a first moment of zero one step leads to (1 - beta1) times the gradient.
-        let gradients = after.moments.iter().map(|m| Reference {
-            gradient: m.first.iter().map(|g| *g as f64 / (1.0 - BETA1 as f64)).collect(),
-            error: 0.0,
-            estimator: "exact",
-            draws: 1,
-        });
+        let gradient = |first: &[f32]| first.iter().map(|g| *g as f64 / (1.0 - BETA1 as f64)).collect();
+        let gradients = after.moments.iter().map(|m| gradient(&m.first));
         Ok((ms, gradients.collect()))
     }
 
@@ -327,7 +383,7 @@ impl Steps<'_> {
             cell.estimator.restore(&state)?;
             times.push(ms);
             for (comparison, found) in comparisons.iter_mut().zip(&found) {
-                comparison.add(found.gradient.iter().copied());
+                comparison.add(found.iter().copied());
             }
         }
         times.sort_by(f64::total_cmp);
@@ -436,7 +492,7 @@ fn cells(registry: &Registry, structure: &AnyStructure, latent: &str, request: &
             }
             let swept = swept.map(|(schedule, value)| (schedule.name, value));
             let (name, spec, kl) = (name.to_string(), spec.clone(), kl || term == KlTerm::Within);
-            cells.push(Cell { name, spec, swept, settings, samples, kl, estimator });
+            cells.push(Cell { name, spec, swept, settings, samples, kl, estimator, held: None });
         }
     }
     Ok(cells)
@@ -447,8 +503,8 @@ fn seen(line: &Line, value: f64) -> f64 {
     if value > 1e-4 * line.norm { value } else { f64::NAN }
 }
 
-/// Draws bias, standard deviation, root of the mean squared error and cosine over epsilon and temperature; what has
-/// neither is a line across. Lines of layers are not drawn.
+/// Draws bias, standard deviation, root of the mean squared error and cosine over epsilon and temperature, with bars of
+/// their standard errors; what has neither is a line across. Lines of layers are not drawn.
 ///
 /// # Errors
 /// A picture that cannot be written.
@@ -464,20 +520,25 @@ pub fn draw(path: &Path, title: &str, lines: &[Line]) -> Result<()> {
         }
     }
     // What is not told from zero stands at its standard error: there is no zero on such an axis. Rounding is not drawn.
-    type Of = fn(&Line) -> f64;
+    type Of = fn(&Line) -> (f64, f64);
     let all: [(&str, Of, bool); 4] = [
-        ("bias (at least its standard error)", |l| seen(l, l.bias.max(l.bias_error)), true),
-        ("standard deviation", |l| seen(l, l.std), true),
-        ("root of the mean squared error", |l| seen(l, l.mse.sqrt()), true),
-        ("cosine of a draw to the exact gradient", |l| l.cosine, false),
+        ("bias (at least its standard error)", |l| (seen(l, l.bias.max(l.bias_error)), l.bias_error), true),
+        ("standard deviation", |l| (seen(l, l.std), l.std_error), true),
+        ("root of the mean squared error", |l| (seen(l, l.mse.sqrt()), l.mse_error / (2.0 * l.mse.sqrt())), true),
+        ("cosine of a draw to the exact gradient", |l| (l.cosine, l.cosine_error), false),
     ];
     let panels = all.map(|(title, of, log)| {
         let curve = |spec: &&str| {
-            let points: Vec<(Option<f64>, f64)> =
-                lines().filter(|l| l.spec == *spec).map(|l| (place(l), of(l))).collect();
-            match points[..] {
-                [(_, y)] => Curve::new(*spec, [(low, y), (high, y)]),
-                _ => Curve::new(*spec, points.iter().filter_map(|(x, y)| Some(((*x)?, *y)))),
+            let own = lines().filter(|l| l.spec == *spec);
+            // What has no place is the same everywhere.
+            let points = own.flat_map(|l| {
+                let places = place(l).map_or(vec![low, high], |x| vec![x]);
+                places.into_iter().map(move |x| (x, of(l)))
+            });
+            let points: Vec<_> = points.collect();
+            Curve {
+                errors: points.iter().map(|(_, (_, error))| *error).collect(),
+                ..Curve::new(*spec, points.iter().map(|(x, (y, _))| (*x, *y)))
             }
         };
         let (x, y) = (Axis::new("epsilon, temperature").log(), Axis::new("nats"));

@@ -13,7 +13,7 @@
 //! Reading checks the first, then the second, then the third: a file of something else, a damaged file and a file of
 //! another run are three errors that say so. The same content is always the same bytes.
 
-pub use crate::atomic::write_atomic;
+pub use crate::atomic::{check_writable, write_atomic};
 
 use crate::digest::Digest;
 use crate::{Error, Result};

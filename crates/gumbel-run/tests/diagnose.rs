@@ -6,7 +6,7 @@ use gumbel::engine::Engine;
 use gumbel::noise::{Noise, Purpose};
 use gumbel::structure::Structure;
 use gumbel_data::Split;
-use gumbel_run::diagnose::{Line, Request, draw, run};
+use gumbel_run::diagnose::{Averaging, Line, Request, Watcher, draw, run};
 use gumbel_run::images::{SplitImages, shape};
 use gumbel_run::{Config, Registry};
 use std::ops::ControlFlow;
@@ -37,7 +37,7 @@ fn with<T>(latent: &str, more: &[(&str, &str)], f: impl FnOnce(&Config, &mut dyn
 fn lines(latent: &str, request: &Request) -> Result<Vec<Line>, String> {
     with(latent, &[], |config, engine, images| {
         let mut seen = 0;
-        let found = run(config, engine, images, request, &mut |_| {
+        let found = run(config, engine, images, request, &mut |_: &Line| {
             seen += 1;
             ControlFlow::Continue(())
         });
@@ -86,10 +86,32 @@ fn settings_samples_and_the_kl_are_taken() {
     assert_ne!(of("direct:kl")[0].norm, of("direct")[0].norm);
 }
 
+/// An epsilon that is held stands at the value at which it was measured, by layer too, and in the picture.
+#[test]
+fn a_held_epsilon_is_told_as_it_was() {
+    let specs = ["direct:epsilon=0.3:zero-gradient-target=0.5", "direct:epsilon=0.3"];
+    let request = Request { layers: true, draws: 20, learn: 300, ..request(&specs) };
+    let found = lines("categorical:4", &request).unwrap();
+    let (held, fixed): (Vec<&Line>, Vec<&Line>) = found.iter().partition(|l| l.spec == specs[0]);
+    let measured = held[0].measures["adaptive_epsilon"];
+    assert!((measured / 0.3 - 1.0).abs() > 0.05, "{measured} is where it began");
+    assert!(held.len() == 9 && held.iter().all(|l| l.epsilon == Some(measured)), "{held:?}");
+    assert!(fixed.len() == 9 && fixed.iter().all(|l| l.epsilon == Some(0.3)), "{fixed:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("figure.svg");
+    draw(&path, "held", &found).unwrap();
+    let svg = std::fs::read_to_string(&path).unwrap();
+    // Points at places of their own in each of four panels: no lines across.
+    let places = svg.lines().filter_map(|l| Some(l.split_once("<circle cx=\"")?.1.split_once('"')?.0));
+    let places: Vec<&str> = places.collect();
+    assert_eq!(places.len(), 8, "{places:?}");
+    assert!(places.chunks(2).all(|panel| panel[0] != panel[1]), "{places:?}");
+}
+
 #[test]
 fn whoever_looks_may_stop() {
     let found = with("binary:4", &[], |config, engine, images| {
-        run(config, engine, images, &request(&["exact", "direct"]), &mut |_| ControlFlow::Break(())).unwrap()
+        run(config, engine, images, &request(&["exact", "direct"]), &mut |_: &Line| ControlFlow::Break(())).unwrap()
     });
     assert_eq!(found.len(), 1);
 }
@@ -123,6 +145,43 @@ fn layers_have_the_gradients_of_training() {
     assert_eq!(of("direct", "encoder.layers.0.weight").objective, "bound");
 }
 
+/// More states than can be enumerated: a long average of training steps, as the potentials have one of draws.
+#[test]
+fn layers_of_many_states_are_compared_with_an_average() {
+    #[derive(Default)]
+    struct Seen {
+        averages: Vec<(bool, &'static str, usize)>,
+        lines: Vec<Line>,
+    }
+    impl Watcher for Seen {
+        fn averaged(&mut self, of: &Averaging, done: usize) {
+            assert!(done < of.draws && (of.draws, of.images) == (60, 20));
+            if done == 0 {
+                self.averages.push((of.layers, of.estimator, of.samples));
+            }
+        }
+        fn line(&mut self, line: &Line) -> ControlFlow<()> {
+            self.lines.push(line.clone());
+            ControlFlow::Continue(())
+        }
+    }
+    for (latent, by, samples) in [("binary:16", "local-expectation", 1), ("chain:5x9", "rloo", 16)] {
+        let request =
+            Request { layers: true, draws: 40, reference_draws: 60, ..request(&["rloo:samples=4", "direct:kl"]) };
+        let mut seen = Seen::default();
+        with(latent, &[], |config, engine, images| run(config, engine, images, &request, &mut seen)).unwrap();
+        // For the potentials, for the loss by layer, and for the bound.
+        assert_eq!(seen.averages, [(false, by, samples), (true, by, samples), (true, by, samples)], "{latent}");
+        let all = seen.lines.iter().filter(|l| l.estimator == "rloo" && l.at != "potentials");
+        let all: Vec<&Line> = all.collect();
+        assert_eq!(all.len(), 8);
+        for line in all {
+            assert!(line.norm > 0.0 && line.norm_error > 0.0 && line.reference == by, "{latent}: {line:?}");
+            assert!(line.bias < 8.0 * line.bias_error.max(line.norm_error), "{latent}: {line:?}");
+        }
+    }
+}
+
 /// Gaussian codes stand still: what varies is the estimate.
 #[test]
 fn mixed_models_are_looked_at() {
@@ -130,7 +189,7 @@ fn mixed_models_are_looked_at() {
     let more = [&more[..], &[("decoder-hidden", "16")]].concat();
     let found = with("categorical:4", &more, |config, engine, images| {
         let specs = ["exact", "direct", "rloo:samples=3"];
-        run(config, engine, images, &request(&specs), &mut |_| ControlFlow::Continue(())).unwrap()
+        run(config, engine, images, &request(&specs), &mut |_: &Line| ControlFlow::Continue(())).unwrap()
     });
     assert!(found[0].bias < 1e-7 && found[0].norm > 0.0, "{:?}", found[0]);
     // Four standard errors of the square are eight of the root.
@@ -151,8 +210,10 @@ fn what_cannot_be_is_named() {
     fails("categorical:4", request(&["rloo:kl"]), &["kl", "rloo"]);
     fails("categorical:4", request(&["rloo:samples=1"]), &["samples", "at least 2"]);
     fails("categorical:4", request(&["rloo:samples=x"]), &["samples", "1 to 10000"]);
-    fails("binary:16", Request { layers: true, draws: 4, ..request(&["rloo"]) }, &["binary:16", "layer"]);
-    fails("permutation:9", Request { draws: 4, ..request(&["direct"]) }, &["permutation:9", "32768"]);
+    for layers in [false, true] {
+        let request = Request { layers, draws: 4, ..request(&["direct"]) };
+        fails("permutation:9", request, &["permutation:9", "32768"]);
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::estimator::{
     estimate_with,
 };
 use crate::noise::{Noise, Purpose};
-use crate::oracle::{Followed, Oracle};
+use crate::oracle::{Closure, Followed, Oracle};
 use crate::structure::{Code, Structure, Sums, batch_size};
 use std::time::Instant;
 
@@ -31,8 +31,8 @@ use std::time::Instant;
 pub const BLOCKS: usize = 10;
 /// Samples of the leave-one-out estimator where it is the reference.
 const SAMPLES: usize = 16;
-/// The index of the first draw of a reference: estimates are drawn from 0 on.
-const APART: u64 = 1 << 40;
+/// The index of the first draw of a reference's noise: estimates are drawn from 0 on.
+pub const APART: u64 = 1 << 40;
 /// The same of the draws that an estimator learns from.
 const BEFORE: u64 = 1 << 41;
 
@@ -51,8 +51,7 @@ pub struct Reference {
 
 impl Reference {
     /// The gradient of `E_q[loss]`: by enumeration where |Z| is at most [`MAX_STATES`](crate::estimator::MAX_STATES),
-    /// else the mean of `draws` draws (at least 2) of local expectations, of independent variables, or of leave-one-out
-    /// REINFORCE.
+    /// else the mean of `draws` draws (at least 2) of what has [no bias](unbiased).
     ///
     /// # Errors
     /// A latent that has neither few states nor sums; those of the oracle.
@@ -63,6 +62,21 @@ impl Reference {
         draws: usize,
         seed: u64,
     ) -> Result<Self, Error> {
+        Reference::watched(structure, potentials, oracle, draws, seed, &mut |_| {})
+    }
+
+    /// The same for who waits: before each draw of an average, `each` hears how many are done.
+    ///
+    /// # Errors
+    /// Those of [`Reference::new`].
+    pub fn watched<S: Sums>(
+        structure: &S,
+        potentials: &[f32],
+        oracle: &mut dyn Oracle,
+        draws: usize,
+        seed: u64,
+        each: &mut dyn FnMut(usize),
+    ) -> Result<Self, Error> {
         let batch = batch_size(potentials.len(), structure.potentials())?;
         let share = 1.0 / batch.max(1) as f64;
         if enumerable(structure).is_ok() {
@@ -70,30 +84,17 @@ impl Reference {
             let gradient = found.iter().map(|g| *g as f64 * share).collect();
             return Ok(Reference { gradient, error: 0.0, estimator: "exact", draws: 1 });
         }
-        let (estimator, name, samples): (&dyn Estimator<S>, _, _) = match structure.block(0) {
-            Some(_) => (&LocalExpectation, "local-expectation", 1),
-            None => {
-                structure.tractable()?;
-                (&LeaveOneOut, "rloo", SAMPLES)
-            }
-        };
-        let draws = draws.max(2);
-        let (mut sum, mut squares) = (vec![0.0f64; potentials.len()], vec![0.0f64; potentials.len()]);
+        let Unbiased { estimator, name, samples } = unbiased(structure)?;
+        let mut average = Average::new(potentials.len());
         let mut noise = vec![0.0; samples * batch * estimator.noise(structure)?];
         let mut memory = Memory::default();
-        for draw in 0..draws {
+        for draw in 0..draws.max(2) {
+            each(draw);
             Noise::new(seed, Purpose::Diagnosis, APART + draw as u64).gumbel(&mut noise);
-            let found = estimate_with(estimator, structure, potentials, &noise, oracle, &mut memory)?;
-            for ((s, q), g) in sum.iter_mut().zip(&mut squares).zip(&found.gradient) {
-                let g = *g as f64 * share;
-                (*s, *q) = (*s + g, *q + g * g);
-            }
+            let found = estimate_with(&*estimator, structure, potentials, &noise, oracle, &mut memory)?;
+            average.add(found.gradient.iter().map(|g| *g as f64 * share));
         }
-        let n = draws as f64;
-        let variance = sum.iter().zip(&squares).map(|(s, q)| (q - s * s / n).max(0.0) / (n - 1.0) / n);
-        let error = variance.sum::<f64>().sqrt();
-        sum.iter_mut().for_each(|s| *s /= n);
-        Ok(Reference { gradient: sum, error, estimator: name, draws })
+        Ok(average.reference(name))
     }
 
     /// The same of the whole bound: with the exact gradient of `KL(q || uniform)`.
@@ -116,6 +117,63 @@ impl Reference {
     /// |g|.
     pub fn norm(&self) -> f64 {
         norm(&self.gradient)
+    }
+}
+
+/// What a [`Reference`] is the average of, where states cannot be enumerated.
+pub struct Unbiased<S: ?Sized> {
+    /// The estimator.
+    pub estimator: Box<dyn Estimator<S>>,
+    /// Its name in the registry.
+    pub name: &'static str,
+    /// Samples of each example in a draw.
+    pub samples: usize,
+}
+
+/// An estimator without bias for whatever number of states: local expectations for independent variables, else
+/// leave-one-out REINFORCE.
+///
+/// # Errors
+/// A latent without sums.
+pub fn unbiased<S: Sums>(structure: &S) -> Result<Unbiased<S>, Error> {
+    match structure.block(0) {
+        Some(_) => Ok(Unbiased { estimator: Box::new(LocalExpectation), name: "local-expectation", samples: 1 }),
+        None => {
+            structure.tractable()?;
+            Ok(Unbiased { estimator: Box::new(LeaveOneOut), name: "rloo", samples: SAMPLES })
+        }
+    }
+}
+
+/// A mean of draws in the making, with its standard error.
+#[derive(Debug, Clone)]
+pub struct Average {
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+    draws: usize,
+}
+
+impl Average {
+    /// Of vectors of so many numbers.
+    pub fn new(width: usize) -> Self {
+        Average { sum: vec![0.0; width], squares: vec![0.0; width], draws: 0 }
+    }
+
+    /// Adds a draw.
+    pub fn add(&mut self, draw: impl IntoIterator<Item = f64>) {
+        for ((s, q), g) in self.sum.iter_mut().zip(&mut self.squares).zip(draw) {
+            (*s, *q) = (*s + g, *q + g * g);
+        }
+        self.draws += 1;
+    }
+
+    /// The mean of all, at least two, by the estimator of this name.
+    pub fn reference(mut self, estimator: &'static str) -> Reference {
+        let n = self.draws as f64;
+        let variance = self.sum.iter().zip(&self.squares).map(|(s, q)| (q - s * s / n).max(0.0) / (n - 1.0) / n);
+        let error = variance.sum::<f64>().sqrt();
+        self.sum.iter_mut().for_each(|s| *s /= n);
+        Reference { gradient: self.sum, error, estimator, draws: self.draws }
     }
 }
 
@@ -246,6 +304,49 @@ pub fn diagnose<S: Structure>(
         tallies,
         draws,
     })
+}
+
+/// Rows of the decoder for an image in a draw, without gradient and with, as [`Diagnosis::rows`] has them, of an
+/// estimator that has them for every image and draw alike; `None`: what is drawn decides.
+///
+/// ```
+/// use gumbel::diagnose::rows;
+/// use gumbel::estimator::LocalExpectation;
+/// use gumbel::structure::Categorical;
+/// let latent = Categorical::binary(15)?;
+/// assert_eq!(rows(&mut LocalExpectation, &latent, 1)?, Some([16.0, 1.0]));
+/// # Ok::<(), gumbel::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the estimator.
+pub fn rows<S: Structure>(
+    estimator: &mut dyn Estimator<S>,
+    structure: &S,
+    samples: usize,
+) -> Result<Option<[f64; 2]>, Error> {
+    // Where rows depend on what is drawn, so many draws hardly agree by chance.
+    const DRAWS: usize = 32;
+    estimator.begin(&Moment { step: 0, kl_weight: 0.0 })?;
+    let width = if estimator.is_random() { estimator.noise(structure)? } else { 0 };
+    let draws = if estimator.is_random() { DRAWS } else { 1 };
+    let samples = samples.max(estimator.least_samples());
+    let mut noise = vec![0.0; samples * width];
+    // Some loss: sums and differences of the entries of a code.
+    let some = |_: usize, code: &[f32]| code.iter().enumerate().map(|(i, c)| c * (i % 5) as f32).sum::<f32>();
+    let mut inner = Closure::new(structure, some);
+    let potentials = vec![0.0; structure.potentials()];
+    let (mut memory, mut found) = (Memory::default(), None);
+    for draw in 0..draws {
+        Noise::new(0, Purpose::Diagnosis, draw as u64).gumbel(&mut noise);
+        let mut oracle = Counted::new(structure, &mut inner, !estimator.wants_slopes());
+        estimate_with(estimator, structure, &potentials, &noise, &mut oracle, &mut memory)?;
+        let rows = [oracle.without as f64, oracle.with as f64];
+        if *found.get_or_insert(rows) != rows {
+            return Ok(None);
+        }
+    }
+    Ok(found)
 }
 
 /// Draws of a gradient beside a reference, whatever they are at: potentials, or the weights of a layer.

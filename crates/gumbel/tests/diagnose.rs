@@ -1,13 +1,15 @@
 //! The microscope against what is known in closed form, and against estimators with a known fault.
 
 use gumbel::Error;
-use gumbel::diagnose::{Diagnosis, Plan, Reference, diagnose};
+use gumbel::diagnose::{Diagnosis, Plan, Reference, diagnose, rows};
 use gumbel::estimator::{
     Direct, Estimator, Exact, LeaveOneOut, LocalExpectation, Piece, Reinforce, Sides, StraightThrough, estimate,
+    estimators,
 };
 use gumbel::noise::{Noise, Purpose};
 use gumbel::oracle::{Closure, Oracle, Questions};
-use gumbel::structure::{Categorical, Chain, Structure, Subset, Sums};
+use gumbel::registry::{Entry, Settings, Value};
+use gumbel::structure::{AnyStructure, Categorical, Chain, Structure, Subset, Sums};
 
 const PLAN: Plan = Plan { draws: 4000, samples: 1, learn: 0, kl_weight: 0.0, seed: 3 };
 
@@ -221,4 +223,32 @@ fn estimators_learn_beforehand() {
     assert!((baseline - 51.0).abs() < 5.0, "{baseline}");
     assert!(with.figures.std.value < 0.2 * without.figures.std.value, "{with:?} {without:?}");
     assert!(estimate(&Exact, &structure, &[0.0; 4], &[], &mut Closure::new(&structure, loss)).is_ok());
+}
+
+/// Before a training, for the axis of a figure: the same numbers as of draws with an oracle.
+#[test]
+fn rows_are_known_beforehand_where_no_draw_decides() {
+    let latent: AnyStructure = Categorical::binary(6).unwrap().into();
+    let h = vec![0.2; 12];
+    let loss = |_: usize, code: &[f32]| (code[1] - code[3] * 2.0 + code[8]).powi(2);
+    let reference = Reference::new(&latent, &h, &mut Closure::new(&latent, loss), 0, 0).unwrap();
+    let all = estimators();
+    let mut known = vec![];
+    for entry in all.iter() {
+        let mut estimator = entry.build(&Settings::defaults(entry.settings()), &latent).unwrap();
+        let samples = estimator.least_samples();
+        let Some(found) = rows(&mut *estimator, &latent, samples).unwrap() else { continue };
+        let plan = Plan { draws: 20, samples, learn: 0, kl_weight: 0.0, seed: 3 };
+        let mut oracle = Closure::new(&latent, loss);
+        let expected = diagnose(&mut *estimator, &latent, &h, &reference, &mut oracle, &plan).unwrap().rows;
+        assert_eq!(found, expected, "{}", entry.name());
+        known.push(entry.name());
+    }
+    for name in ["direct", "gumbel-softmax", "rebar", "relax", "arm", "rloo", "exact", "local-expectation"] {
+        assert!(known.contains(&name), "{name}: {known:?}");
+    }
+    let search = all.get("direct").unwrap();
+    let mut settings = Settings::defaults(search.settings());
+    settings.set("joint", Value::Text("search".into()));
+    assert_eq!(rows(&mut *search.build(&settings, &latent).unwrap(), &latent, 1).unwrap(), None);
 }

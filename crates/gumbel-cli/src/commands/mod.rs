@@ -13,8 +13,20 @@ pub mod train;
 
 use crate::args::Common;
 use crate::output::{self, Failure};
+use crate::registry;
 use gumbel_data::{Dataset, Progress};
-use gumbel_run::Config;
+use gumbel_run::stored::Stored;
+use gumbel_run::{Config, Error};
+use std::path::Path;
+
+/// Opens the best model of a stored run.
+pub fn open(run: &Path) -> Result<Stored, Failure> {
+    gumbel_run::stored::open(registry(), run).map_err(|error| match error {
+        // What `train` could do about it is no flag of the commands that look at a run.
+        Error::OtherRun { .. } => Failure::Other(error.to_string()),
+        other => other.into(),
+    })
+}
 
 /// Loads the images that a configuration asks for, from the folder that is named now, or else the one that the run
 /// remembers; on a terminal, says what is being downloaded.

@@ -1,16 +1,16 @@
 //! Commands that draw what a stored model makes: `sample`, `reconstruct`, `traverse`, `attributes`.
 
+use super::open;
 use super::stored::{expect_ending, matching, written};
 use crate::args::{Attributes, Common, Look, Reconstruct, Sample, Traverse};
 use crate::output::{self, Failure};
-use crate::registry;
 use gumbel_data::{Dataset, Source, Split};
 use gumbel_run::folder::Files;
 use gumbel_run::images::SplitImages;
 use gumbel_run::labels::Count;
 use gumbel_run::picture::{Format, GRID_FORMATS, SAMPLE_FORMATS, format};
 use gumbel_run::show::Meaning;
-use gumbel_run::stored::{self, Stored};
+use gumbel_run::stored::Stored;
 use gumbel_run::{Config, show};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn expect_picture_or_numbers(out: &Path, look: &Look) -> Result<(), Failure> {
 /// Draws the decoder's means.
 pub fn sample(common: &Common, command: &Sample) -> Result<(), Failure> {
     expect_picture_or_numbers(&command.out, &command.look)?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     let (order, meaning) = match command.sort {
         true => {
             let data = matching(common, &mut config, &card, &command.run)?;
@@ -61,7 +61,7 @@ fn class_names(common: &Common, config: &Config) -> Option<Dataset> {
 /// Draws test images beside their reconstructions.
 pub fn reconstruct(common: &Common, command: &Reconstruct) -> Result<(), Failure> {
     expect_ending(&command.out, GRID_FORMATS)?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
     show::reconstructions(&mut *engine, &images, look(&command.look), &command.out)?;
@@ -92,7 +92,7 @@ fn drawn(common: &Common, out: &Path, what: &impl Serialize) -> Result<(), Failu
 pub fn traverse(common: &Common, command: &Traverse) -> Result<(), Failure> {
     let out = place(&command.out, &command.run, "traverse.png");
     expect_picture_or_numbers(&out, &command.look)?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     show::expect_codes(&config)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
@@ -113,7 +113,7 @@ pub fn traverse(common: &Common, command: &Traverse) -> Result<(), Failure> {
 pub fn attributes(common: &Common, command: &Attributes) -> Result<(), Failure> {
     let out = place(&command.out, &command.run, "attributes.png");
     expect_picture_or_numbers(&out, &command.look)?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     show::expect_codes(&config)?;
     show::expect_labels(&config)?;
     let data = matching(common, &mut config, &card, &command.run)?;

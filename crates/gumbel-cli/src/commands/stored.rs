@@ -1,24 +1,27 @@
 //! Commands on stored runs that tell figures: `evaluate`, `inspect`, `curves`.
 
-use super::load;
+use super::{load, open};
 use crate::args::{Common, Curves, Diagnose, Evaluate, Inspect};
 use crate::output::{self, Failure};
 use crate::registry;
 use gumbel_data::{Dataset, Split};
+use gumbel_run::diagnose::Averaging;
 use gumbel_run::evaluate::{self, BoundKind, Protocol};
 use gumbel_run::images::SplitImages;
 use gumbel_run::metrics::Metrics;
 use gumbel_run::picture::{CURVE_FORMATS, Format, HEAT_MAP_FORMATS, HeatMap, format, heat_map};
 use gumbel_run::plot::{self, Comparison};
+use gumbel_run::store::check_writable;
 use gumbel_run::stored::{self, ModelCard, Stored};
 use gumbel_run::{Config, diagnose, inspect, labels};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Evaluates the best model of a run.
 pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let mut protocol = Protocol::new(&config);
     protocol.paper_samples = command.samples.or(protocol.paper_samples);
@@ -100,7 +103,7 @@ paper_loss     {}",
 /// Shows what a model has learned.
 pub fn inspect(common: &Common, command: &Inspect) -> Result<(), Failure> {
     command.out.as_deref().map_or(Ok(()), |out| expect_ending(out, HEAT_MAP_FORMATS))?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
     let look = inspect::Look { limit: command.limit, epsilon: command.epsilon };
@@ -174,8 +177,12 @@ z* = z(eps)            {:.1}% at epsilon {:.4}",
 
 /// Measures what estimators are like at the frozen parameters of a run.
 pub fn diagnose(common: &Common, command: &Diagnose) -> Result<(), Failure> {
-    command.out.as_deref().map_or(Ok(()), |out| expect_ending(out, CURVE_FORMATS))?;
-    let Stored { mut config, mut engine, card } = stored::open(registry(), &command.run)?;
+    if let Some(out) = &command.out {
+        expect_ending(out, CURVE_FORMATS)?;
+        // Not after hours of measuring.
+        check_writable(out)?;
+    }
+    let Stored { mut config, mut engine, card } = open(&command.run)?;
     let data = matching(common, &mut config, &card, &command.run)?;
     let images = SplitImages::new(&data, Split::Train, config.binarization(), 0);
     let request = diagnose::Request {
@@ -189,42 +196,10 @@ pub fn diagnose(common: &Common, command: &Diagnose) -> Result<(), Failure> {
         layers: command.layers,
         seed: command.seed.unwrap_or(config.seed()),
     };
-    let mut failure = None;
-    let widest = command.estimators.iter().map(|e| e.len()).max().unwrap_or(0).max(18);
-    let mut headed = false;
-    let mut show = |line: &diagnose::Line| -> Result<(), Failure> {
-        if common.json {
-            return output::json(line);
-        }
-        if !headed {
-            headed = true;
-            let named =
-                format!("{} images, exact gradient of norm {:.4} (by {})", line.images, line.norm, line.reference);
-            output::line(&format!(
-                "{named}\n{:<widest$} {:>8} {:>10} {:>8} {:>10} {:>7} {:>9} {:>9} {:>9}  of",
-                "estimator", "at", "bias", "± ", "std", "cosine", "rows", "grad", "ms"
-            ))?;
-        }
-        let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format!("{v:.1}"));
-        let at = line.epsilon.or(line.temperature).map_or("-".to_string(), |v| v.to_string());
-        output::line(&format!(
-            "{:<widest$} {at:>8} {:>10.3e} {:>8.1e} {:>10.3e} {:>7.3} {:>9} {:>9} {:>9.3}  {}",
-            line.spec,
-            line.bias,
-            line.bias_error,
-            line.std,
-            line.cosine,
-            number(line.rows_without_gradient),
-            number(line.rows_with_gradient),
-            line.ms,
-            line.at,
-        ))
-    };
-    let lines = diagnose::run(&config, &mut *engine, &images, &request, &mut |line| {
-        failure = show(line).err();
-        if failure.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    failure.map_or(Ok(()), Err)?;
+    let mut show = Show::new(common, &config, command);
+    let lines = diagnose::run(&config, &mut *engine, &images, &request, &mut show)?;
+    show.bar.finish_and_clear();
+    show.printed?;
     match &command.out {
         Some(out) => {
             let plain = format!("{}, {}, epoch {}", config.text("dataset"), config.latent().text, card.epoch);
@@ -235,6 +210,104 @@ pub fn diagnose(common: &Common, command: &Diagnose) -> Result<(), Failure> {
             }
         }
         None => Ok(()),
+    }
+}
+
+/// Prints what is found, and what is waited for.
+struct Show<'a> {
+    common: &'a Common,
+    latent: String,
+    /// Width of the first column.
+    widest: usize,
+    headed: bool,
+    bar: ProgressBar,
+    printed: Result<(), Failure>,
+}
+
+impl<'a> Show<'a> {
+    fn new(common: &'a Common, config: &Config, command: &Diagnose) -> Self {
+        let talk = !common.quiet && output::watched();
+        let target = if talk { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
+        bar.set_style(style.expect("the template is correct"));
+        Show {
+            common,
+            latent: config.latent().text.clone(),
+            widest: command.estimators.iter().map(|e| e.len()).max().unwrap_or(0).max(18),
+            headed: false,
+            bar,
+            printed: Ok(()),
+        }
+    }
+
+    fn print(&mut self, line: &diagnose::Line) -> Result<(), Failure> {
+        if self.common.json {
+            return output::json(line);
+        }
+        let widest = self.widest;
+        if !self.headed {
+            self.headed = true;
+            let (images, norm, by) = (line.images, line.norm, line.reference);
+            let named = match line.norm_error > 0.0 {
+                true => format!("{images} images, long average by {by}, norm {norm:.4} ± {:.1e}", line.norm_error),
+                false => format!("{images} images, exact gradient of norm {norm:.4} (by {by})"),
+            };
+            output::line(&format!(
+                "{named}\n{:<widest$} {:>8} {:>10} {:>8} {:>10} {:>8} {:>7} {:>9} {:>9} {:>9}  of",
+                "estimator", "at", "bias", "± ", "std", "± ", "cosine", "rows", "grad", "ms"
+            ))?;
+        }
+        let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format!("{v:.1}"));
+        // An epsilon that is held is no round number.
+        let place = |x: f64| match x.to_string() {
+            short if short.len() <= 8 => short,
+            _ if (1e-3..1e3).contains(&x) => format!("{x:.4}"),
+            _ => format!("{x:.2e}"),
+        };
+        let at = line.epsilon.or(line.temperature).map_or("-".to_string(), place);
+        output::line(&format!(
+            "{:<widest$} {at:>8} {:>10.3e} {:>8.1e} {:>10.3e} {:>8.1e} {:>7.3} {:>9} {:>9} {:>9.3}  {}",
+            line.spec,
+            line.bias,
+            line.bias_error,
+            line.std,
+            line.std_error,
+            line.cosine,
+            number(line.rows_without_gradient),
+            number(line.rows_with_gradient),
+            line.ms,
+            line.at,
+        ))
+    }
+}
+
+impl diagnose::Watcher for Show<'_> {
+    fn averaged(&mut self, of: &Averaging, done: usize) {
+        let Averaging { layers, estimator, draws, samples, images } = *of;
+        if done == 0 {
+            let what = if layers { "training steps" } else { "draws" };
+            self.bar.reset();
+            self.bar.set_length(draws as u64);
+            self.bar.set_message(format!("averaging {what} of {estimator}"));
+            if !self.common.quiet && !output::watched() {
+                let samples = if samples == 1 { "a sample".into() } else { format!("{samples} samples") };
+                output::note(&format!(
+                    "averaging {draws} {what} of {estimator}, {samples} of each of {images} images: the states of {} \
+                     are too many to be enumerated",
+                    self.latent
+                ));
+            }
+        }
+        self.bar.set_position(done as u64);
+        if done + 1 == draws {
+            self.bar.finish_and_clear();
+        }
+    }
+
+    fn line(&mut self, line: &diagnose::Line) -> ControlFlow<()> {
+        self.printed = self.print(line);
+        if self.printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
 

@@ -13,12 +13,14 @@ pub struct Curve {
     pub label: String,
     /// Points in the order of the line.
     pub points: Vec<(f64, f64)>,
+    /// How far a bar reaches from each point, up and down; none, or 0: no bar.
+    pub errors: Vec<f64>,
 }
 
 impl Curve {
-    /// A curve.
+    /// A curve without bars.
     pub fn new(label: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        Curve { label: label.into(), points: points.into_iter().collect() }
+        Curve { label: label.into(), points: points.into_iter().collect(), errors: vec![] }
     }
 }
 
@@ -218,7 +220,16 @@ impl Legend {
 fn draw(svg: &mut Svg, panel: &Panel, corner: (f64, f64), size: (f64, f64), labels: &[&str]) {
     let point = |(x, y): &(f64, f64)| (panel.x.at(*x), panel.y.at(*y));
     let all: Vec<Vec<(f64, f64)>> = panel.curves.iter().map(|c| c.points.iter().map(point).collect()).collect();
-    let finite = || all.iter().flatten().filter(|(x, y)| x.is_finite() && y.is_finite());
+    // Both ends of a bar; one that has none, such as below zero on a logarithmic axis, is at the frame.
+    let bar = |((x, y), error): (&(f64, f64), &f64)| {
+        let drawn = *error > 0.0 && error.is_finite() && point(&(*x, *y)).1.is_finite();
+        drawn.then(|| [y - error, y + error].map(|end| (panel.x.at(*x), panel.y.at(end))))
+    };
+    let bars: Vec<Vec<[(f64, f64); 2]>> =
+        panel.curves.iter().map(|c| c.points.iter().zip(&c.errors).filter_map(bar).collect()).collect();
+    // A bar down to nearly nothing on a logarithmic axis would press all else together.
+    let ends = || bars.iter().flatten().flat_map(|bar| &bar[panel.y.log as usize..]);
+    let finite = || all.iter().flatten().chain(ends()).filter(|(x, y)| x.is_finite() && y.is_finite());
     let range = |of: fn(&(f64, f64)) -> f64| {
         finite().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
     };
@@ -267,8 +278,14 @@ fn draw(svg: &mut Svg, panel: &Panel, corner: (f64, f64), size: (f64, f64), labe
     }
     svg.line(&[(near, upper), (near, lower), (far, lower)], BLACK, 1.0, "");
 
-    for (curve, points) in panel.curves.iter().zip(&all) {
+    for ((curve, points), bars) in panel.curves.iter().zip(&all).zip(&bars) {
         let (colour, dash) = style(labels.iter().position(|l| *l == curve.label).unwrap_or(0));
+        for [low, high] in bars.iter().filter(|[low, high]| low.0.is_finite() && high.1.is_finite()) {
+            let ((x, low), (_, high)) = (at((low.0, if low.1 > y.0 { low.1 } else { y.0 })), at(*high));
+            let (left, right) = (x - 3.0, x + 3.0);
+            let bar = [(left, low), (right, low), (x, low), (x, high), (left, high), (right, high)];
+            svg.line(&bar, colour, 1.0, "");
+        }
         for part in points.split(|(x, y)| !x.is_finite() || !y.is_finite()) {
             match part.iter().map(|p| at(*p)).collect::<Vec<_>>()[..] {
                 [] => {}
@@ -360,6 +377,32 @@ mod tests {
         let narrow = Panel { x: Axis::new("x").log(), ..panel(vec![Curve::new("a", [(0.2, 1.0), (0.9, 2.0)])]) };
         let svg = drawn(&Figure::new(&[narrow]));
         assert!(["0.2", "0.5"].iter().all(|t| texts(&svg).contains(t)), "{:?}", texts(&svg));
+    }
+
+    #[test]
+    fn errors_are_bars_that_stay_in_the_frame() {
+        let bars = |errors: Vec<f64>, log: bool| {
+            let curve = Curve { errors, ..Curve::new("a", [(1.0, 0.5), (2.0, 1.0), (3.0, 2.0)]) };
+            let y = Axis { log, ..Axis::new("y") };
+            let svg = drawn(&Figure::new(&[Panel { y, ..panel(vec![curve]) }]));
+            let own = svg.lines().filter(|l| l.contains(r##"stroke="#1f77b4" stroke-width="1""##));
+            let ends = own.map(|l| {
+                let points = l.split_once("points=\"").unwrap().1.trim_end_matches("\"/>");
+                let ys: Vec<f64> = points.split([' ', ',']).skip(1).step_by(2).map(|y| y.parse().unwrap()).collect();
+                (ys[0], ys[5])
+            });
+            ends.collect::<Vec<(f64, f64)>>()
+        };
+        assert_eq!(bars(vec![], false), []);
+        assert_eq!(bars(vec![0.0, f64::NAN, f64::INFINITY], false), []);
+        for log in [false, true] {
+            let found = bars(vec![0.4, 0.0, 1.0], log);
+            assert_eq!(found.len(), 2);
+            assert!(found.iter().all(|(low, high)| low > high && *high > 0.0 && *low < 460.0), "{found:?}");
+        }
+        // Nothing is below the lowest point on a logarithmic axis but the frame.
+        let (narrow, wide) = (bars(vec![0.499, 0.0, 0.0], true), bars(vec![5.0, 0.0, 0.0], true));
+        assert!(narrow[0].0 <= wide[0].0, "{narrow:?} {wide:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Curves of runs as shapes of the page: one panel for each measure over epochs and over time.
+//! Curves of runs as shapes of the page: one panel for each measure over epochs, over time, and over decoder passes.
 //!
 //! Unlike a picture, the shapes carry their values, and take their colours from the page.
 
@@ -25,12 +25,14 @@ pub(crate) struct Over {
     name: &'static str,
     pub(crate) key: &'static str,
     whole: bool,
-    of: fn(&Metrics) -> f64,
+    of: fn(&Metrics) -> Option<f64>,
 }
 
-pub(crate) const OVER: [Over; 2] = [
-    Over { name: "epoch", key: "epoch", whole: true, of: |m| m.epoch as f64 },
-    Over { name: "seconds of training steps", key: "train_seconds", whole: false, of: |m| m.train_seconds },
+pub(crate) const OVER: [Over; 3] = [
+    Over { name: "epoch", key: "epoch", whole: true, of: |m| Some(m.epoch as f64) },
+    Over { name: "seconds of training steps", key: "train_seconds", whole: false, of: |m| Some(m.train_seconds) },
+    // Of the records of reproduce; metrics.jsonl has none.
+    Over { name: "decoder passes of each image", key: "decoder_passes", whole: false, of: |_| None },
 ];
 
 /// A point: the number of its line in metrics.jsonl, or in the lists of another file; its epoch, its values.
@@ -59,7 +61,7 @@ pub(super) fn panels(runs: &[Run]) -> String {
         for over in &OVER {
             let curve = |run: usize, split: &'static str| {
                 let point = |(number, m): (usize, &Metrics)| {
-                    Some(Point { number, epoch: m.epoch, x: (over.of)(m), y: (measure.of)(m)? })
+                    Some(Point { number, epoch: m.epoch, x: (over.of)(m)?, y: (measure.of)(m)? })
                 };
                 let points = lines(&runs[run], split).filter_map(point);
                 let points = points.filter(|p| (measure.scale() * p.y).is_finite()).collect();

@@ -149,7 +149,7 @@ fn cells(cells: &[Cell]) -> String {
     text
 }
 
-/// Curves over epochs and over time.
+/// Curves over epochs, over time, and over decoder passes where they are known.
 fn drawn(form: &Curves, results: &Results, names: &mut Names) -> String {
     let measure = MEASURES.iter().find(|m| m.field == form.metric).expect("the files were checked when they were read");
     let first = names.0.len();
@@ -167,10 +167,10 @@ fn drawn(form: &Curves, results: &Results, names: &mut Names) -> String {
             .map(|(i, (_, (file, record)))| {
                 let curve = &record.curve;
                 let point = |(j, (epoch, y)): (usize, (&usize, &f64))| {
-                    let x = if over.key == "epoch" { *epoch as f64 } else { curve.train_seconds[j] };
-                    Point { number: j, epoch: *epoch, x, y: *y }
+                    let x = if over.key == "epoch" { *epoch as f64 } else { *curve.values(over.key).get(j)? };
+                    Some(Point { number: j, epoch: *epoch, x, y: *y })
                 };
-                let points = curve.epoch.iter().zip(curve.values(&form.metric)).enumerate().map(point);
+                let points = curve.epoch.iter().zip(curve.values(&form.metric)).enumerate().filter_map(point);
                 let points = points.collect();
                 curves::Curve { run: first + i, split: "test", file: Some(file), points }
             })

@@ -114,7 +114,7 @@ impl Column {
     }
 }
 
-/// Curves of some cells over epochs and over time.
+/// Curves of some cells over epochs, over time, and over decoder passes where records have them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Curves {

@@ -6,7 +6,8 @@ use crate::report::command;
 use crate::store::write_atomic;
 use crate::stored::{check_summary, open_config, read_metrics, read_summary};
 use crate::sweep::Cell;
-use crate::{Error, Registry, Result};
+use crate::{Config, Error, Registry, Result, labels};
+use gumbel::diagnose::rows;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,6 +44,10 @@ pub struct Curve {
     pub epoch: Vec<usize>,
     /// Seconds of training steps until then.
     pub train_seconds: Vec<f64>,
+    /// Rows of the decoder for each training image until then, without and with gradient, if they are known: those of
+    /// the estimator's questions and those that the decoder follows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoder_passes: Vec<f64>,
     /// Bound, nats.
     pub bound: Vec<f64>,
     /// -ln p(x), nats, if it is known.
@@ -57,8 +62,8 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// The first and the last point, and others at about the same distance.
-    fn of(metrics: &[Metrics]) -> Self {
+    /// The first and the last point, and others at about the same distance; `passes` are those of an epoch's image.
+    fn of(metrics: &[Metrics], passes: &Passes) -> Self {
         let test: Vec<&Metrics> = metrics.iter().filter(|line| line.split == "test").collect();
         let every = test.len().div_ceil(POINTS).max(1);
         let last = test.len().saturating_sub(1);
@@ -70,11 +75,13 @@ impl Curve {
             let values: Option<Vec<f64>> = kept.iter().map(|line| of(line).map(|x| round(x, digits))).collect();
             values.unwrap_or_default()
         };
+        let until = passes.until(metrics);
         let valid: BTreeMap<usize, f64> =
             metrics.iter().filter(|line| line.split == "valid").map(|line| (line.epoch, line.bound)).collect();
         Curve {
             epoch: kept.iter().map(|line| line.epoch).collect(),
             train_seconds: all(&|line| Some(line.train_seconds), 1),
+            decoder_passes: all(&|line| until.get(&line.epoch).copied(), 1),
             bound: all(&|line| Some(line.bound), 3),
             nll: all(&|line| line.nll, 3),
             accuracy: all(&|line| line.accuracy, 5),
@@ -89,6 +96,7 @@ impl Curve {
             "nll" => &self.nll,
             "accuracy" => &self.accuracy,
             "valid_bound" => &self.valid_bound,
+            "decoder_passes" => &self.decoder_passes,
             _ => &self.train_seconds,
         }
     }
@@ -98,7 +106,57 @@ impl Curve {
         let fits = |values: &Vec<f64>| values.is_empty() || values.len() == n;
         self.train_seconds.len() == n
             && self.bound.len() == n
-            && [&self.nll, &self.accuracy, &self.valid_bound].into_iter().all(fits)
+            && [&self.nll, &self.accuracy, &self.valid_bound, &self.decoder_passes].into_iter().all(fits)
+    }
+}
+
+/// Rows of the decoder for an image in an epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Passes {
+    /// So many in every epoch.
+    Same(f64),
+    /// So many for each of so many samples, beside those that the estimator has counted.
+    Beside(f64, f64),
+    /// What is drawn decides, or labels.
+    Unknown,
+}
+
+/// What a search has counted: the rows of its questions, for each sample.
+const COUNTED: &str = "search_rows";
+
+impl Passes {
+    fn of(config: &Config) -> Self {
+        let Ok(mut estimator) = config.estimator() else { return Passes::Unknown };
+        // Images with labels have steps of their own.
+        if config.labels() != labels::Count::Some(0) {
+            return Passes::Unknown;
+        }
+        let (structure, samples) = (&config.latent().structure, config.count("samples"));
+        if estimator.measures().iter().any(|measure| measure.name == COUNTED) {
+            return Passes::Beside(estimator.rows(samples) as f64, samples as f64);
+        }
+        match rows(&mut *estimator, structure, samples) {
+            Ok(Some([without, with])) => Passes::Same(without + with),
+            _ => Passes::Unknown,
+        }
+    }
+
+    /// The rows until the end of an epoch, for those epochs at whose end a run was evaluated.
+    fn until(&self, metrics: &[Metrics]) -> BTreeMap<usize, f64> {
+        let (mut sum, mut last, mut all) = (0.0, 0, BTreeMap::new());
+        for line in metrics.iter().filter(|line| line.split == "train") {
+            let rows = match self {
+                Passes::Same(rows) => Some(*rows),
+                // Of the epochs that are not evaluated, as many as of the next that is.
+                Passes::Beside(rows, samples) => line.named(COUNTED).map(|counted| rows + samples * counted),
+                Passes::Unknown => None,
+            };
+            let Some(rows) = rows else { return BTreeMap::new() };
+            sum += line.epoch.saturating_sub(last) as f64 * rows;
+            last = line.epoch;
+            all.insert(line.epoch, sum);
+        }
+        all
     }
 }
 
@@ -120,7 +178,7 @@ impl Record {
             command: command(&config, cell),
             settings: config.settings().iter().map(|(key, value)| (key.into(), value.to_string())).collect(),
             summary,
-            curve: Curve::of(&read_metrics(folder)?),
+            curve: Curve::of(&read_metrics(folder)?, &Passes::of(&config)),
             is_quick: false,
         })
     }
@@ -289,11 +347,47 @@ mod tests {
             serde_json::from_str(&text).unwrap()
         };
         let metrics: Vec<Metrics> = (1..=300).flat_map(|e| [line(e, "valid"), line(e, "test")]).collect();
-        let curve = Curve::of(&metrics);
+        let curve = Curve::of(&metrics, &Passes::Unknown);
         assert!(curve.is_whole() && (POINTS..=POINTS + 1).contains(&curve.epoch.len()));
         assert_eq!((curve.epoch[0], curve.epoch.last()), (1, Some(&300)));
         assert_eq!((curve.bound[0], curve.valid_bound[0], curve.nll.len()), (0.333, 0.333, 0));
-        assert_eq!(Curve::of(&[]), Curve::default());
-        assert_eq!(Curve::of(&metrics[..2]).epoch, [1]);
+        assert_eq!(Curve::of(&[], &Passes::Same(3.0)), Curve::default());
+        assert_eq!(Curve::of(&metrics[..2], &Passes::Unknown).epoch, [1]);
+    }
+    #[test]
+    fn decoder_passes_are_counted_or_unknown() {
+        let of = |more: &[(&str, &str)]| {
+            let given = [&[("latent", "binary:15")], more].concat();
+            Passes::of(&Config::new(&Registry::standard(), &given).unwrap())
+        };
+        let same = |name: &str, samples: &str| of(&[("estimator", name), ("samples", samples)]);
+        // As the registry says: z* with its changes, and what is followed.
+        assert_eq!(same("local-expectation", "1"), Passes::Same(17.0));
+        assert_eq!(same("gumbel-softmax", "1"), Passes::Same(1.0));
+        assert_eq!(same("disarm", "1"), Passes::Same(4.0));
+        assert_eq!(same("rloo", "4"), Passes::Same(8.0));
+        assert_eq!(of(&[("joint", "search"), ("samples", "2")]), Passes::Beside(2.0, 2.0));
+        assert_eq!(of(&[("estimator", "arsm"), ("latent", "categorical:3x5")]), Passes::Unknown);
+        assert_eq!(of(&[("latent", "categorical:10"), ("labels", "100")]), Passes::Unknown);
+
+        let line = |epoch: usize, split: &str, rows: &str| -> Metrics {
+            let text = format!(
+                r#"{{"epoch":{epoch},"step":1,"split":"{split}","images":1,"bound":1,"reconstruction":1,"kl":0,
+                "seconds":0,"step_ms":0,"nll":null{rows}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let metrics: Vec<Metrics> = [(1, ",\"search_rows\":20"), (10, ",\"search_rows\":10.5")]
+            .iter()
+            .flat_map(|(epoch, rows)| {
+                [line(*epoch, "train", rows), line(*epoch, "valid", ""), line(*epoch, "test", "")]
+            })
+            .collect();
+        let passes = |passes: Passes| Curve::of(&metrics, &passes).decoder_passes;
+        assert_eq!(passes(Passes::Same(17.0)), [17.0, 170.0]);
+        assert_eq!(passes(Passes::Beside(1.0, 1.0)), [21.0, 21.0 + 9.0 * 11.5]);
+        assert!(passes(Passes::Unknown).is_empty());
+        // Without what a search has counted, nothing is said.
+        assert!(Curve::of(&metrics[1..], &Passes::Beside(1.0, 1.0)).decoder_passes.is_empty());
     }
 }

@@ -7,7 +7,8 @@
 //! The decoder reads the relaxed code c and is differentiated through.
 //!
 //! - Cost: one pass of the decoder, forwards and backwards.
-//! - Bias: the objective is that of relaxed codes, which tends to the true one as tau falls; variance of order 1 / tau.
+//! - Bias: the objective is that of relaxed codes, which tends to the true one as tau falls: of order tau, and tau^2
+//!   for a loss that is linear in a binary variable's code. Variance of order 1 / tau.
 //! - For independent variables.
 
 use super::registry::{EstimatorEntry, RELAXED, TEMPERATURE};
@@ -29,7 +30,7 @@ pub(super) fn entry() -> EstimatorEntry {
     .with_settings(TEMPERATURE.settings)
     .with_schedules(&[TEMPERATURE])
     .with_costs("1", "1")
-    .with_quality("of the relaxation, falls with tau", "of order 1 / tau")
+    .with_quality("of the relaxation, of order tau", "of order 1 / tau")
     .with_paper_samples(RELAXED)
 }
 

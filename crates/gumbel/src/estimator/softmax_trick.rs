@@ -11,8 +11,8 @@
 //!
 //! - Cost: one pass of the decoder, forwards and backwards, at the relaxed code that it follows; the marginals, and
 //!   their derivative ([`covariance`](crate::structure::Sums::covariance)).
-//! - Bias: the objective is that of relaxed codes, under the distribution of the perturbed arg max as tau falls, which
-//!   for coupled variables is not q; variance of order 1 / tau.
+//! - Bias: the objective is that of relaxed codes, at a distance of order tau from that under the distribution of the
+//!   perturbed arg max, which for coupled variables is not q; variance of order 1 / tau.
 //! - For every latent with [sums](crate::structure::Sums).
 
 use super::piece::{Memory, Row, room};
@@ -32,7 +32,10 @@ pub(super) fn entry() -> EstimatorEntry {
     .with_settings(TEMPERATURE.settings)
     .with_schedules(&[TEMPERATURE])
     .with_costs("1", "1")
-    .with_quality("of the relaxation and of the perturbed arg max; for latents with sums", "of order 1 / tau")
+    .with_quality(
+        "of the relaxation, of order tau, and of the perturbed arg max; for latents with sums",
+        "of order 1 / tau",
+    )
     .with_paper_samples(RELAXED)
 }
 

@@ -83,7 +83,7 @@ fn with_epsilon_1_the_mean_is_the_gradient_of_marginal() {
         let oracle = &mut Table::of(structure, |code| loss.of(code));
         let marginal = doubles(&estimate(&Marginal, structure, &h, &[], oracle).unwrap().gradient);
         let full = DirectJoint::new(one, Perturbation::Full);
-        let found = mean_of(&full, structure, &h, oracle, 1, 40_000, 1840 + i as u64);
+        let found = mean_of(&full, structure, &h, oracle, 1, DRAWS, 1840 + i as u64);
         assert_within_four_standard_errors(&format!("{structure:?}"), &found, &marginal);
     }
 

@@ -1,7 +1,7 @@
 //! Relaxed codes: the gradient of what the decoder reads, against finite differences.
 
 use crate::common::*;
-use gumbel::estimator::{GumbelSoftmax, Memory, StraightThrough, estimate, estimate_with};
+use gumbel::estimator::{Estimator, GumbelSoftmax, Memory, SoftmaxTrick, StraightThrough, estimate, estimate_with};
 use gumbel::oracle::{Closure, Kept, Oracle};
 use gumbel::structure::{Categorical, Structure};
 
@@ -127,4 +127,46 @@ fn at_a_low_temperature_the_decoder_reads_the_sample() {
     let [Kept::Codes { codes, .. }] = &oracle.followed[..] else { panic!("{:?}", oracle.followed) };
     assert_eq!(*codes, code(&structure, &z));
     assert_eq!(structure.unary(), codes.len());
+}
+
+/// The bias at two temperatures, by quadrature over the noise of a binary variable: only the difference of its two
+/// numbers counts, which is logistic. In the code c of the second value, with f the loss and p the logistic density,
+/// the mean of the gradient is the integral of `f'(c) p(d - tau logit c)` over [0, 1], d the difference of the
+/// potentials: as tau falls `p(d) (f(1) - f(0))`, the exact one, less `tau p'(d)` times the integral of `f' logit`,
+/// which is half the second derivative of a quadratic loss.
+#[test]
+fn the_bias_of_relaxed_codes_falls_with_the_temperature() {
+    const POINTS: usize = 100_000;
+    let structure = Categorical::new(2).unwrap();
+    let noise: Vec<f32> = (0..POINTS)
+        .flat_map(|i| {
+            let u = (i as f64 + 0.5) / POINTS as f64;
+            [0.0, (u / (1.0 - u)).ln() as f32]
+        })
+        .collect();
+    // The loss is 2 c + curvature c^2.
+    let d = 0.9f32;
+    let q = 1.0 / (1.0 + (-d as f64).exp());
+    let bias = |estimator: &dyn Estimator<Categorical>, curvature: f32| {
+        let mut oracle = Closure::new(&structure, |_, code| 2.0 * code[1] + curvature * code[1] * code[1]);
+        let found = estimate(estimator, &structure, &[0.0, d].repeat(POINTS), &noise, &mut oracle).unwrap();
+        let mean = found.gradient.chunks(2).map(|g| g[1] as f64).sum::<f64>() / POINTS as f64;
+        mean - q * (1.0 - q) * (2.0 + curvature as f64)
+    };
+    type Build = fn(f32) -> Box<dyn Estimator<Categorical>>;
+    let both: [(&str, Build); 2] = [
+        ("gumbel-softmax", |tau| Box::new(GumbelSoftmax::new(tau).unwrap())),
+        ("softmax-trick", |tau| Box::new(SoftmaxTrick::new(tau).unwrap())),
+    ];
+    for (name, build) in both {
+        let (wide, narrow) = (0.05f32, 0.025f32);
+        let [far, near] = [wide, narrow].map(|tau| bias(&*build(tau), 3.0));
+        // tau (-p'(d)) times half the second derivative, 6.
+        let first = narrow as f64 * q * (1.0 - q) * (2.0 * q - 1.0) * 3.0;
+        assert!((near / first - 1.0).abs() < 0.1, "{name}: {near}, to first order {first}");
+        assert!((far / near - 2.0).abs() < 0.2, "{name}: {far} and {near} are not of order tau");
+        // Of a linear loss the first order is zero.
+        let [far, near] = [0.2, 0.1].map(|tau| bias(&*build(tau), 0.0));
+        assert!(near.abs() > 1e-4 && (far / near - 4.0).abs() < 0.4, "{name}: {far} and {near} are not of order tau^2");
+    }
 }

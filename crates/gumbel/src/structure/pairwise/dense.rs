@@ -153,8 +153,8 @@ impl Square {
             let mut rows = self.rest(first, block);
             let mut diagonal = [0.0; LANES];
             let mut inverse = [0.0; LANES];
-            for q in 0..LANES {
-                diagonal[q] = self.rows[(first + q) * self.chunks + block][q];
+            for (q, value) in diagonal.iter_mut().enumerate() {
+                *value = self.at(first + q, first + q);
             }
             for q in 0..LANES {
                 let (_, rest) = rows.split_at_mut(q);
