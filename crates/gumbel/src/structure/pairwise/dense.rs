@@ -355,9 +355,9 @@ mod tests {
             out.transpose(&lower, true);
             let mut y = vec![0.0; n];
             out.apply_transposed(&other[0], &mut y);
-            for i in 0..n {
+            for (i, y) in y.iter().enumerate() {
                 let expected: f64 = (0..=i).map(|q| lower.at(i, q) * other[0][q]).sum();
-                assert!((y[i] - expected).abs() < 1e-9, "half {i}");
+                assert!((y - expected).abs() < 1e-9, "half {i}");
             }
             let mut moments = Square::default();
             moments.outer(&other[0][..n / 2], &b, n / 2..n);
