@@ -55,6 +55,11 @@ fn estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)> {
             settings.push(with("joint", Value::Text("flips".into())));
             let mut search = with("joint", Value::Text("search".into()));
             settings.push(search.clone());
+            // What a run has by default.
+            let mut changes = search.clone();
+            changes.set("first", Value::Text("changes".into()));
+            changes.set("rounds", Value::Whole(1));
+            settings.push(changes);
             search.set("rao-blackwell", Value::Switch(true));
             settings.push(search);
             settings.push(with("rao-blackwell", Value::Switch(true)));
@@ -122,8 +127,13 @@ fn main() {
                 // A graph cut or a branch and bound that is harder than all before may still ask for more: at most
                 // once in a step of 30 or 60 instances.
                 let most = match latent.split_once(':') {
-                    // With the whole slope of the loss the instances are of another size in every step.
-                    Some(("pairwise" | "supermodular", _)) if name.contains("imle") => 4 * STEPS as usize,
+                    // With the whole slope of the loss, or what all changes say of it, instances are of another size in
+                    // every step: they fall into more components, whose vectors grow, than all before.
+                    Some(("pairwise" | "supermodular", _))
+                        if name.contains("imle") || name.contains("first changes") =>
+                    {
+                        4 * STEPS as usize
+                    }
                     Some(("supermodular", _)) => STEPS as usize,
                     Some(("pairwise", _)) => 3,
                     // Much noise is drawn on all threads, whose queue is made of blocks of 63 jobs.

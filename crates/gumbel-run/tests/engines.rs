@@ -232,6 +232,12 @@ fn all_estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)>
             slopes.set("rao-blackwell", Value::Switch(true));
             slopes.set("rounds", Value::Whole(0));
             variants.push((" slopes".into(), slopes));
+            // What a run has by default.
+            let mut changes = defaults.clone();
+            changes.set("joint", Value::Text("search".into()));
+            changes.set("first", Value::Text("changes".into()));
+            changes.set("rounds", Value::Whole(1));
+            variants.push((" changes".into(), changes));
         }
         for (text, settings) in variants {
             let enumerates = !few && (["exact", "marginal"].contains(&entry.name()) || text == " joint exact");

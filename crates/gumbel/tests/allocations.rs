@@ -179,7 +179,9 @@ fn a_step_of_any_estimator_allocates_nothing() {
             let (joint, rao) =
                 (|name: &str| ("joint", Value::Text(name.into())), ("rao-blackwell", Value::Switch(true)));
             let (search, flips, expectation) = ([joint("search")], [joint("flips")], [joint("search"), rao]);
-            let all: [&[(&str, Value)]; 3] = [&search, &flips, &expectation];
+            // What a run has by default.
+            let changes = [joint("search"), ("first", Value::Text("changes".into())), ("rounds", Value::Whole(1))];
+            let all: [&[(&str, Value)]; 4] = [&search, &changes, &flips, &expectation];
             let gamma: &[&[(&str, Value)]] = &[&[("imle-noise", Value::Text("sum-of-gamma".into()))]];
             let further = match entry.name() {
                 "direct" => &all[..],
