@@ -338,11 +338,13 @@ mod tests {
     fn steps(config: &crate::Config) -> u64 {
         let (batch, limit) = (config.whole("batch-size"), config.whole("train-limit"));
         let of = |images: u64| images.div_ceil(batch);
+        let images = if limit == 0 { 50_000 } else { limit };
         let labelled = match (config.supervision_schedule(), config.labels()) {
             (Schedule::Phases(passes, _), Count::Some(labels)) => passes * of(labels as u64),
+            (Schedule::Phases(passes, _), Count::All) => passes * of(images),
             _ => 0,
         };
-        labelled + config.whole("epochs") * of(if limit == 0 { 50_000 } else { limit })
+        labelled + config.whole("epochs") * of(images)
     }
 
     #[test]
