@@ -34,6 +34,8 @@ pub struct Scratch {
     /// Units of sixteen rows, for each hidden layer of the decoder, and the gradients there: `[units, rows in the
     /// lanes]`.
     pub units: Vec<Vec<Lane>>,
+    /// Of each group of the last hidden units, those that are not zero in all of sixteen rows.
+    used: Vec<u16>,
     pub gradients: Vec<Vec<Lane>>,
     pub rows: turned::Work,
     /// Codes `[U, rows in the lanes]`.
@@ -55,6 +57,7 @@ impl Scratch {
             losses: vec![0.0; lanes(1 + changes) * LANES],
             base: vec![Lane::ZERO; hidden.first().map_or(0, |width| lanes(*width))],
             units: units(),
+            used: Vec::with_capacity(hidden.last().map_or(0, |width| lanes(*width))),
             gradients: units(),
             rows: turned::Work::new(u, hidden.first().map_or(0, |w| *w), hidden.last().map_or(0, |w| *w)),
             input: vec![Lane::ZERO; lanes(u) * LANES],
@@ -150,9 +153,12 @@ impl Scratch {
             let changes: [Change; LANES] = std::array::from_fn(change);
             decode_changes(w, decoder, &self.base, &changes, &mut self.units);
             let last = self.units.last().expect("a decoder has a hidden layer");
+            // All rows belong to one code and its neighbours: many units are zero in each of them.
+            self.used.clear();
+            self.used.extend(last.chunks_exact(LANES).map(|tile| used(w, tile)));
             let mut sum = w.zero();
             for (b, block) in decoder.output.blocks.iter().enumerate() {
-                sum = w.add(sum, block.losses(w, last, decoder.output.units, bits.ones(image, b)));
+                sum = w.add(sum, block.losses(w, last, &self.used, bits.ones(image, b)));
             }
             let mut lane = Lane::ZERO;
             w.store(&mut lane, sum);
@@ -162,6 +168,12 @@ impl Scratch {
         kind.neighbour_losses(&self.code, own, changed, out);
         own
     }
+}
+
+/// The units of a tile `[16 units, rows in the lanes]` that are not zero in all rows.
+#[inline(always)]
+fn used<W: Vector>(w: W, tile: &[Lane]) -> u16 {
+    tile.iter().enumerate().fold(0, |used, (l, rows)| used | ((w.sum(w.load(rows)) != 0.0) as u16) << l)
 }
 
 /// The decoder's last hidden units for sixteen changes of a code, changes in the lanes.

@@ -380,19 +380,19 @@ impl Block {
     }
 
     /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image;
-    /// `ones` are the image's in this block.
+    /// `ones` are the image's in this block, `used` the units of each group that are not zero in all rows.
     #[inline(always)]
-    pub fn losses<W: Vector>(&self, w: W, units: &[Lane], width: usize, ones: &[u16]) -> W::V {
-        let groups = lanes(width);
+    pub fn losses<W: Vector>(&self, w: W, units: &[Lane], used: &[u16], ones: &[u16]) -> W::V {
+        let (units, groups): (&[[Lane; LANES]], _) = (units.as_chunks().0, used.len());
         let mut sum = w.zero();
         let mut next = 0;
         for p in 0..lanes(self.pixels) {
             let n = rows_in(self.pixels, p);
             by_rows!(W, n, |first, R| {
                 let mut acc: [W::V; R] = std::array::from_fn(|q| w.splat(self.bias.p[p].0[first + q]));
-                for g in 0..groups {
+                for (g, (units, used)) in units.iter().zip(used).enumerate() {
                     let weights = &self.weights.p[(p * groups + g) * LANES + first..];
-                    rows_by_lanes(w, &mut acc, weights, &units[g * LANES..][..rows_in(width, g)]);
+                    rows_by_some_lanes(w, &mut acc, weights, units, *used);
                 }
                 for (q, t) in acc.into_iter().enumerate().take(n - first) {
                     sum = w.add(sum, w.softplus(t));
