@@ -57,7 +57,7 @@ impl Scratch {
             losses: vec![0.0; lanes(1 + changes) * LANES],
             base: vec![Lane::ZERO; hidden.first().map_or(0, |width| lanes(*width))],
             units: units(),
-            used: Vec::with_capacity(hidden.last().map_or(0, |width| lanes(*width))),
+            used: vec![0; hidden.last().map_or(0, |width| lanes(*width))],
             gradients: units(),
             rows: turned::Work::new(u, hidden.first().map_or(0, |w| *w), hidden.last().map_or(0, |w| *w)),
             input: vec![Lane::ZERO; lanes(u) * LANES],
@@ -154,8 +154,9 @@ impl Scratch {
             decode_changes(w, decoder, &self.base, &changes, &mut self.units);
             let last = self.units.last().expect("a decoder has a hidden layer");
             // All rows belong to one code and its neighbours: many units are zero in each of them.
-            self.used.clear();
-            self.used.extend(last.chunks_exact(LANES).map(|tile| used(w, tile)));
+            for (used, tile) in self.used.iter_mut().zip(last.chunks_exact(LANES)) {
+                *used = units_used(w, tile);
+            }
             let mut sum = w.zero();
             for (b, block) in decoder.output.blocks.iter().enumerate() {
                 sum = w.add(sum, block.losses(w, last, &self.used, bits.ones(image, b)));
@@ -172,8 +173,12 @@ impl Scratch {
 
 /// The units of a tile `[16 units, rows in the lanes]` that are not zero in all rows.
 #[inline(always)]
-fn used<W: Vector>(w: W, tile: &[Lane]) -> u16 {
-    tile.iter().enumerate().fold(0, |used, (l, rows)| used | ((w.sum(w.load(rows)) != 0.0) as u16) << l)
+fn units_used<W: Vector>(w: W, tile: &[Lane]) -> u16 {
+    let mut used = 0;
+    for (l, rows) in tile.iter().enumerate() {
+        used |= ((w.sum(w.load(rows)) != 0.0) as u16) << l;
+    }
+    used
 }
 
 /// The decoder's last hidden units for sixteen changes of a code, changes in the lanes.
