@@ -250,8 +250,8 @@ side by side. The same command goes on after kill or Ctrl-C. With --json there i
 \"quick\" (whether runs of a quick look are in it).
 
 Experiments: table1, table1-bound (one objective, and our best), table1-kl (KL term x estimator), figure1, figure2,
-figure3a, figure3b, n200, epsilon-lr, table2, table2-long (all 400 epochs), labels-epsilon, figure4, figure5
-(convolutions); a beginning such as figure3, a folder of your own with grid.toml and published.toml, or all.
+figure3a, figure3b, n200, epsilon-lr, table2, table2-long (all 400 epochs), labels-epsilon, labels-best, figure4,
+figure5 (convolutions); a beginning such as figure3, a folder of your own with grid.toml and published.toml, or all.
 
 Examples:
   gumbel reproduce table1 --dry-run

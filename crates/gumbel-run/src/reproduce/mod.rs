@@ -62,7 +62,7 @@ macro_rules! experiment {
 }
 
 /// All experiments, in the order of the paper.
-static ALL: [Files; 14] = [
+static ALL: [Files; 15] = [
     experiment!("table1"),
     experiment!("table1-bound"),
     experiment!("table1-kl"),
@@ -75,6 +75,7 @@ static ALL: [Files; 14] = [
     experiment!("table2"),
     experiment!("table2-long"),
     experiment!("labels-epsilon"),
+    experiment!("labels-best"),
     experiment!("figure4"),
     experiment!("figure5"),
 ];
