@@ -8,9 +8,11 @@ if ! ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1;
     apt-get update -qq
     apt-get install -y -qq mesa-vulkan-drivers libvulkan1
 fi
-export GUMBEL_TEST_DEVICE=wgpu
-cargo test --release -p gumbel-vae --features wgpu --test gradients --test mixed -- --test-threads 1
-cargo build --release -p gumbel-cli --features wgpu
+export GUMBEL_TEST_DEVICE=wgpu XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
+# The same packages and features for both commands: the backend is built once.
+what=(--release -p gumbel-vae -p gumbel-cli --features gumbel-vae/wgpu,gumbel-cli/wgpu)
+cargo test "${what[@]}" --test gradients --test mixed -- --test-threads 1
+cargo build "${what[@]}"
 gumbel=${CARGO_TARGET_DIR:-target}/release/gumbel
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
