@@ -34,7 +34,7 @@ pub struct Scratch {
     /// Units of sixteen rows, for each hidden layer of the decoder, and the gradients there: `[units, rows in the
     /// lanes]`.
     pub units: Vec<Vec<Lane>>,
-    /// Of each group of the last hidden units, those that are not zero in all of sixteen rows.
+    /// Of each group of the last hidden units, the bits of those that are not zero in at least one of sixteen rows.
     used: Vec<u16>,
     pub gradients: Vec<Vec<Lane>>,
     pub rows: turned::Work,
@@ -171,7 +171,7 @@ impl Scratch {
     }
 }
 
-/// The units of a tile `[16 units, rows in the lanes]` that are not zero in all rows.
+/// The bits of the units of a tile `[16 units, rows in the lanes]` that are not zero in at least one row.
 #[inline(always)]
 fn units_used<W: Vector>(w: W, tile: &[Lane]) -> u16 {
     let mut used = 0;

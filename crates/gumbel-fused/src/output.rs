@@ -380,7 +380,7 @@ impl Block {
     }
 
     /// The sum of `softplus(t) - x t` over the block's pixels for 16 rows in the lanes that all belong to one image;
-    /// `ones` are the image's in this block, `used` the units of each group that are not zero in all rows.
+    /// `ones` are the image's in this block, `used` the bits of each group's units that some row has.
     #[inline(always)]
     pub fn losses<W: Vector>(&self, w: W, units: &[Lane], used: &[u16], ones: &[u16]) -> W::V {
         let (units, groups): (&[[Lane; LANES]], _) = (units.as_chunks().0, used.len());
