@@ -81,7 +81,7 @@ pub fn refusal(options: &ModelOptions<'_>) -> Option<String> {
         return mixed::refusal(options);
     }
     if !options.binary {
-        return Some("binary images".into());
+        return Some("binary images, in labelled steps too".into());
     }
     if widths(options.settings.text("hidden")).is_ok_and(|hidden| hidden.is_empty()) {
         return Some("a hidden layer".into());

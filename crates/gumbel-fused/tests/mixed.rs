@@ -4,7 +4,7 @@
 mod common;
 
 use gumbel::Error;
-use gumbel::continuous::{Continuous, Draw, Inputs};
+use gumbel::continuous::{Continuous, Draw, Inputs, KlWeights};
 use gumbel::engine::{Engine, Images, ModelOptions, Shape, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, MEASURES, Memory, Moment, Noises, Piece, Slopes, Tally, estimators};
 use gumbel::likelihood::Bernoulli;
@@ -71,8 +71,11 @@ struct Case {
     grey: bool,
     batch: usize,
     samples: usize,
-    kl: bool,
+    kl: KlWeights,
 }
+
+/// Nothing in the losses that are asked for.
+const AUTHORS: KlWeights = KlWeights { asked: 0.0, followed: 1.0 };
 
 const CASES: [Case; 5] = [
     Case {
@@ -86,7 +89,7 @@ const CASES: [Case; 5] = [
         grey: false,
         batch: 37,
         samples: 1,
-        kl: false,
+        kl: AUTHORS,
     },
     Case {
         latent: "categorical:3",
@@ -99,7 +102,7 @@ const CASES: [Case; 5] = [
         grey: true,
         batch: 5,
         samples: 2,
-        kl: true,
+        kl: KlWeights::BOUND,
     },
     Case {
         latent: "categorical:4",
@@ -112,7 +115,7 @@ const CASES: [Case; 5] = [
         grey: true,
         batch: 16,
         samples: 1,
-        kl: true,
+        kl: KlWeights { asked: 2.5, followed: 2.5 },
     },
     Case {
         latent: "binary:3",
@@ -125,7 +128,7 @@ const CASES: [Case; 5] = [
         grey: false,
         batch: 9,
         samples: 2,
-        kl: true,
+        kl: KlWeights::BOUND,
     },
     Case {
         latent: "subset:4,2",
@@ -138,7 +141,7 @@ const CASES: [Case; 5] = [
         grey: false,
         batch: 7,
         samples: 1,
-        kl: false,
+        kl: KlWeights { asked: 0.0, followed: 0.25 },
     },
 ];
 
@@ -215,7 +218,7 @@ struct Plain {
     inputs: Inputs,
     widths: MixedWidths,
     parameters: Vec<Vec<f64>>,
-    kl: bool,
+    kl: KlWeights,
 }
 
 /// What an image's codes are drawn with.
@@ -522,7 +525,7 @@ fn expected(
     let (mut tallies, mut sums) = ([Tally::default(); MEASURES], vec![0.0; estimator.sums()]);
     let kl = plain.kl;
     let codes = |(_, samples, terms, _): &(_, Vec<f64>, Vec<f64>, _)| {
-        (samples.clone(), terms.iter().map(|t| if kl { *t } else { 0.0 }).collect())
+        (samples.clone(), terms.iter().map(|t| kl.asked as f64 * t).collect())
     };
     let mut oracle = Answers { plain, images: x.clone(), codes: encoded.iter().map(codes).collect(), followed: vec![] };
     let mut memory = Memory::default();
@@ -553,11 +556,14 @@ fn expected(
     }
     potentials.chunks(p).zip(gradient.chunks_mut(p)).for_each(|(h, g)| structure.to_raw_gradient(h, g));
     let followed = oracle.followed;
+    // The gradient's objective weighs the KL; what is reported does not.
     let objective = |plain: &Plain, potentials: bool| -> f64 {
+        let weight_of_kl = if potentials { kl.followed as f64 } else { 1.0 };
         let encoded: Vec<_> = x.iter().zip(&chances).map(|(x, chance)| plain.encode(x, chance)).collect();
         let follow = followed.iter().filter(|(.., weight)| *weight != 0.0).map(|(_, b, code, weight)| {
             let (_, samples, kl, _) = &encoded[*b];
-            weight * plain.loss(x[*b], code, samples, kl)
+            let kl: Vec<f64> = kl.iter().map(|kl| weight_of_kl * kl).collect();
+            weight * plain.loss(x[*b], code, samples, &kl)
         });
         let raw = encoded.iter().flat_map(|(raw, ..)| raw).zip(&gradient).map(|(h, g)| h * *g as f64);
         follow.sum::<f64>() + if potentials { raw.sum::<f64>() } else { 0.0 }

@@ -177,13 +177,14 @@ const fn share(name: &'static str, title: &'static str, place: &'static str, of:
 }
 
 /// All figures: test at the best validation epoch, and at the last one.
-const MEASURES: [Measure; 12] = [
+const MEASURES: [Measure; 13] = [
     measure("valid_bound", "valid bound", "valid/bound", |s| Some(s.valid.bound)),
     measure("bound", "test bound", "test/bound", |s| Some(s.test.bound)),
     measure("nll", "-ln p(x)", "test/nll", |s| s.test.nll),
     measure("paper_loss", "paper_loss", "test/paper_loss", |s| s.test.paper_loss),
     measure("kl", "KL", "test/kl", |s| Some(s.test.kl)),
     share("accuracy", "accuracy %", "test/accuracy", |s| s.test.accuracy),
+    measure("bits_per_dimension", "bits per dimension", "test/bits_per_dimension", |s| s.test.bits_per_dimension),
     measure("final_bound", "final bound", "final_test/bound", |s| Some(s.final_test.bound)),
     measure("final_nll", "final -ln p(x)", "final_test/nll", |s| s.final_test.nll),
     measure("final_paper_loss", "final paper_loss", "final_test/paper_loss", |s| s.final_test.paper_loss),

@@ -8,7 +8,7 @@ use crate::keys::FREE;
 use crate::labels;
 use crate::presets;
 use crate::{Error, KlSchedule, Registry, Result};
-use gumbel::continuous::{Continuous, Inputs};
+use gumbel::continuous::{Continuous, Inputs, KlWeights};
 use gumbel::engine::{Engine, ModelEntry, ModelOptions, Shape};
 use gumbel::estimator::{Estimator, EstimatorEntry, KlTerm, Moment};
 use gumbel::likelihood::{Likelihood, LikelihoodEntry};
@@ -400,9 +400,14 @@ impl Config {
     /// Refuses what is wrong in combination.
     fn check(&self) -> Result<()> {
         let structure = &self.latent.structure;
-        if self.likelihood().needs_binary() && !self.binarization.is_binary() {
+        let each = [("binarization", self.binarization), ("labels-binarization", self.labels_binarization())];
+        if let Some((key, _)) = each.iter().find(|(_, b)| self.likelihood().needs_binary() && !b.is_binary()) {
             let expected = format!("one that makes images binary, which {} reads", self.text("likelihood"));
-            return Err(Error::setting("binarization", self.text("binarization"), expected));
+            return Err(Error::setting(*key, self.text(key), expected));
+        }
+        let taught = self.labels != labels::Count::Some(0) && matches!(self.schedule, labels::Schedule::Phases(..));
+        if self.whole("epochs") == 0 && !taught {
+            return Err(Error::setting("epochs", 0, "at least 1, without a phase of labels"));
         }
         Inputs::new(self.continuous, structure)?;
         if self.labels != labels::Count::Some(0) {
@@ -505,6 +510,11 @@ impl Config {
     /// A whole number that counts something in memory.
     pub(crate) fn count(&self, key: &str) -> usize {
         usize::try_from(self.whole(key)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether something is on; panics as [`whole`](Config::whole).
+    pub fn switch(&self, key: &str) -> bool {
+        self.settings.switch(key)
     }
 
     /// A number; panics as [`whole`](Config::whole).
@@ -623,14 +633,26 @@ impl Config {
         Some(format!("{key} = {value}, expected no such setting"))
     }
 
+    /// How the images of labelled steps become binary, of a run that has some.
+    pub(crate) fn labels_binarization(&self) -> Binarization {
+        let grey = self.text("labels-binarization") == "grey" && self.labels != labels::Count::Some(0);
+        if grey { Binarization::Grey } else { self.binarization }
+    }
+
+    /// Weights of the Gaussian codes' KL in training.
+    fn continuous_kl(&self) -> KlWeights {
+        let weight = self.real("continuous-kl-weight") as f32;
+        KlWeights { asked: if self.switch("continuous-kl") { weight } else { 0.0 }, followed: weight }
+    }
+
     pub(crate) fn model_options<'a>(&'a self, estimator: &'a dyn Estimator, shape: Shape) -> ModelOptions<'a> {
         ModelOptions {
             settings: &self.settings,
             shape,
-            binary: self.binarization.is_binary(),
+            binary: self.binarization.is_binary() && self.labels_binarization().is_binary(),
             structure: self.latent.structure.clone(),
             continuous: self.continuous,
-            continuous_kl: self.settings.switch("continuous-kl"),
+            continuous_kl: self.continuous_kl(),
             likelihood: self.likelihood(),
             estimator,
             batch: self.count("batch-size"),
@@ -848,7 +870,7 @@ mod tests {
             ("lr = \"fast\"", "line 1"),
             ("lr = \"0.1\"", "line 1"),
             ("epochs = 3.0", "line 1: epochs = "),
-            ("epochs = -3", "line 1: epochs = -3: expected a whole number from 1"),
+            ("epochs = -3", "line 1: epochs = -3: expected a whole number from 0"),
             ("two-sided = 1", "line 1: two-sided = \"1\": expected true or false"),
             ("[lr]\nx = 1", "line 1"),
             (

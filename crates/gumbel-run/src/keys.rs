@@ -49,8 +49,32 @@ pub const KEYS: &[Setting] = &[
         "whether the losses of states that an estimator sees have the KL of their codes (not so in the authors' code \
          and with --preset paper); what the decoder follows has it always",
     ),
+    setting(
+        "continuous-kl-weight",
+        Kind::Real(|v| v.is_finite() && v >= 0.0, "a finite number of at least 0"),
+        "1",
+        "X",
+        "weight of the KL of the Gaussian codes in training: above 1 they say less, and z has to say the rest \
+         (beta-VAE); the reported bound has it once",
+    ),
     setting("labels", Kind::Text, "0", "N", "training images with a label, as many of each class: a number, or all"),
     setting("label-draw", Kind::Whole(0, u64::MAX), "0", "N", "which images these are: the seed of their draw"),
+    setting(
+        "labels-balanced",
+        Kind::Switch,
+        "false",
+        "BOOL",
+        "whether a pass over the labelled images, as long as it is, has as many of each class or combination of \
+         attributes: rare ones come again",
+    ),
+    setting(
+        "labels-binarization",
+        Kind::Choice(&["same", "grey"]),
+        "same",
+        "NAME",
+        "the pixels of steps on labelled images: as binarization says, or grey (so in the authors' code and with --preset \
+         paper)",
+    ),
     setting(
         "attributes",
         Kind::Text,
@@ -65,7 +89,7 @@ pub const KEYS: &[Setting] = &[
         "joint",
         "WHEN",
         "when labels are looked at: joint, a step on labelled images after every other one; phases:A,B, in A passes \
-         over the labelled images before B epochs without (in a file, epochs may say another B)",
+         over the labelled images before B epochs without, which may be 0 (in a file, epochs may say another B)",
     ),
     setting(
         "supervised-loss",
@@ -128,7 +152,13 @@ pub const KEYS: &[Setting] = &[
         "N",
         "epochs from one evaluation to the next; the last has one",
     ),
-    setting("epochs", Kind::Whole(1, 1_000_000), "10", "N", "passes over the training images"),
+    setting(
+        "epochs",
+        Kind::Whole(0, 1_000_000),
+        "10",
+        "N",
+        "passes over the training images; 0 only behind a phase with labels",
+    ),
     setting("batch-size", Kind::Whole(1, 1 << 16), "100", "N", "examples per step"),
     setting(
         "lr",

@@ -3,7 +3,8 @@
 //! A label says the values of variables of z. For one K-way variable it is the image's class; for binary variables, one
 //! for each chosen attribute, it is the vector of the attributes, of which some may be unknown.
 //!
-//! `phases:A,B` makes A passes over the labelled images and then B epochs without labels (the paper). `joint` takes a
+//! `phases:A,B` makes A passes over the labelled images and then B epochs without labels (the paper), of which there
+//! may be none. `joint` takes a
 //! step on a labelled batch beside every step (eq. 9, its two terms one after the other). The draw is balanced over the
 //! classes, from the training split alone, and depends on `label-draw` only: not on the seed.
 
@@ -13,6 +14,7 @@ use gumbel::structure::{Code, Structure};
 use gumbel::supervision::{self, UNKNOWN};
 use gumbel_data::{Dataset, Images};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -54,12 +56,12 @@ impl FromStr for Schedule {
     fn from_str(text: &str) -> Result<Self> {
         let phases = || {
             let (first, second) = text.strip_prefix("phases:")?.split_once(',')?;
-            let [first, second] =
-                [first, second].map(|n| n.trim().parse().ok().filter(|n| (1..=1_000_000).contains(n)));
-            Some(Schedule::Phases(first?, second?))
+            let number = |text: &str, least: u64| text.trim().parse().ok().filter(|n| (least..=1_000_000).contains(n));
+            Some(Schedule::Phases(number(first, 1)?, number(second, 0)?))
         };
         let found = if text == "joint" { Some(Schedule::Joint) } else { phases() };
-        let expected = "joint, or phases:A,B: 1 to 1000000 passes over the labelled images, then epochs without";
+        let expected =
+            "joint, or phases:A,B: 1 to 1000000 passes over the labelled images, then as many or no epochs without";
         found.ok_or_else(|| Error::setting("supervision", text, expected))
     }
 }
@@ -167,13 +169,31 @@ impl Labelled {
         self.images.len().div_ceil(size) as u64
     }
 
-    /// The batch with a number, counted over all passes: places in the training split, and what is known of them.
-    pub fn batch(&self, seed: u64, number: u64, size: usize) -> (Vec<u32>, Vec<u32>) {
+    /// The batch with a number, counted over all passes: places in the training split, and what is known of them. In a
+    /// balanced pass, which is as long, there are as many images of every label: rare ones come again, and of the
+    /// others some are left out, other ones in every pass.
+    pub fn batch(&self, seed: u64, number: u64, size: usize, balanced: bool) -> (Vec<u32>, Vec<u32>) {
         let (pass, place) = (number / self.batches(size), (number % self.batches(size)) as usize);
-        let order = Noise::new(seed, Purpose::Labels, 1 + pass).permutation(self.images.len());
+        let mut order = Noise::new(seed, Purpose::Labels, 1 + pass).permutation(self.images.len());
+        if balanced {
+            order = self.balanced(order, Noise::new(seed, Purpose::Labels, !pass));
+        }
         let n = self.known.len() / self.images.len();
         let chosen = &order[place * size..order.len().min((place + 1) * size)];
         let images = chosen.iter().map(|i| self.images[*i as usize]).collect();
         (images, chosen.iter().flat_map(|i| &self.known[*i as usize * n..][..n]).copied().collect())
+    }
+
+    /// As many images, which have every label equally often: those with one in the given order, again and again.
+    fn balanced(&self, order: Vec<u32>, noise: Noise) -> Vec<u32> {
+        let n = self.known.len() / self.images.len();
+        let (count, mut labels) = (order.len(), BTreeMap::<&[u32], Vec<u32>>::new());
+        for i in order {
+            labels.entry(&self.known[i as usize * n..][..n]).or_default().push(i);
+        }
+        let mut turns: Vec<_> = labels.values().map(|images| images.iter().cycle()).collect();
+        let some = turns.len();
+        let order: Vec<u32> = (0..count).filter_map(|i| turns[i % some].next()).copied().collect();
+        noise.permutation(count).into_iter().map(|i| order[i as usize]).collect()
     }
 }

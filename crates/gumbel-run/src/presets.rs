@@ -23,7 +23,7 @@ const COMMON: [(&str, &str); 7] = [
 ];
 /// The semi-supervised mixed model (Section 4.2): what its code sets otherwise. The losses of the states have no KL,
 /// the total loss has none of z.
-const MIXED: [(&str, &str); 13] = [
+const MIXED: [(&str, &str); 14] = [
     ("hidden", "400,200"),
     ("head", "100"),
     ("part", "100"),
@@ -34,6 +34,7 @@ const MIXED: [(&str, &str); 13] = [
     ("dropout", "0.5"),
     ("lr", "0.0008"),
     ("continuous-kl", "false"),
+    ("labels-binarization", "grey"),
     ("kl", "off"),
     ("supervised-loss", "argmax"),
     ("supervised-epsilon", "0.05"),

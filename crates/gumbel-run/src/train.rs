@@ -135,7 +135,7 @@ struct Run<'a> {
     began: Instant,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     fn total(&self) -> u64 {
         self.steps_per_epoch * self.config.whole("epochs")
     }
@@ -287,10 +287,15 @@ impl Run<'_> {
         }
     }
 
+    /// The training split as labelled steps see it.
+    fn labelled_images(&self, epoch: u64) -> SplitImages<'a> {
+        SplitImages::new(self.data, Split::Train, self.config.labels_binarization(), epoch)
+    }
+
     /// A step on labelled images before the first epoch.
     fn first_step(&mut self) -> Result<()> {
         let began = Instant::now();
-        let images = SplitImages::new(self.data, Split::Train, self.config.binarization(), 1);
+        let images = self.labelled_images(1);
         self.trainer.labelled_step(&images, self.first).map_err(|e| self.diverged(e))?;
         self.first += 1;
         self.state.train_seconds += began.elapsed().as_secs_f64();
@@ -310,6 +315,9 @@ impl Run<'_> {
         let images = SplitImages::new(self.data, Split::Train, self.config.binarization(), epoch);
         let report = self.trainer.step(&images, batch, self.step, self.steps_per_epoch);
         let report = report.map_err(|e| self.diverged(e))?;
+        let labelled = self.labelled_images(epoch);
+        let beside = self.trainer.step_beside(&labelled, self.step, self.steps_per_epoch);
+        beside.map_err(|e| self.diverged(e))?;
         self.step += 1;
         for ((sum, count), tally) in self.state.tallies.iter_mut().zip(&report.tallies) {
             (*sum, *count) = (*sum + tally.sum, *count + tally.count);
@@ -325,9 +333,12 @@ impl Run<'_> {
         epoch.is_multiple_of(self.config.whole("eval-every")) || epoch == self.config.whole("epochs")
     }
 
-    /// Evaluates what the labelled images alone have taught, as epoch 0.
+    /// Evaluates what the labelled images alone have taught, as epoch 0. It is the best only where no other is to come.
     fn end_first(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let lines = self.evaluate(0).map_err(|e| self.diverged(e))?;
+        if self.total() == 0 {
+            self.write_best(0)?;
+        }
         lines.iter().for_each(|l| observer.metrics(l));
         self.state.metrics.extend(lines);
         self.write_metrics()?;

@@ -74,7 +74,8 @@ impl Trainer {
     fn labelled(&mut self, images: &dyn Images, step: u64, rate: f32) -> Result<()> {
         let Some(labelled) = &self.labelled else { return Ok(()) };
         let seed = self.config.seed();
-        let (batch, known) = labelled.batch(seed, step, self.config.count("batch-size"));
+        let (size, balanced) = (self.config.count("batch-size"), self.config.switch("labels-balanced"));
+        let (batch, known) = labelled.batch(seed, step, size, balanced);
         let stream = |part: u64| Noise::new(seed, Purpose::Labelled, 3 * step + part);
         let options = StepOptions {
             kl_weight: 0.0,
@@ -96,8 +97,7 @@ impl Trainer {
         Ok(self.engine.prepare(images, batch)?)
     }
 
-    /// The training step with the number `step`, from 0, on some images; with labels that are looked at in every step,
-    /// a labelled one behind it.
+    /// The training step with the number `step`, from 0, on some images.
     ///
     /// # Errors
     /// Numbers that are no longer finite, images that cannot be read, schedules that leave their range.
@@ -114,11 +114,18 @@ impl Trainer {
             dropout: &stream(Purpose::Dropout),
             rate: self.config.rate(step, steps_per_epoch),
         };
-        let report = self.engine.step(images, batch, &mut *self.estimator, &options)?;
-        if self.schedule == Schedule::Joint {
-            self.labelled(images, step, options.rate)?;
+        Ok(self.engine.step(images, batch, &mut *self.estimator, &options)?)
+    }
+
+    /// The labelled step behind that with the number `step`, where labels are looked at in every step.
+    ///
+    /// # Errors
+    /// As [`step`](Trainer::step).
+    pub fn step_beside(&mut self, images: &dyn Images, step: u64, steps_per_epoch: u64) -> Result<()> {
+        match self.schedule {
+            Schedule::Joint => self.labelled(images, step, self.config.rate(step, steps_per_epoch)),
+            Schedule::Phases(..) => Ok(()),
         }
-        Ok(report)
     }
 
     /// What the estimator measures.

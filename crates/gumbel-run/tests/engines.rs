@@ -3,7 +3,7 @@
 #![cfg(feature = "burn")]
 
 use gumbel::Error;
-use gumbel::continuous::Draw;
+use gumbel::continuous::{Draw, KlWeights};
 use gumbel::engine::{Engine, Images, ModelOptions, Shape, StepOptions, StepReport};
 use gumbel::estimator::{Direct, Estimator, KlTerm, Moment, Piece, estimators};
 use gumbel::likelihood::Bernoulli;
@@ -142,7 +142,7 @@ impl Case {
         settings.set("hidden", Value::Text(self.hidden.into()));
         make(&ModelOptions {
             continuous: gumbel::continuous::Continuous::None,
-            continuous_kl: true,
+            continuous_kl: KlWeights::BOUND,
             settings: &settings,
             shape: Shape::grey(1, self.pixels),
             binary: true,
@@ -478,18 +478,20 @@ struct Mixed {
     pixels: usize,
     batch: usize,
     samples: usize,
-    kl: bool,
+    kl: KlWeights,
 }
 
 impl Mixed {
     /// Those of the authors, and small ones.
     fn all() -> [Mixed; 3] {
+        let asked = |asked| KlWeights { asked, followed: 1.0 };
         let hidden = ["400,200", "100", "66", "400"];
-        let authors = Mixed { latent: 10, hidden, part: 100, dim: 30, pixels: 784, batch: 100, samples: 1, kl: false };
+        let authors =
+            Mixed { latent: 10, hidden, part: 100, dim: 30, pixels: 784, batch: 100, samples: 1, kl: asked(0.0) };
         let hidden = ["17,9", "", "6", "21"];
-        let small = Mixed { latent: 4, hidden, part: 7, dim: 3, pixels: 35, batch: 21, samples: 2, kl: true };
-        let hidden = ["8", "7,5", "", "9,13"];
-        [authors, small, Mixed { latent: 3, hidden, part: 4, dim: 2, pixels: 64, batch: 16, samples: 1, kl: false }]
+        let small = Mixed { latent: 4, hidden, part: 7, dim: 3, pixels: 35, batch: 21, samples: 2, kl: asked(1.0) };
+        let (hidden, heavy) = (["8", "7,5", "", "9,13"], KlWeights { asked: 3.0, followed: 3.0 });
+        [authors, small, Mixed { latent: 3, hidden, part: 4, dim: 2, pixels: 64, batch: 16, samples: 1, kl: heavy }]
     }
 
     fn engine(&self, name: &str, estimator: &dyn Estimator, threads: usize) -> Box<dyn Engine> {

@@ -77,7 +77,7 @@ fn labels_that_cannot_be_are_refused() {
     }
     let message = refusal(&[("labels", "many")]);
     assert!(message.contains("a number of images, all, or 0 for none"), "{message}");
-    for wrong in ["phases", "phases:1", "phases:0,3", "phases:1,0", "both", "phases:1,2,3"] {
+    for wrong in ["phases", "phases:1", "phases:0,3", "phases:1,-1", "both", "phases:1,2,3"] {
         let message = refusal(&[("labels", "10"), ("supervision", wrong)]);
         assert!(message.starts_with(&format!("supervision = {wrong}: expected joint, or phases:A,B")), "{message}");
     }
@@ -91,7 +91,7 @@ fn a_pass_goes_over_all_labelled_images() {
     let found = drawn(&[("labels", "57")]);
     assert_eq!(found.batches(20), 3);
     let pass = |number: u64| -> Vec<u32> {
-        let batches = (3 * number..3 * number + 3).map(|b| found.batch(5, b, 20));
+        let batches = (3 * number..3 * number + 3).map(|b| found.batch(5, b, 20, false));
         let mut images = vec![];
         for (places, known) in batches {
             for (place, label) in places.iter().zip(known) {
@@ -108,6 +108,39 @@ fn a_pass_goes_over_all_labelled_images() {
         images.sort_unstable();
         assert_eq!(images, found.images);
     }
+}
+
+/// Sixteen images, of which three labels have twelve, three and one.
+#[test]
+fn a_balanced_pass_has_every_label_equally_often() {
+    let label = |i: u32| if i < 12 { [0, 1] } else { [1, u32::from(i < 15)] };
+    let found = Labelled { images: (0..16).map(|i| 10 + i).collect(), known: (0..16).flat_map(label).collect() };
+    let pass = |number: u64| -> Vec<u32> {
+        let batches = (4 * number..4 * number + 4).map(|b| found.batch(7, b, 5, true));
+        let mut images = vec![];
+        for (places, known) in batches {
+            places.iter().zip(known.chunks(2)).for_each(|(place, y)| assert_eq!(y, label(place - 10)));
+            images.extend(places);
+        }
+        images
+    };
+    let (mut seen, mut orders) = ([0; 16], vec![]);
+    for number in 0..30 {
+        let images = pass(number);
+        assert_eq!(images.len(), 16);
+        let mut times = [0; 16];
+        images.iter().for_each(|place| times[*place as usize - 10] += 1);
+        let of = [times[..12].iter().sum::<i32>(), times[12..15].iter().sum(), times[15]];
+        assert!(of.iter().all(|count| [5, 6].contains(count)), "{of:?}");
+        assert!(times[..12].iter().all(|t| *t <= 1) && times[12..15].iter().all(|t| [1, 2].contains(t)));
+        seen.iter_mut().zip(times).for_each(|(all, t)| *all += t);
+        orders.push(images);
+    }
+    assert!(seen.iter().all(|times| *times > 0), "every image has its turn: {seen:?}");
+    assert_eq!(orders[0], pass(0));
+    orders.sort();
+    orders.dedup();
+    assert_eq!(orders.len(), 30);
 }
 
 /// Stops after so many steps.
@@ -160,6 +193,31 @@ fn runs_with_labels_are_killed_and_resumed_with_the_same_bits() {
     }
 }
 
+/// Nothing without labels behind the labelled passes: what they have taught is the model.
+#[test]
+fn labels_may_be_all_that_is_learned_from() {
+    let (data, folder) = (data(), tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name);
+    let config = config(&[("labels", "250"), ("supervision", "phases:4,0")]);
+    let whole = train(&config, &data, &at("whole"), Start::Fresh, &mut Quiet).unwrap().summary.unwrap();
+    assert_eq!((whole.epochs, whole.best_epoch, whole.steps), (0, 0, 0));
+    assert_eq!((whole.test.epoch, whole.test.bound), (0, whole.final_test.bound));
+    for steps in [5, 3] {
+        let outcome = train(&config, &data, &at("stopped"), Start::Resume, &mut Stopped(steps)).unwrap();
+        assert!(outcome.summary.is_none());
+    }
+    train(&config, &data, &at("stopped"), Start::Resume, &mut Quiet).unwrap();
+    same(&at("whole"), &at("stopped"));
+    let mut open = stored::open(&Registry::standard(), &at("whole")).unwrap();
+    let images = SplitImages::new(&data, Split::Test, config.binarization(), 0);
+    let found = evaluate(&mut *open.engine, &images, Split::Test, 100, None, &Protocol::new(&config)).unwrap();
+    assert_eq!(found.bound, whole.test.bound);
+    for without in [&[("epochs", "0")][..], &[("epochs", "0"), ("labels", "20")], &[("supervision", "phases:4,0")]] {
+        let message = refusal(without);
+        assert!(message.starts_with("epochs = 0: expected at least 1"), "{message}");
+    }
+}
+
 /// Other labels than those that were drawn change no bit of the model.
 #[test]
 fn training_sees_no_other_label() {
@@ -203,6 +261,51 @@ fn training_sees_no_other_label() {
     one.train = turned(&data.train, &wrong);
     train(&config, &one, &at("one"), Start::Fresh, &mut Quiet).unwrap();
     assert!(best("true") != best("one"));
+}
+
+/// Labelled steps see the grey pixels, all others and every evaluation rounded ones; where pixels are black and white
+/// that is the same.
+#[test]
+fn labelled_images_may_be_grey() {
+    let (data, folder) = (data(), tempfile::tempdir().unwrap());
+    let faded = |images: &Images| {
+        let fade = |(i, p): (usize, &u8)| if *p > 127 { 255 - (i % 100) as u8 } else { (i % 90) as u8 };
+        let pixels = images.pixels().iter().enumerate().map(fade).collect();
+        Images::new(images.height(), images.width(), pixels, images.labels().map(<[u16]>::to_vec)).unwrap()
+    };
+    let sharp = |images: &Images| {
+        let pixels = images.pixels().iter().map(|p| if *p > 127 { 255 } else { 0 }).collect();
+        Images::new(images.height(), images.width(), pixels, images.labels().map(<[u16]>::to_vec)).unwrap()
+    };
+    let parts = |of: &dyn Fn(&Images) -> Images| [of(&data.train), of(&data.valid), of(&data.test)];
+    let [grey, clear] =
+        [parts(&faded), parts(&sharp)].map(|p| Dataset::new("made", "here", data.classes.clone(), p).unwrap());
+    for schedule in ["phases:2,1", "joint"] {
+        let run = |name: &str, data: &Dataset, pixels: &'static str| {
+            let given = [
+                ("labels", "all"),
+                ("supervision", schedule),
+                ("labels-binarization", pixels),
+                ("continuous", "rows:2"),
+                ("epochs", "1"),
+            ];
+            let at = folder.path().join(format!("{name}-{}", &schedule[..5]));
+            train(&config(&given), data, &at, Start::Fresh, &mut Quiet).unwrap();
+            // Behind the header, which has the settings: the parameters.
+            let file = fs::read(Files::new(&at).best()).unwrap();
+            let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+            file[8 + header..].to_vec()
+        };
+        let rounded = run("rounded", &grey, "same");
+        assert!(rounded == run("clear", &clear, "same") && rounded == run("sharp", &clear, "grey"), "{schedule}");
+        assert!(rounded != run("grey", &grey, "grey"), "{schedule}");
+    }
+    // The discrete engine reads zeros and ones.
+    let engine =
+        |pixels| config(&[("labels", "all"), ("labels-binarization", pixels), ("engine", "fused")]).check_engine();
+    assert!(engine("same").is_ok());
+    let message = engine("grey").unwrap_err().to_string();
+    assert!(message.contains("binary images, in labelled steps too"), "{message}");
 }
 
 /// Both schedules and both losses find the classes from few labels, on threads as they come.

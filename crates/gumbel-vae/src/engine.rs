@@ -14,7 +14,7 @@ use crate::oracle::{Batch, Finished, Rows, Table, check_len, check_outputs, rows
 use crate::table::StateTable;
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
-use gumbel::continuous::{Continuous, Draw, Gaussians, Inputs};
+use gumbel::continuous::{Continuous, Draw, Gaussians, Inputs, KlWeights};
 use gumbel::engine::{Asked, Engine, GaussianCodes, Images, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, MEASURES, Memory, Noises, Piece, Slopes, Tally, reads_table};
 use gumbel::likelihood::Likelihood;
@@ -32,8 +32,8 @@ pub struct Autodiff<E, D> {
     structure: AnyStructure,
     /// What the decoder reads.
     inputs: Inputs,
-    /// Whether estimators see the KL of Gaussian codes.
-    continuous_kl: bool,
+    /// Weights of the KL of Gaussian codes.
+    continuous_kl: KlWeights,
     likelihood: Arc<dyn Likelihood>,
     adam: Adam,
     device: Device,
@@ -88,7 +88,7 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
             decoder: Some(decoder),
             inputs: Inputs::discrete(&structure),
             structure,
-            continuous_kl: true,
+            continuous_kl: KlWeights::BOUND,
             likelihood,
             adam: Adam::new(lr),
             device: device.clone(),
@@ -100,12 +100,11 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         }
     }
 
-    /// The same with Gaussian codes, whose parameters the encoder emits; `kl` says whether the losses that an estimator
-    /// asks for have their KL.
+    /// The same with Gaussian codes, whose parameters the encoder emits, and the weights of their KL.
     ///
     /// # Errors
     /// More states with codes of their own than there may be.
-    pub fn with_continuous(self, kind: Continuous, kl: bool) -> Result<Self, Error> {
+    pub fn with_continuous(self, kind: Continuous, kl: KlWeights) -> Result<Self, Error> {
         Ok(Autodiff { inputs: Inputs::new(kind, &self.structure)?, continuous_kl: kl, ..self })
     }
 
@@ -243,10 +242,9 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         let Finished { gradients: decoder, reconstruction, mut slopes } = if let Some(emitted) = emitted {
             let parameters = host::read(emitted.clone()).to_vec();
             let codes = Gaussians::new(&self.inputs, parameters, Draw::Sample(options.gaussian));
-            let zeros = vec![0.0; codes.terms.len()];
-            let terms = if self.continuous_kl { &codes.terms } else { &zeros };
-            let (inputs, device) = (&self.inputs, &self.device);
-            let parts = mixed::Parts { structure, inputs, likelihood, device, codes: &codes, terms };
+            let terms: Vec<f32> = codes.terms.iter().map(|kl| self.continuous_kl.term(*kl)).collect();
+            let (inputs, device, kl_weight) = (&self.inputs, &self.device, self.continuous_kl.followed);
+            let parts = mixed::Parts { structure, inputs, likelihood, device, codes: &codes, terms: &terms, kl_weight };
             let mut oracle = Mixed::new(decoder, parts, values, count, estimator.wants_slopes());
             estimator.estimate(&mut piece, &mut oracle)?;
             let mixed::Finished { gradients, reconstruction, slopes, at_parameters } = oracle.finish()?;
@@ -369,7 +367,7 @@ impl<E: Encoder, D: Decoder> Engine for Autodiff<E, D> {
         let gaussians = &*self.gaussians.insert(Gaussians::new(&self.inputs, host::take(emitted), draw));
         let codes = GaussianCodes::new(gaussians);
         let (inputs, terms) = (&self.inputs, &gaussians.terms);
-        let parts = mixed::Parts { structure, inputs, likelihood, device, codes: gaussians, terms };
+        let parts = mixed::Parts { structure, inputs, likelihood, device, codes: gaussians, terms, kl_weight: 1.0 };
         let oracle = Mixed::new(decoder, parts, values, batch.len(), false);
         Ok(Asked { potentials, oracle: Box::new(oracle), codes: Some(codes) })
     }

@@ -30,6 +30,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) codes: &'a Gaussians,
     /// Their part of the losses that are asked for, `[batch, blocks]`.
     pub(crate) terms: &'a [f32],
+    /// The weight of the codes' KL in what is followed.
+    pub(crate) kl_weight: f32,
 }
 
 /// Answers for a batch, and keeps what is followed.
@@ -190,7 +192,7 @@ impl<'a, D: Decoder> Mixed<'a, D> {
 
     /// Decodes what was followed, and goes back through it.
     pub(crate) fn finish(mut self) -> Result<Finished, Error> {
-        let Parts { structure, inputs, codes: gaussians, likelihood, device, terms } = self.parts;
+        let Parts { structure, inputs, codes: gaussians, likelihood, device, terms, kl_weight } = self.parts;
         let (u, blocks, samples, read) = (structure.unary(), inputs.blocks(), inputs.samples(), inputs.width());
         let kl = gaussians.kl();
         let followed = std::mem::take(&mut self.followed);
@@ -238,6 +240,7 @@ impl<'a, D: Decoder> Mixed<'a, D> {
                 }
             }
         }
+        at_kl.iter_mut().for_each(|weight| *weight *= kl_weight);
         let at_parameters = gaussians.slopes(&at_samples, &at_kl);
         Ok(Finished { gradients, reconstruction, slopes, at_parameters })
     }
@@ -313,7 +316,7 @@ impl<D: Decoder> Oracle for Mixed<'_, D> {
     }
 
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
-        let Parts { structure, inputs, codes: gaussians, likelihood, device, terms } = self.parts;
+        let Parts { structure, inputs, codes: gaussians, likelihood, device, terms, .. } = self.parts;
         let (u, blocks, read, d) = (structure.unary(), inputs.blocks(), inputs.width(), self.width());
         self.check(of, "codes", codes.len(), u)?;
         check_len("losses", losses.len(), of.len())?;

@@ -5,7 +5,7 @@ mod common;
 
 use burn::tensor::Tensor;
 use common::{noise, tensor, uniform, values};
-use gumbel::continuous::{Continuous, Draw};
+use gumbel::continuous::{Continuous, Draw, KlWeights};
 use gumbel::engine::{Engine, ModelOptions, Shape, StepOptions};
 use gumbel::estimator::{Exact, estimators};
 use gumbel::likelihood::{Bernoulli, Gaussian, Likelihood, Logistic};
@@ -76,7 +76,7 @@ fn options<'a>(
         binary: false,
         structure,
         continuous,
-        continuous_kl: true,
+        continuous_kl: KlWeights::BOUND,
         likelihood,
         estimator: &Exact,
         batch: BATCH,
@@ -104,7 +104,7 @@ fn perceptron(
 fn made<E: Encoder, D: Decoder>(encoder: E, decoder: D, options: &ModelOptions<'_>) -> Autodiff<E, D> {
     let (structure, likelihood) = (options.structure.clone(), options.likelihood.clone());
     let engine = Autodiff::new(encoder, decoder, structure, likelihood, 1e-3, &common::device());
-    engine.with_continuous(options.continuous, true).unwrap()
+    engine.with_continuous(options.continuous, options.continuous_kl).unwrap()
 }
 
 fn pictures(shape: Shape) -> Pictures {
@@ -125,8 +125,8 @@ fn losses_of(likelihood: &dyn Likelihood, outputs: Tensor<2>, x: &[f32]) -> Tens
     linear.clone() - linear.detach() + tensor(losses, [rows, 1])
 }
 
-/// The whole objective `mean_b sum_z q(z|x) (-ln p(x|z, c) + KL)`, by differentiation through everything.
-fn plain<E: Encoder, D: Decoder>(engine: &Autodiff<E, D>, pictures: &Pictures) -> Tensor<1> {
+/// The whole objective `mean_b sum_z q(z|x) (-ln p(x|z, c) + w KL)`, by differentiation through everything.
+fn plain<E: Encoder, D: Decoder>(engine: &Autodiff<E, D>, pictures: &Pictures, kl_weight: f32) -> Tensor<1> {
     let (structure, inputs) = (engine.structure().clone(), engine.inputs().clone());
     let (states, u, blocks) = (structure.states().unwrap(), structure.unary(), inputs.blocks());
     let x = tensor(pictures.0.clone(), [BATCH, pictures.1.len()]);
@@ -138,7 +138,8 @@ fn plain<E: Encoder, D: Decoder>(engine: &Autodiff<E, D>, pictures: &Pictures) -
     let rows = normal.chunks_exact_mut(blocks * DIM).enumerate();
     rows.for_each(|(b, row)| stream(Purpose::Gaussian).at_row(b).normal(row));
     let c = mean.clone() + (log_variance.clone() * 0.5).exp() * tensor(normal, [BATCH, blocks, DIM]);
-    let kl: Tensor<3> = (mean.powi_scalar(2) + log_variance.clone().exp() - log_variance - 1.0).sum_dim(2) * 0.5;
+    let kl: Tensor<3> =
+        (mean.powi_scalar(2) + log_variance.clone().exp() - log_variance - 1.0).sum_dim(2) * (0.5 * kl_weight);
     let (mut z, mut code) = (vec![0; structure.variables()], vec![0.0; u]);
     let mut table = vec![]; // [batch, 1] of every state
     let mut statistics = vec![0.0; structure.potentials() * states];
@@ -179,7 +180,12 @@ fn found<E: Encoder, D: Decoder>(engine: &mut Autodiff<E, D>, pictures: &Picture
 
 #[track_caller]
 fn assert_same<E: Encoder, D: Decoder>(what: &str, engine: &mut Autodiff<E, D>, pictures: &Pictures) {
-    let loss = plain(engine, pictures);
+    assert_weighted(what, engine, pictures, 1.0);
+}
+
+#[track_caller]
+fn assert_weighted<E: Encoder, D: Decoder>(what: &str, engine: &mut Autodiff<E, D>, pictures: &Pictures, kl: f32) {
+    let loss = plain(engine, pictures, kl);
     let gradients = loss.backward();
     let expected =
         [common::of_module(engine.encoder(), &gradients), common::of_module(engine.decoder(), &gradients)].concat();
@@ -213,6 +219,17 @@ fn gradients_are_those_of_the_whole_objective() {
     assert_same("rows of a chain", &mut engine, &pictures);
     let (mut engine, pictures) = perceptron(Subset::new(4, 2).unwrap(), joint, Bernoulli);
     assert_same("beside a subset", &mut engine, &pictures);
+}
+
+#[test]
+fn so_they_are_where_the_codes_kl_has_a_weight() {
+    for continuous in [Continuous::Rows(DIM), Continuous::Joint(DIM)] {
+        for weight in [0.0, 7.0] {
+            let (engine, pictures) = perceptron(Categorical::binary(2).unwrap(), continuous, Bernoulli);
+            let mut engine = engine.with_continuous(continuous, KlWeights { asked: weight, followed: weight }).unwrap();
+            assert_weighted(&format!("{continuous}, weight {weight}"), &mut engine, &pictures, weight);
+        }
+    }
 }
 
 #[test]

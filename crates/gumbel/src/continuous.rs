@@ -250,6 +250,27 @@ pub enum Draw<'a> {
     Weight(&'a Noise),
 }
 
+/// By what the KL of Gaussian codes is multiplied in training; the reported bound has it once.
+///
+/// Above 1 the codes say less, and leave to the discrete code what it can say (Higgins et al., "beta-VAE", ICLR 2017).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KlWeights {
+    /// In the losses that an estimator asks for; the authors' code has 0 here.
+    pub asked: f32,
+    /// In what the decoder follows.
+    pub followed: f32,
+}
+
+impl KlWeights {
+    /// Both 1: the bound.
+    pub const BOUND: KlWeights = KlWeights { asked: 1.0, followed: 1.0 };
+
+    /// What a loss that is asked for has of a KL in nats: nothing at the weight 0, even of an infinite one.
+    pub fn term(self, kl: f32) -> f32 {
+        if self.asked == 0.0 { 0.0 } else { self.asked * kl }
+    }
+}
+
 /// The Gaussian codes of a batch.
 #[derive(Debug, Clone, Default)]
 pub struct Gaussians {

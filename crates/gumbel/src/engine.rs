@@ -7,7 +7,7 @@
 //! the loss.
 
 use crate::Error;
-use crate::continuous::{Continuous, Draw, Gaussians, Inputs};
+use crate::continuous::{Continuous, Draw, Gaussians, Inputs, KlWeights};
 use crate::estimator::{Estimator, MEASURES, Tally};
 use crate::likelihood::Likelihood;
 use crate::network::Snapshot;
@@ -208,9 +208,8 @@ pub struct ModelOptions<'a> {
     pub structure: AnyStructure,
     /// Gaussian codes beside it.
     pub continuous: Continuous,
-    /// Whether the losses that an estimator asks for have the KL of the Gaussian codes; what the decoder follows has it
-    /// always.
-    pub continuous_kl: bool,
+    /// Weights of their KL in training.
+    pub continuous_kl: KlWeights,
     /// The likelihood of the pixels.
     pub likelihood: Arc<dyn Likelihood>,
     /// The estimator that it will be trained with.

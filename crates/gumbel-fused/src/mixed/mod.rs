@@ -24,7 +24,7 @@ use crate::simd::{Isa, flat};
 use crate::team::{Team, each};
 use crate::tile::Rates;
 use gumbel::Error;
-use gumbel::continuous::{Continuous, Draw, Inputs};
+use gumbel::continuous::{Continuous, Draw, Inputs, KlWeights};
 use gumbel::engine::{Asked, Engine, GaussianCodes, Images, ModelOptions, StepOptions, StepReport};
 use gumbel::estimator::{self, Estimator, MEASURES, Memory, Noises, Tally};
 use gumbel::network::{BETA1, BETA2, MixedWidths, Moments, Named, Parameters, Snapshot};
@@ -44,8 +44,8 @@ pub struct Mixed {
     structure: Arc<AnyStructure>,
     inputs: Inputs,
     widths: MixedWidths,
-    /// Whether estimators see the KL of the codes.
-    continuous_kl: bool,
+    /// Weights of the KL of the codes.
+    continuous_kl: KlWeights,
     lr: f64,
     /// By what it is multiplied in the present step.
     share: f64,
@@ -356,7 +356,7 @@ impl Engine for Mixed {
             inputs,
             draw: Draw::Sample(options.gaussian),
             dropout: Some(options.dropout),
-            terms: *continuous_kl,
+            kl: *continuous_kl,
             pool,
         };
         let (kl_weight, gumbel) = (options.kl_weight, options.noise);
@@ -392,7 +392,7 @@ impl Engine for Mixed {
             self.asked.resize_with(count, Seat::default);
         }
         let Mixed { structure, inputs, isa, team, layers, asked, pool, prepared, .. } = self;
-        let cx = Context { isa: *isa, layers, structure, inputs, draw, dropout: None, terms: true, pool };
+        let cx = Context { isa: *isa, layers, structure, inputs, draw, dropout: None, kl: KlWeights::BOUND, pool };
         let values = &prepared.values;
         team.run(&[&each(&mut asked[..count], |s, seat| {
             let first = s * IMAGES;
@@ -509,7 +509,16 @@ impl Answers<'_> {
         }
         let Mixed { structure, inputs, isa, team, layers, asked, pool, .. } = &mut *self.engine;
         // All codes are drawn.
-        let cx = Context { isa: *isa, layers, structure, inputs, draw: Draw::Mean, dropout: None, terms: true, pool };
+        let cx = Context {
+            isa: *isa,
+            layers,
+            structure,
+            inputs,
+            draw: Draw::Mean,
+            dropout: None,
+            kl: KlWeights::BOUND,
+            pool,
+        };
         let item = |seat| (seat, Vec::<usize>::new(), Vec::<u32>::new(), Ok(T::default()));
         let mut items: Vec<_> = asked[..self.seats].iter_mut().map(item).collect();
         for (row, b) in of.iter().enumerate() {

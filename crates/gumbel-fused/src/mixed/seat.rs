@@ -8,7 +8,7 @@ use super::perceptron::{Pass, Perceptron, Pool, Work, room};
 use super::way::Way;
 use crate::simd::{Isa, Lane, flat, flat_mut, lanes};
 use gumbel::Error;
-use gumbel::continuous::{Draw, Inputs, kl};
+use gumbel::continuous::{Draw, Inputs, KlWeights, kl};
 use gumbel::noise::Noise;
 use gumbel::oracle::{Followed, Oracle};
 use gumbel::structure::{AnyStructure, Code, Structure};
@@ -40,8 +40,8 @@ pub struct Context<'a> {
     pub draw: Draw<'a>,
     /// The stream of what is left out, in training.
     pub dropout: Option<&'a Noise>,
-    /// Whether losses have the codes' term.
-    pub terms: bool,
+    /// Weights of the codes' KL.
+    pub kl: KlWeights,
     pub pool: &'a Pool,
 }
 
@@ -118,8 +118,8 @@ impl Codes {
         }
         self.kl[at] = kl(parameters);
         self.terms[at] = match cx.draw {
-            Draw::Sample(_) if cx.terms => self.kl[at],
-            Draw::Mean | Draw::Sample(_) => 0.0,
+            Draw::Mean => 0.0,
+            Draw::Sample(_) => cx.kl.term(self.kl[at]),
             Draw::Weight(_) => {
                 let one = |d: usize| samples[d] * samples[d] - noise[d] * noise[d] - log_variance[d];
                 0.5 * (0..dim).map(one).sum::<f32>()

@@ -275,7 +275,7 @@ impl Seat {
                 let (at_sample, noise) = (&at_samples[at * dim..][..dim], &codes.noise[at * dim..][..dim]);
                 let (mean, log_variance) = flat(parameters)[..2 * dim].split_at(dim);
                 let (at_mean, at_log_variance) = flat_mut(gradient)[..2 * dim].split_at_mut(dim);
-                let weight = at_kl[at];
+                let weight = cx.kl.followed * at_kl[at];
                 for d in 0..dim {
                     let deviation = (0.5 * log_variance[d]).exp();
                     at_mean[d] = at_sample[d] + weight * mean[d];
