@@ -72,8 +72,8 @@ pub const KEYS: &[Setting] = &[
         Kind::Choice(&["same", "grey"]),
         "same",
         "NAME",
-        "the pixels of steps on labelled images: as binarization says, or grey (so in the authors' code and with --preset \
-         paper)",
+        "the pixels of steps on labelled images: as binarization says, or grey (as in the authors' code and with \
+         --preset paper)",
     ),
     setting(
         "attributes",
