@@ -176,6 +176,7 @@ impl Labelled {
         let (pass, place) = (number / self.batches(size), (number % self.batches(size)) as usize);
         let mut order = Noise::new(seed, Purpose::Labels, 1 + pass).permutation(self.images.len());
         if balanced {
+            // Streams of their own, counted from the other end.
             order = self.balanced(order, Noise::new(seed, Purpose::Labels, !pass));
         }
         let n = self.known.len() / self.images.len();
