@@ -1,12 +1,23 @@
-//! Records the commit that the library is built from, for `summary.json`.
+//! Records the commit that the library is built from, for `summary.json`; with "-dirty" where the files that results
+//! depend on are not those of the commit.
 
 use std::process::Command;
 
+/// What results depend on, from this folder.
+const SOURCES: [&str; 6] =
+    ["src", "../gumbel", "../gumbel-data", "../gumbel-fused", "../gumbel-vae", "../../Cargo.lock"];
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_string())
+}
+
 fn main() {
-    println!("cargo:rerun-if-changed=../../.git/HEAD");
-    println!("cargo:rerun-if-changed=../../.git/refs/heads");
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    if let Some(commit) = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok()) {
-        println!("cargo:rustc-env=GUMBEL_COMMIT={}", commit.trim());
+    for path in ["../../.git/HEAD", "../../.git/refs/heads"].iter().chain(&SOURCES) {
+        println!("cargo:rerun-if-changed={path}");
     }
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return };
+    let status = git(&[&["status", "--porcelain", "--"], &SOURCES[..]].concat());
+    let mark = if status.is_some_and(|s| s.is_empty()) { "" } else { "-dirty" };
+    println!("cargo:rustc-env=GUMBEL_COMMIT={commit}{mark}");
 }

@@ -161,7 +161,6 @@ impl Case {
         settings.set("dropout", Value::Real(self.dropout));
         f(&ModelOptions {
             continuous: Continuous::Rows(self.dim),
-            continuous_kl: self.kl,
             settings: &settings,
             shape: self.shape(),
             binary: !self.grey,
@@ -456,9 +455,9 @@ impl Streams {
         Streams([Purpose::Noise, Purpose::Gaussian, Purpose::Dropout].map(|purpose| Noise::new(5, purpose, step)))
     }
 
-    fn options(&self, kl_weight: f32, samples: usize) -> StepOptions<'_> {
+    fn options(&self, kl_weight: f32, case: &Case, samples: usize) -> StepOptions<'_> {
         let [noise, gaussian, dropout] = &self.0;
-        StepOptions { kl_weight, noise, samples, gaussian, dropout, rate: 1.0 }
+        StepOptions { kl_weight, continuous_kl: case.kl, noise, samples, gaussian, dropout, rate: 1.0 }
     }
 }
 
@@ -616,7 +615,7 @@ fn a_step_follows_the_gradient_of_the_plain_model() {
                 let what = format!("case {number}, {name}, {}", isa.name());
                 let mut engine = case.engine(estimator.as_ref(), 1);
                 engine.set_isa(isa);
-                let options = streams.options(kl_weight, case.samples);
+                let options = streams.options(kl_weight, case, case.samples);
                 estimator.restore(&learned).unwrap();
                 let found = engine.step(&images, &batch, estimator.as_mut(), &options).unwrap();
                 let error = (found.reconstruction - report.reconstruction).abs();
@@ -769,7 +768,7 @@ fn train(case: &Case, name: &str, threads: usize, again: bool) -> Snapshot {
         let batch = &order[..if step % 3 == 2 { 133 } else { 290 }];
         let streams = Streams::new(step);
         engine.prepare(&images, batch).unwrap();
-        engine.step(&images, batch, estimator.as_mut(), &streams.options(0.0, case.samples)).unwrap();
+        engine.step(&images, batch, estimator.as_mut(), &streams.options(0.0, &case, case.samples)).unwrap();
         if again && step == 1 {
             let snapshot = engine.snapshot();
             engine = case.engine(estimator.as_ref(), threads);
@@ -872,7 +871,7 @@ fn bounds_do_not_hide_the_least_loss() {
         let batch: Vec<u32> = (0..case.batch as u32).collect();
         let mut least = Least(case.shape().len() as f32);
         let mut engine = case.engine(&least, 1);
-        engine.step(&images, &batch, &mut least, &Streams::new(1).options(0.0, 1)).unwrap();
+        engine.step(&images, &batch, &mut least, &Streams::new(1).options(0.0, case, 1)).unwrap();
     }
 }
 
@@ -891,7 +890,7 @@ fn a_loss_that_is_not_finite_stops_the_step() {
         let images = case.images(case.batch);
         let batch: Vec<u32> = (0..case.batch as u32).collect();
         let streams = Streams::new(0);
-        let found = engine.step(&images, &batch, estimator.as_mut(), &streams.options(0.0, 1));
+        let found = engine.step(&images, &batch, estimator.as_mut(), &streams.options(0.0, &case, 1));
         assert!(found.is_err(), "{name}");
         assert_eq!(engine.snapshot().steps, 0);
     }

@@ -13,6 +13,7 @@ use gumbel::engine::{Engine, ModelEntry, ModelOptions, Shape};
 use gumbel::estimator::{Estimator, EstimatorEntry, KlTerm, Moment};
 use gumbel::likelihood::{Likelihood, LikelihoodEntry};
 use gumbel::registry::{Entry, Kind, Setting, Settings, Value, did_you_mean, one_of};
+use gumbel::schedule::Annealing;
 use gumbel::structure::{Latent, Structure};
 use gumbel::supervision::{self, Supervision};
 use gumbel_data::{
@@ -41,6 +42,8 @@ pub struct Config {
     kl: KlSchedule,
     binarization: Binarization,
     continuous: Continuous,
+    /// The weight of the Gaussian codes' KL, if it is not always 0.
+    continuous_kl: Option<Annealing>,
     labels: labels::Count,
     schedule: labels::Schedule,
     data_dir: Option<PathBuf>,
@@ -220,6 +223,18 @@ pub(crate) fn every_key(registry: &Registry) -> Vec<&str> {
     all
 }
 
+/// The weight of the Gaussian codes' KL, if it is not always 0.
+fn falling(settings: &Settings) -> Result<Option<Annealing>> {
+    let (start, min) = (settings.real("continuous-kl-weight"), settings.real("continuous-kl-min"));
+    if start == 0.0 {
+        return Ok(None);
+    }
+    // A start below the least value is a constant, as with epsilon.
+    let made = Annealing::new(start, min.min(start), settings.real("continuous-kl-decay"), 1);
+    let expected = |e| format!("numbers that a schedule can have with continuous-kl-min = {min}: {e}");
+    made.map(Some).map_err(|e| Error::setting("continuous-kl-weight", start, expected(e)))
+}
+
 /// The entry that a key chooses: given, or by default.
 fn chosen<'a>(given: &'a Given, key: &str) -> &'a str {
     let default = KEYS.iter().find(|s| s.name == key).map_or("", |s| s.default);
@@ -380,8 +395,20 @@ impl Config {
         let registry = registry.clone();
         let (labels, schedule) = (settings.text("labels").parse()?, settings.text("supervision").parse()?);
         let data_dir = None;
-        let config =
-            Config { registry, keys, settings, latent, kl, binarization, continuous, labels, schedule, data_dir };
+        let continuous_kl = falling(&settings)?;
+        let config = Config {
+            registry,
+            keys,
+            settings,
+            latent,
+            kl,
+            binarization,
+            continuous,
+            continuous_kl,
+            labels,
+            schedule,
+            data_dir,
+        };
         config.check()?;
         Ok(config)
     }
@@ -639,9 +666,19 @@ impl Config {
         if grey { Binarization::Grey } else { self.binarization }
     }
 
-    /// Weights of the Gaussian codes' KL in training.
-    fn continuous_kl(&self) -> KlWeights {
-        let weight = self.real("continuous-kl-weight") as f32;
+    /// Weights of the Gaussian codes' KL at a step of training; those on labelled images before the first epoch come
+    /// before all others.
+    ///
+    /// ```
+    /// use gumbel_run::{Config, Registry};
+    /// let keys = [("continuous", "joint:8"), ("continuous-kl-weight", "100"), ("continuous-kl-decay", "0.001")];
+    /// let config = Config::new(&Registry::standard(), &keys)?;
+    /// let weights = [0, 1000, 1_000_000].map(|step| config.continuous_kl(step).followed);
+    /// assert!(weights[0] == 100.0 && (weights[1] - 36.79).abs() < 0.01 && weights[2] == 1.0);
+    /// # Ok::<(), gumbel_run::Error>(())
+    /// ```
+    pub fn continuous_kl(&self, step: u64) -> KlWeights {
+        let weight = self.continuous_kl.map_or(0.0, |weight| weight.at(step));
         KlWeights { asked: if self.switch("continuous-kl") { weight } else { 0.0 }, followed: weight }
     }
 
@@ -652,7 +689,6 @@ impl Config {
             binary: self.binarization.is_binary() && self.labels_binarization().is_binary(),
             structure: self.latent.structure.clone(),
             continuous: self.continuous,
-            continuous_kl: self.continuous_kl(),
             likelihood: self.likelihood(),
             estimator,
             batch: self.count("batch-size"),

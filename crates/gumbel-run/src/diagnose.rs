@@ -352,6 +352,7 @@ impl Steps<'_> {
         let still = |purpose| Noise::new(self.seed, purpose, 0);
         let options = StepOptions {
             kl_weight: added,
+            continuous_kl: self.config.continuous_kl(self.snapshot.steps),
             noise: &stream(Purpose::Diagnosis),
             samples,
             gaussian: &still(Purpose::Gaussian),

@@ -55,7 +55,22 @@ pub const KEYS: &[Setting] = &[
         "1",
         "X",
         "weight of the KL of the Gaussian codes in training: above 1 they say less, and z has to say the rest \
-         (beta-VAE); the reported bound has it once",
+         (beta-VAE); the reported bound has it once. It falls as max(min, weight * exp(-decay * step)), steps on \
+         labelled images before the first epoch included",
+    ),
+    setting(
+        "continuous-kl-min",
+        Kind::Real(|v| v.is_finite() && v > 0.0, "a finite number greater than 0"),
+        "1",
+        "X",
+        "the least that it falls to",
+    ),
+    setting(
+        "continuous-kl-decay",
+        Kind::Real(|v| v.is_finite() && v >= 0.0, "a finite number of at least 0"),
+        "0",
+        "X",
+        "decay of that weight per step",
     ),
     setting("labels", Kind::Text, "0", "N", "training images with a label, as many of each class: a number, or all"),
     setting("label-draw", Kind::Whole(0, u64::MAX), "0", "N", "which images these are: the seed of their draw"),

@@ -79,6 +79,7 @@ impl Trainer {
         let stream = |part: u64| Noise::new(seed, Purpose::Labelled, 3 * step + part);
         let options = StepOptions {
             kl_weight: 0.0,
+            continuous_kl: self.config.continuous_kl(step),
             noise: &stream(0),
             samples: 1,
             gaussian: &stream(1),
@@ -108,6 +109,7 @@ impl Trainer {
         let stream = |purpose| Noise::new(self.config.seed(), purpose, step);
         let options = StepOptions {
             kl_weight: added,
+            continuous_kl: self.config.continuous_kl(self.first_steps() + step),
             noise: &stream(Purpose::Noise),
             samples: self.config.count("samples"),
             gaussian: &stream(Purpose::Gaussian),

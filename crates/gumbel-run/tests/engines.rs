@@ -142,7 +142,6 @@ impl Case {
         settings.set("hidden", Value::Text(self.hidden.into()));
         make(&ModelOptions {
             continuous: gumbel::continuous::Continuous::None,
-            continuous_kl: KlWeights::BOUND,
             settings: &settings,
             shape: Shape::grey(1, self.pixels),
             binary: true,
@@ -505,7 +504,6 @@ impl Mixed {
         }
         let options = ModelOptions {
             continuous: gumbel::continuous::Continuous::Rows(self.dim),
-            continuous_kl: self.kl,
             settings: &settings,
             shape: Shape::grey(1, self.pixels),
             binary: true,
@@ -537,6 +535,7 @@ impl Mixed {
         let kl_weight = if apart { 0.5 } else { 0.0 };
         let options = StepOptions {
             kl_weight,
+            continuous_kl: self.kl,
             noise: &noise,
             samples: self.samples,
             gaussian: &gaussian,

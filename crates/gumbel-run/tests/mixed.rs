@@ -7,6 +7,7 @@ mod common;
 
 use common::{Killed, same};
 use gumbel::continuous::Draw;
+use gumbel::engine::Images as _;
 use gumbel::noise::{Noise, Purpose};
 use gumbel_data::{Dataset, Split};
 use gumbel_run::evaluate::{BoundKind, Protocol, evaluate};
@@ -168,6 +169,46 @@ fn settings_that_cannot_be_are_refused() {
     assert!(message.starts_with("dropout = 1: expected"), "{message}");
     let message = refused(&[("continuous", "rows:4"), ("shared", "70000")]);
     assert!(message.starts_with("shared = 70000: expected"), "{message}");
+    for (key, value) in [
+        ("continuous-kl-weight", "-1"),
+        ("continuous-kl-weight", "1e39"),
+        ("continuous-kl-min", "0"),
+        ("continuous-kl-decay", "inf"),
+    ] {
+        let message = refused(&[("continuous", "joint:4"), (key, value)]);
+        assert!(message.starts_with(key) && message.contains("expected"), "{message}");
+    }
+}
+
+/// At every step as at the first one of a run whose weight is constantly that of the schedule; steps on labelled images
+/// before the first epoch count.
+#[test]
+fn the_weight_of_the_codes_kl_falls() {
+    let data = data();
+    let batch: Vec<u32> = (0..100).collect();
+    let after = |given: &[(&str, &str)], labelled: Option<u64>, step: u64| {
+        let supervision =
+            [("latent", "categorical:10"), ("continuous", "joint:3"), ("labels", "50"), ("supervision", "phases:9,2")];
+        let config = config(&[&supervision, given].concat());
+        let images = SplitImages::new(&data, Split::Train, config.binarization(), 1);
+        let labels = gumbel_run::labels::draw(&config, &data, 400).unwrap();
+        let trainer = gumbel_run::Trainer::new(&config, images.shape()).unwrap();
+        let mut trainer = trainer.with_labels(labels).unwrap();
+        match labelled {
+            Some(step) => trainer.labelled_step(&images, step).unwrap(),
+            None => drop(trainer.step(&images, &batch, step, 4).unwrap()),
+        }
+        trainer.engine.snapshot().parameters
+    };
+    let falling = [("continuous-kl-weight", "64"), ("continuous-kl-min", "2"), ("continuous-kl-decay", "0.25")];
+    for (labelled, step) in [(Some(0), 0), (Some(3), 0), (None, 0), (None, 2), (None, 7)] {
+        let step_of_all = labelled.unwrap_or(9 + step);
+        let weight = (64.0 * (-0.25 * step_of_all as f64).exp()).max(2.0);
+        let constant = [("continuous-kl-weight", &*weight.to_string())];
+        assert!(after(&falling, labelled, step) == after(&constant, labelled, step), "{labelled:?}, {step}");
+        let other = [("continuous-kl-weight", &*(1.5 * weight).to_string())];
+        assert!(after(&falling, labelled, step) != after(&other, labelled, step), "{labelled:?}, {step}");
+    }
 }
 
 /// Perceptrons with dropout and convolutions, with and without labels, one and three threads, killed and whole: the
@@ -180,7 +221,8 @@ fn runs_end_with_the_same_bits() {
         [("continuous", "joint:5"), ("labels", "0"), ("kl", "on"), ("latent", "pairwise:4")],
         [("continuous", "joint:3"), ("model", "conv"), ("channels", "4"), ("latent", "binary:3")],
     ] {
-        let config = config(&given);
+        let falling = [("continuous-kl-weight", "30"), ("continuous-kl-decay", "0.2")];
+        let config = config(&[&given[..], &falling].concat());
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let run = |name: &str, start, threads: usize, observer: &mut (dyn Observer + Send)| {

@@ -14,7 +14,7 @@ use crate::oracle::{Batch, Finished, Rows, Table, check_len, check_outputs, rows
 use crate::table::StateTable;
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
-use gumbel::continuous::{Continuous, Draw, Gaussians, Inputs, KlWeights};
+use gumbel::continuous::{Continuous, Draw, Gaussians, Inputs};
 use gumbel::engine::{Asked, Engine, GaussianCodes, Images, StepOptions, StepReport};
 use gumbel::estimator::{Estimator, MEASURES, Memory, Noises, Piece, Slopes, Tally, reads_table};
 use gumbel::likelihood::Likelihood;
@@ -32,8 +32,6 @@ pub struct Autodiff<E, D> {
     structure: AnyStructure,
     /// What the decoder reads.
     inputs: Inputs,
-    /// Weights of the KL of Gaussian codes.
-    continuous_kl: KlWeights,
     likelihood: Arc<dyn Likelihood>,
     adam: Adam,
     device: Device,
@@ -88,7 +86,6 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
             decoder: Some(decoder),
             inputs: Inputs::discrete(&structure),
             structure,
-            continuous_kl: KlWeights::BOUND,
             likelihood,
             adam: Adam::new(lr),
             device: device.clone(),
@@ -100,12 +97,12 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         }
     }
 
-    /// The same with Gaussian codes, whose parameters the encoder emits, and the weights of their KL.
+    /// The same with Gaussian codes, whose parameters the encoder emits.
     ///
     /// # Errors
     /// More states with codes of their own than there may be.
-    pub fn with_continuous(self, kind: Continuous, kl: KlWeights) -> Result<Self, Error> {
-        Ok(Autodiff { inputs: Inputs::new(kind, &self.structure)?, continuous_kl: kl, ..self })
+    pub fn with_continuous(self, kind: Continuous) -> Result<Self, Error> {
+        Ok(Autodiff { inputs: Inputs::new(kind, &self.structure)?, ..self })
     }
 
     /// The module that emits the potentials.
@@ -242,8 +239,8 @@ impl<E: Encoder, D: Decoder> Autodiff<E, D> {
         let Finished { gradients: decoder, reconstruction, mut slopes } = if let Some(emitted) = emitted {
             let parameters = host::read(emitted.clone()).to_vec();
             let codes = Gaussians::new(&self.inputs, parameters, Draw::Sample(options.gaussian));
-            let terms: Vec<f32> = codes.terms.iter().map(|kl| self.continuous_kl.term(*kl)).collect();
-            let (inputs, device, kl_weight) = (&self.inputs, &self.device, self.continuous_kl.followed);
+            let terms: Vec<f32> = codes.terms.iter().map(|kl| options.continuous_kl.term(*kl)).collect();
+            let (inputs, device, kl_weight) = (&self.inputs, &self.device, options.continuous_kl.followed);
             let parts = mixed::Parts { structure, inputs, likelihood, device, codes: &codes, terms: &terms, kl_weight };
             let mut oracle = Mixed::new(decoder, parts, values, count, estimator.wants_slopes());
             estimator.estimate(&mut piece, &mut oracle)?;

@@ -83,7 +83,7 @@ fn build<E: Encoder + 'static, D: Decoder + 'static>(
     let (encoder, decoder) = make(options, &device)?;
     let (structure, likelihood) = (options.structure.clone(), options.likelihood.clone());
     let engine = Autodiff::new(encoder, decoder, structure, likelihood, options.lr, &device);
-    Ok(Box::new(engine.with_continuous(options.continuous, options.continuous_kl)?))
+    Ok(Box::new(engine.with_continuous(options.continuous)?))
 }
 
 /// A device of Burn by its name, without automatic differentiation: `cpu` is the backend `flex`, `wgpu` any graphics

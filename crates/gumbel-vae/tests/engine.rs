@@ -522,7 +522,6 @@ fn models_are_made_from_options() {
     let (settings, estimator) = (Settings::defaults(&[HIDDEN]), Exact);
     let options = ModelOptions {
         continuous: gumbel::continuous::Continuous::None,
-        continuous_kl: gumbel::continuous::KlWeights::BOUND,
         settings: &settings,
         shape: Shape::grey(1, PIXELS),
         binary: true,

@@ -76,7 +76,6 @@ fn options<'a>(
         binary: false,
         structure,
         continuous,
-        continuous_kl: KlWeights::BOUND,
         likelihood,
         estimator: &Exact,
         batch: BATCH,
@@ -104,7 +103,7 @@ fn perceptron(
 fn made<E: Encoder, D: Decoder>(encoder: E, decoder: D, options: &ModelOptions<'_>) -> Autodiff<E, D> {
     let (structure, likelihood) = (options.structure.clone(), options.likelihood.clone());
     let engine = Autodiff::new(encoder, decoder, structure, likelihood, 1e-3, &common::device());
-    engine.with_continuous(options.continuous, options.continuous_kl).unwrap()
+    engine.with_continuous(options.continuous).unwrap()
 }
 
 fn pictures(shape: Shape) -> Pictures {
@@ -169,11 +168,15 @@ fn plain<E: Encoder, D: Decoder>(engine: &Autodiff<E, D>, pictures: &Pictures, k
     (q * table).sum() / BATCH as f32
 }
 
-fn found<E: Encoder, D: Decoder>(engine: &mut Autodiff<E, D>, pictures: &Pictures) -> Vec<Vec<f32>> {
+fn found<E: Encoder, D: Decoder>(engine: &mut Autodiff<E, D>, pictures: &Pictures, kl: f32) -> Vec<Vec<f32>> {
     let batch: Vec<u32> = (0..BATCH as u32).collect();
     let (gaussian, dropout, unused) = (stream(Purpose::Gaussian), stream(Purpose::Dropout), noise(0));
-    let options =
-        StepOptions { kl_weight: 0.0, noise: &unused, samples: 1, gaussian: &gaussian, dropout: &dropout, rate: 1.0 };
+    let options = StepOptions {
+        continuous_kl: KlWeights { asked: kl, followed: kl },
+        gaussian: &gaussian,
+        dropout: &dropout,
+        ..StepOptions::discrete(0.0, &unused, 1)
+    };
     let found = engine.gradients(pictures, &batch, &Exact, &options).unwrap();
     found.gradients.all().map(|p| p.values.clone()).collect()
 }
@@ -189,7 +192,7 @@ fn assert_weighted<E: Encoder, D: Decoder>(what: &str, engine: &mut Autodiff<E, 
     let gradients = loss.backward();
     let expected =
         [common::of_module(engine.encoder(), &gradients), common::of_module(engine.decoder(), &gradients)].concat();
-    let found = found(engine, pictures);
+    let found = found(engine, pictures, kl);
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().flatten().map(|v| v.abs()).fold(0.0, f32::max);
     for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
@@ -225,8 +228,7 @@ fn gradients_are_those_of_the_whole_objective() {
 fn so_they_are_where_the_codes_kl_has_a_weight() {
     for continuous in [Continuous::Rows(DIM), Continuous::Joint(DIM)] {
         for weight in [0.0, 7.0] {
-            let (engine, pictures) = perceptron(Categorical::binary(2).unwrap(), continuous, Bernoulli);
-            let mut engine = engine.with_continuous(continuous, KlWeights { asked: weight, followed: weight }).unwrap();
+            let (mut engine, pictures) = perceptron(Categorical::binary(2).unwrap(), continuous, Bernoulli);
             assert_weighted(&format!("{continuous}, weight {weight}"), &mut engine, &pictures, weight);
         }
     }
@@ -334,8 +336,7 @@ fn every_estimator_steps_and_steps_are_reproducible() {
                 for step in 0..3 {
                     let [a, b, c] =
                         [Purpose::Noise, Purpose::Gaussian, Purpose::Dropout].map(|p| Noise::new(1, p, step));
-                    let options =
-                        StepOptions { kl_weight: 0.0, noise: &a, samples, gaussian: &b, dropout: &c, rate: 1.0 };
+                    let options = StepOptions { gaussian: &b, dropout: &c, ..StepOptions::discrete(0.0, &a, samples) };
                     engine.step(&pictures, &batch, &mut *estimator, &options).unwrap();
                 }
                 let after = engine.snapshot();

@@ -79,6 +79,8 @@ pub struct StepOptions<'a> {
     /// Weight of the KL term whose exact gradient is added, 0 to 1; greater than 0 only where the latent has sums and
     /// the estimator does not take the term into its own objective.
     pub kl_weight: f32,
+    /// Weights of the KL of Gaussian codes, of models that have some.
+    pub continuous_kl: KlWeights,
     /// The stream of Gumbel variables `[samples, batch, width]`.
     pub noise: &'a Noise,
     /// Samples of each image.
@@ -94,7 +96,8 @@ pub struct StepOptions<'a> {
 impl<'a> StepOptions<'a> {
     /// Those of a model whose only noise is that of z.
     pub fn discrete(kl_weight: f32, noise: &'a Noise, samples: usize) -> Self {
-        StepOptions { kl_weight, noise, samples, gaussian: noise, dropout: noise, rate: 1.0 }
+        let continuous_kl = KlWeights::BOUND;
+        StepOptions { kl_weight, continuous_kl, noise, samples, gaussian: noise, dropout: noise, rate: 1.0 }
     }
 }
 
@@ -208,8 +211,6 @@ pub struct ModelOptions<'a> {
     pub structure: AnyStructure,
     /// Gaussian codes beside it.
     pub continuous: Continuous,
-    /// Weights of their KL in training.
-    pub continuous_kl: KlWeights,
     /// The likelihood of the pixels.
     pub likelihood: Arc<dyn Likelihood>,
     /// The estimator that it will be trained with.

@@ -44,8 +44,6 @@ pub struct Mixed {
     structure: Arc<AnyStructure>,
     inputs: Inputs,
     widths: MixedWidths,
-    /// Weights of the KL of the codes.
-    continuous_kl: KlWeights,
     lr: f64,
     /// By what it is multiplied in the present step.
     share: f64,
@@ -191,7 +189,6 @@ impl Mixed {
         let mut engine = Mixed {
             structure,
             inputs,
-            continuous_kl: options.continuous_kl,
             lr: options.lr,
             share: 1.0,
             steps: 0,
@@ -348,7 +345,7 @@ impl Engine for Mixed {
             true => (options.samples.max(1), estimator.noise(&*self.structure)?),
             false => (1, 0),
         };
-        let Mixed { structure, inputs, continuous_kl, isa, team, layers, pieces, pool, prepared, .. } = self;
+        let Mixed { structure, inputs, isa, team, layers, pieces, pool, prepared, .. } = self;
         let cx = Context {
             isa: *isa,
             layers,
@@ -356,7 +353,7 @@ impl Engine for Mixed {
             inputs,
             draw: Draw::Sample(options.gaussian),
             dropout: Some(options.dropout),
-            kl: *continuous_kl,
+            kl: options.continuous_kl,
             pool,
         };
         let (kl_weight, gumbel) = (options.kl_weight, options.noise);

@@ -73,7 +73,6 @@ impl<'a> Case<'a> {
         settings.set("hidden", Value::Text(self.hidden.into()));
         let options = ModelOptions {
             continuous: gumbel::continuous::Continuous::None,
-            continuous_kl: gumbel::continuous::KlWeights::BOUND,
             settings: &settings,
             shape,
             binary: true,
