@@ -168,12 +168,12 @@ fn what_is_no_grid_is_refused_with_its_line() {
 #[test]
 fn the_longest_cells_come_first() {
     let mut all = cells(
-        "[run]\nepochs = [1, 10]\nlatent = [\"categorical:10\", \"binary:12\", \"categorical:50\"]\n\
+        "[run]\nepochs = [1, 10]\nlatent = [\"categorical:10\", \"binary:10\", \"categorical:50\"]\n\
          [cell.direct]\nestimator = \"direct\"\n[cell.exact]\nestimator = \"exact\"\n",
     )
     .unwrap();
     sweep::longest_first(&mut all);
-    assert_eq!(all[0].name, "epochs_10-binary12-exact-s0");
+    assert_eq!(all[0].name, "epochs_10-binary10-exact-s0");
     let place = |name: &str| all.iter().position(|cell| cell.name == name).unwrap();
     assert!(place("epochs_10-categorical50-direct-s0") < place("epochs_10-categorical10-direct-s0"));
     assert!(all.iter().all(|cell| cell.work.is_finite() && cell.work > 0.0));

@@ -11,7 +11,8 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
     let mut text = String::from("# What the paper reports, and what comes out here\n\n");
     text += &format!(
         "Made by `gumbel reproduce` from the records of runs; losses in nats per image. *ours* is the mean over seeds \
-         with its standard error, n their number where there are several; the difference is ours less the paper's.{}\n",
+         with its standard error, n their number where there are several; the difference is ours less the paper's. \
+         Bold is the best of ours in a row, ≈ an estimate of the bound, - what nobody has trained or published.{}\n",
         if any_quick { " **A quick look: short runs, whose figures say little.**" } else { "" }
     );
     let mut add = |line: String| writeln!(text, "{line}").expect("a string takes all text");
