@@ -3,7 +3,8 @@
 # leaves a line in experiments/ablation.jsonl; cells that have one are skipped, so that the script goes on where it
 # stopped. Two cells run side by side, each with one thread. Usage: GUMBEL_DATA=DIR experiments/ablation.sh [FOLDER];
 # the runs themselves go to a folder, runs/ablation by default; ONLY=categorical takes the cells that match; BEST=1 trains
-# the best three of each latent so far, three seeds and 30 epochs. Then: experiments/ablation.py prints the tables.
+# the best three of each latent so far and the defaults, three seeds and 30 epochs. Then: experiments/ablation.py prints
+# the tables.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export out=${1:-runs/ablation}
@@ -37,6 +38,7 @@ run() {
         off) args+=(--joint off --rao-blackwell=false) ;;
         search) args+=(--joint search --first slopes --rounds 8 --rao-blackwell=false) ;;
         changes) args+=(--joint search --first changes --rounds 8 --rao-blackwell=false) ;;
+        one-round) args+=(--joint search --first changes --rounds 1 --rao-blackwell=false) ;;
         rao) args+=(--joint off --rao-blackwell=true) ;; # the conditional expectation, with the loss of every change
         slopes) args+=(--joint search --first slopes --rounds 0 --rao-blackwell=true) ;; # the same from slopes
     esac
