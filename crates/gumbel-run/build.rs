@@ -4,8 +4,16 @@
 use std::process::Command;
 
 /// What results depend on, from this folder.
-const SOURCES: [&str; 6] =
-    ["src", "../gumbel", "../gumbel-data", "../gumbel-fused", "../gumbel-vae", "../../Cargo.lock"];
+const SOURCES: [&str; 8] = [
+    "src",
+    "Cargo.toml",
+    "../gumbel",
+    "../gumbel-data",
+    "../gumbel-fused",
+    "../gumbel-vae",
+    "../../Cargo.toml",
+    "../../Cargo.lock",
+];
 
 fn git(args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;

@@ -83,8 +83,7 @@ fn falling(settings: &Settings) -> Result<Option<Annealing>> {
     if start == 0.0 {
         return Ok(None);
     }
-    // A start below the least value is a constant, as with epsilon.
-    let made = Annealing::new(start, min.min(start), settings.real("continuous-kl-decay"), 1);
+    let made = Annealing::at_least(start, min, settings.real("continuous-kl-decay"), 1);
     let expected = |e| format!("numbers that a schedule can have with continuous-kl-min = {min}: {e}");
     made.map(Some).map_err(|e| Error::setting("continuous-kl-weight", start, expected(e)))
 }

@@ -46,6 +46,16 @@ impl Annealing {
         Ok(Annealing { start, min, decay, every })
     }
 
+    /// The same where a start below the least value is a constant, as `max(min, ...)` says; the least value must be
+    /// possible itself.
+    ///
+    /// # Errors
+    /// As [`new`](Annealing::new), but for a least value above the start.
+    pub fn at_least(start: f64, min: f64, decay: f64, every: u64) -> Result<Self, Error> {
+        let min = if start.is_finite() { min.min(start) } else { min };
+        Annealing::new(start, min, decay, every)
+    }
+
     /// The same value at every step.
     ///
     /// # Errors
@@ -73,6 +83,16 @@ mod tests {
         assert_eq!(a.at(1000), (-0.01f64).exp() as f32);
         assert_eq!(a.at(150_000), (-1.5f64).exp() as f32);
         assert_eq!(a.at(300_000), 0.1);
+    }
+
+    #[test]
+    fn a_start_below_the_least_value_is_a_constant() {
+        let low = Annealing::at_least(0.05, 0.1, 0.5, 1).unwrap();
+        assert_eq!([0, 7, 1_000].map(|step| low.at(step)), [0.05; 3]);
+        assert_eq!(Annealing::at_least(1.0, 0.1, 0.5, 1), Annealing::new(1.0, 0.1, 0.5, 1));
+        for (start, min) in [(1.0, 0.0), (f64::NAN, 0.1), (f64::INFINITY, 0.1), (0.0, 0.1)] {
+            assert!(Annealing::at_least(start, min, 0.0, 1).is_err(), "{start} {min}");
+        }
     }
 
     #[test]

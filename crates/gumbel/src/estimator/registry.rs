@@ -208,10 +208,7 @@ impl Schedule {
     pub fn annealing(&self, settings: &Settings) -> Result<Annealing, Error> {
         let [start_name, min_name, decay_name, every_name] = self.settings.map(|s| s.name);
         let (start, min) = (settings.real(start_name), settings.real(min_name));
-        // A start below the least value is a constant, as `max(min, ...)` says; the least value must be possible
-        // itself.
-        let min = if start.is_finite() { min.min(start) } else { min };
-        let made = Annealing::new(start, min, settings.real(decay_name), settings.whole(every_name));
+        let made = Annealing::at_least(start, min, settings.real(decay_name), settings.whole(every_name));
         made.map_err(|e| match e {
             Error::Range { name, value, expected } => {
                 let name = match name {
