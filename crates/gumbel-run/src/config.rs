@@ -908,7 +908,10 @@ mod tests {
         assert_eq!(settings(&[("latent", "categorical:10"), ("kl", "added")]), "off 8 false 0.1");
         assert_eq!(settings(&[("latent", "categorical:10")]), "off 8 true 1");
         let (few, many) = (settings(&[("latent", "binary:15")]), settings(&[("latent", "binary:200")]));
-        assert!(few.starts_with("search 1 false") && many.starts_with("search 0 true"), "{few}, {many}");
+        assert!(few == "off 8 true 0.1" && many == "search 0 true 0.003", "{few}, {many}");
+        assert_eq!(settings(&[("latent", "binary:15"), ("kl", "warmup:5")]), "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "binary:15"), ("kl", "added")]), "search 1 false 0.1");
+        assert_eq!(settings(&[("latent", "binary:15"), ("joint", "search")]), "search 1 false 0.3");
         let between = settings(&[("latent", "binary:40")]);
         assert!(between.starts_with("off") && between.ends_with("true 0.01"), "{between}");
         let asked = settings(&[("latent", "binary:40"), ("joint", "search")]);

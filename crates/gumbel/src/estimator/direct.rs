@@ -169,16 +169,15 @@ pub(super) fn entry() -> EstimatorEntry {
 
 /// Single changes of independent variables up to which all of them are asked about.
 const FEW: usize = 64;
-/// Those up to which a search does better than the conditional expectation, and those of coupled variables up to which
-/// all are asked about.
+/// Those of coupled variables up to which all are asked about; independent ones so few bear a larger epsilon.
 const FEWEST: usize = 24;
 
 /// What is best for a latent, as experiments/ablation.sh found; docs/direct.md has the tables.
 ///
-/// For one variable the expectation of the step at epsilon 1, towards the posterior; for several the search, from all
-/// single changes where these are few; for many independent ones the conditional expectation at a small epsilon, from
-/// the losses of single changes or, where these are many, from slopes; for many coupled ones, whose steps are the
-/// noisiest, two samples.
+/// For one variable the expectation of the step at epsilon 1, towards the posterior; for independent ones the
+/// conditional expectation at an epsilon that falls with their number, from the losses of single changes or, where these
+/// are many, from slopes (few variables without the KL, where a small epsilon leads into a plateau, have the search);
+/// for coupled ones the search, from all single changes where these are few, with two samples where they are many.
 fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, String)> {
     let is = |name: &str, value: &str| chosen(name) == Some(value);
     let changes = structure.code().changes(structure.unary());
@@ -189,6 +188,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     let few = changes <= if independent { FEW } else { FEWEST };
     // The exact gradient of the KL wants a fair estimate of the other term beside it, one that is alive everywhere.
     let beside = single && is("kl", "added");
+    let inside = chosen("kl").is_none_or(|kl| kl == "on"); // from the first step
     let rao = match chosen("rao-blackwell") {
         Some(value) => value == "true",
         None => {
@@ -196,7 +196,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
                 && !special
                 && !held
                 && !beside
-                && (changes > FEWEST || single)
+                && (changes > FEWEST || single || inside)
                 && !(is("joint", "search") && few)
         }
     };
@@ -218,7 +218,9 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         // A value that is nearly unused is alive only at a large epsilon.
         () if single => ("1", "1"),
         () if rao && joint == "search" => ("0.003", "0.003"),
-        () if rao => ("0.01", "0.01"),
+        () if rao && changes > FEWEST => ("0.01", "0.01"),
+        () if rao => ("0.1", "0.1"),
+        () if joint == "search" && is("kl", "added") => ("0.1", "0.1"),
         // With the KL inside, a large one leaves nothing of the potentials.
         () if joint == "search" && !is("kl", "off") => ("0.3", "0.3"),
         () => ("1", "0.1"),
