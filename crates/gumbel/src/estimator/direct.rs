@@ -175,9 +175,10 @@ const FEWEST: usize = 24;
 /// What is best for a latent, as experiments/ablation.sh found; docs/direct.md has the tables.
 ///
 /// For one variable the expectation of the step at epsilon 1, towards the posterior; for independent ones the
-/// conditional expectation at an epsilon that falls with their number, from the losses of single changes or, where these
-/// are many, from slopes (few variables without the KL, where a small epsilon leads into a plateau, have the search);
-/// for coupled ones the search, from all single changes where these are few, with two samples where they are many.
+/// conditional expectation at an epsilon that falls with their number, from the losses of single changes or, where
+/// these are many, from slopes (few variables without the KL, where a small epsilon leads into a plateau, have the
+/// search); for coupled ones the search, from all single changes where these are few, with two samples where they are
+/// many.
 fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, String)> {
     let is = |name: &str, value: &str| chosen(name) == Some(value);
     let changes = structure.code().changes(structure.unary());
