@@ -265,8 +265,8 @@ pub struct Reproduce {
     /// A quick look: one seed, a tenth of the training steps or less
     #[arg(long)]
     pub quick: bool,
-    /// Seeds of every cell (default: what each experiment has: 1, and three draws of the labels in Table 2)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seeds of every cell (default: what each experiment has: 1, and three draws of the labels where labels are few)
+    #[arg(long, value_name = "N", conflicts_with = "quick", value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
     /// Cells at a time, each with one thread or as many as --threads says (default: as many as there are cores for)
     #[arg(long, value_name = "N", value_parser = whole(1..=1024))]
@@ -290,9 +290,10 @@ pub struct Reproduce {
 
 A row has the runs that differ in the seed only, a column is a setting in which rows differ, or a figure: the mean over
 seeds and its standard error. Figures are those of the test split at the epoch with the least validation bound, and
-those that begin with `final` at the last one: valid_bound, bound, nll, paper_loss, kl, accuracy, final_bound,
-final_nll, final_paper_loss, final_kl, final_accuracy, seconds. In bold is, for each data set and latent, the row with
-the least mean validation bound, apart for runs that have trained on the validation images (train-on = all).
+those that begin with `final` at the last one: valid_bound, bound, nll, paper_loss, kl, accuracy, bits_per_dimension,
+final_bound, final_nll, final_paper_loss, final_kl, final_accuracy, seconds. In bold is, for each data set and latent,
+the row with the least mean validation bound among those that can be compared: of the same pixels, likelihood, number of
+images and kind of bound, and apart for runs that have trained on the validation images (train-on = all).
 
 --json prints a line for each row: \"settings\", \"seeds\", \"folders\", \"best\", \"estimate\" (whether the bound
 is one), and each figure as {\"mean\", \"se\", \"n\"} or null.")]
@@ -365,6 +366,10 @@ fn described(setting: &Setting) -> String {
         (false, false) => "auto, see below".to_string(),
         (false, true) => format!("{}; of {} auto, see below", setting.default, auto.join(", ")),
     };
+    // Models have a default of their own for what both call by one name.
+    let models = registry.models.iter().flat_map(|m| m.settings().iter().map(|s| (m.name(), s)));
+    let others = models.filter(|(_, s)| s.name == setting.name && s.default != setting.default);
+    let default = others.fold(default, |text, (name, s)| format!("{text}; of {name} {}", s.default));
     match setting.kind {
         Kind::Switch if auto.is_empty() => format!("{}{choices}", setting.help),
         _ => format!("{}{choices} [default: {default}]", setting.help),
@@ -648,7 +653,7 @@ pub struct Inspect {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
     /// epsilon of the arg maxima (default: that of the model's last training step)
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub epsilon: Option<f64>,
     /// How it is drawn.
     #[command(flatten)]

@@ -99,9 +99,10 @@ pub fn error(text: &str) {
     let _ = writeln!(io::stderr(), "gumbel: {}", printable(&text.replace('\n', " ")));
 }
 
-/// Prints a message for people on stderr.
+/// Prints a message for people on stderr, of some lines.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let mut out = io::stderr().lock();
+    text.lines().for_each(|line| drop(writeln!(out, "{}", printable(line))));
 }
 
 /// Whether a person watches stderr.

@@ -333,10 +333,14 @@ pub fn fetch(
     form.files
         .iter()
         .map(|file| {
+            let good = |path: &PathBuf| file.check(path).and_then(|found| found.into_result(path)).is_ok();
             let path = match forbidden {
-                None => {
-                    fetch_file(&source.fetch.redirect(&entry.name, file.clone()), &folder, &source.fetch, progress)?
-                }
+                None => match file.locate(&folder).filter(good) {
+                    Some(path) => path, // it may be an unpacked one
+                    None => {
+                        fetch_file(&source.fetch.redirect(&entry.name, file.clone()), &folder, &source.fetch, progress)?
+                    }
+                },
                 Some(why) => {
                     let path = file.locate(&folder).ok_or_else(|| entry.missing(form, &folder, why))?;
                     file.check(&path)?.into_result(&path)?;

@@ -15,16 +15,18 @@ use super::tile::Rates;
 use super::turned::{self, Turned};
 use gumbel::Error;
 use gumbel::continuous::{Continuous, Draw, Inputs};
-use gumbel::engine::{Asked, Engine, Images, ModelOptions, StepOptions, StepReport};
-use gumbel::estimator::{Estimator, Follows, MEASURES, Tally, enumerable};
+use gumbel::engine::{Asked, Engine, Images, ModelOptions, StepOptions, StepReport, check_loss};
+use gumbel::estimator::{Estimator, Follows, MEASURES, Tally, at_most};
 use gumbel::network::{BETA1, BETA2, Moments, Named, Parameters, Snapshot, perceptron, widths};
 use gumbel::noise::{Noise, Purpose};
-use gumbel::oracle::{Followed, Oracle};
+use gumbel::oracle::{Followed, Oracle, check_len, check_rows};
 use gumbel::structure::{AnyStructure, Structure};
 use std::sync::Arc;
 
 /// The largest table that a step decodes with gradient.
 const MAX_STATES: usize = 1024;
+/// The most states of several variables that are asked about one by one.
+const MOST_ASKED: usize = 1 << 16;
 /// Most rows of the decoder.
 const MAX_ROWS: usize = 4096;
 
@@ -92,10 +94,18 @@ pub fn refusal(options: &ModelOptions<'_>) -> Option<String> {
     let hidden = widths(options.settings.text("hidden")).ok()?.len();
     let shared = shared(hidden, options.batch);
     let plan = Plan::new(&options.structure, options.estimator, options.samples, shared).ok()?;
+    too_large(&plan, options.batch)
+}
+
+/// What a plan would have to be for batches of so many images, if it is too large.
+fn too_large(plan: &Plan, batch: usize) -> Option<String> {
     if plan.states > MAX_STATES {
         return Some(format!("at most {MAX_STATES} states to enumerate"));
     }
-    let rows = plan.rows(options.batch);
+    if batch > usize::from(u16::MAX) {
+        return Some(format!("batch-size of at most {}", u16::MAX)); // places in a batch are numbers of 16 bits
+    }
+    let rows = plan.rows(batch);
     (rows > MAX_ROWS).then(|| format!("batch-size times samples of at most {MAX_ROWS}"))
 }
 
@@ -152,7 +162,7 @@ impl Fused {
             batch,
             plan,
             isa: Isa::detect()?,
-            team: Team::new(options.threads),
+            team: Team::new(options.threads.max(1)),
             members: Members::new(pixels, batch),
             first: First::new(pixels, hidden[0], batch),
             encoder: encoder_widths.windows(2).map(|w| Dense::new(w[0], w[1], batch)).collect(),
@@ -198,6 +208,21 @@ impl Fused {
         self.plan = plan;
         self.decode_table();
         self.fresh = false;
+    }
+
+    /// Refuses a step that the memory is not made for.
+    fn check_step(&self, bits: &Bits, batch: &[u32], plan: &Plan) -> Result<(), Error> {
+        let failed = |detail| Err(Error::Failed { detail });
+        if let Some(needs) = too_large(plan, self.batch) {
+            return failed(format!("the fused engine needs {needs} for this estimator"));
+        }
+        if batch.len() > self.batch {
+            return failed(format!("expected at most {} images in a step, found {}", self.batch, batch.len()));
+        }
+        match batch.iter().find(|image| **image as usize >= bits.count()) {
+            Some(image) => failed(format!("expected images below {}, found {image}", bits.count())),
+            None => Ok(()),
+        }
     }
 
     /// Uses another instruction set of this machine.
@@ -247,10 +272,12 @@ impl Fused {
             self.images.push(found);
         } else {
             let pixels = images.shape().len();
-            let bits = Bits::new(&images.bytes()?, pixels).filter(|_| pixels == self.pixels).ok_or_else(|| {
-                let detail = format!("expected binary images of {} pixels, found {pixels}", self.pixels);
-                Error::Failed { detail }
-            })?;
+            if pixels != self.pixels {
+                let detail = format!("expected images of {} pixels, found {pixels}", self.pixels);
+                return Err(Error::Failed { detail });
+            }
+            let other = || Error::Failed { detail: "expected binary images, found other levels".into() };
+            let bits = Bits::new(&images.bytes()?, pixels).ok_or_else(other)?;
             if self.images.len() == KEPT {
                 self.images.remove(0);
             }
@@ -304,7 +331,8 @@ impl Fused {
     fn seam(&mut self, shared: &Shared<'_>, estimator: &dyn Estimator) {
         let isa = self.isa;
         let questions = estimator.questions(shared.structure);
-        if self.plan.states == 0 && (questions.losses || questions.slopes) {
+        // Losses at states of one variable are in the table.
+        if questions.slopes || questions.losses && !(self.plan.states > 0 && shared.structure.is_single()) {
             self.turn();
         }
         let (last, before) = self.encoder.split_last().expect("the potentials have a layer");
@@ -337,7 +365,7 @@ impl Fused {
             }
             report.reconstruction += rows.outcome.reconstruction;
         }
-        finite(report.reconstruction)?;
+        check_loss(report.reconstruction)?;
         report.tallies = self.tallies();
         Ok(report)
     }
@@ -493,7 +521,7 @@ impl Fused {
             let loss = output.blocks.iter().map(|b| b.sums[r / LANES].0[r % LANES] as f64).sum::<f64>();
             reconstruction += loss * *weight as f64;
         }
-        finite(reconstruction)?;
+        check_loss(reconstruction)?;
         if plan.slopes {
             let decoder = DecoderLayers { codes, dense: decoder, output, turned };
             let seam = Seam { isa, shared, decoder, all: None };
@@ -558,10 +586,10 @@ impl Engine for Fused {
         let bits = self.bits(images)?;
         let structure = Arc::clone(&self.structure);
         let plan = Plan::new(&structure, estimator, options.samples, shared(self.hidden.len(), self.batch))?;
+        self.check_step(&bits, batch, &plan)?;
         if plan != self.plan {
             self.adopt(plan);
         }
-        assert!(batch.len() <= self.batch, "the engine was made for smaller batches");
         let shared = Shared {
             structure: &structure,
             bits: &bits,
@@ -630,12 +658,10 @@ impl Engine for Fused {
 
     fn means(&mut self, codes: &[f32], means: &mut [f32]) -> Result<(), Error> {
         let (u, pixels) = (self.structure.unary(), self.pixels);
-        if !codes.len().is_multiple_of(u) || means.len() != codes.len() / u * pixels {
-            let (expected, found) = (codes.len() / u * pixels, means.len());
-            return Err(Error::Length { what: "means", expected, found });
-        }
+        check_len("codes", codes.len(), codes.len().next_multiple_of(u))?;
+        check_len("means", means.len(), codes.len() / u * pixels)?;
         let Fused { codes: first, decoder: dense, output, turned, rows, team, isa, .. } = self;
-        let part = (codes.len() / u).div_ceil(rows.len()).next_multiple_of(LANES);
+        let part = (codes.len() / u).div_ceil(rows.len()).max(1).next_multiple_of(LANES);
         let decoder = DecoderLayers { codes: first, dense, output, turned };
         let isa = *isa;
         let parts = codes.chunks(part * u).zip(means.chunks_mut(part * pixels));
@@ -711,9 +737,13 @@ impl Answers<'_> {
         of.iter().map(|b| self.batch[*b as usize]).collect()
     }
 
+    fn check(&self, of: &[u32], what: &'static str, found: usize, width: usize) -> Result<(), Error> {
+        check_rows(of, self.batch.len(), what, found, width)
+    }
+
     /// Rows for each piece of the engine.
     fn part(&self, rows: usize) -> usize {
-        rows.div_ceil(self.engine.rows.len()).next_multiple_of(LANES)
+        rows.div_ceil(self.engine.rows.len()).max(1).next_multiple_of(LANES)
     }
 }
 
@@ -731,6 +761,8 @@ macro_rules! parts {
 
 impl Oracle for Answers<'_> {
     fn losses(&mut self, of: &[u32], assignments: &[u32], losses: &mut [f32]) -> Result<(), Error> {
+        self.check(of, "assignments", assignments.len(), self.engine.structure.variables())?;
+        check_len("losses", losses.len(), of.len())?;
         let (images, part) = (self.images(of), self.part(of.len()));
         parts!(self => structure, rows, team, decoder, isa, bits);
         let n = structure.variables();
@@ -744,6 +776,9 @@ impl Oracle for Answers<'_> {
     }
 
     fn around(&mut self, of: &[u32], assignments: &[u32], own: &mut [f32], losses: &mut [f32]) -> Result<(), Error> {
+        self.check(of, "assignments", assignments.len(), self.engine.structure.variables())?;
+        check_len("own losses", own.len(), of.len())?;
+        check_len("losses", losses.len(), of.len() * self.engine.structure.unary())?;
         let (images, part) = (self.images(of), self.part(of.len()));
         parts!(self => structure, rows, team, decoder, isa, bits);
         let (n, u) = (structure.variables(), structure.unary());
@@ -758,12 +793,12 @@ impl Oracle for Answers<'_> {
     }
 
     fn states(&mut self, of: &[u32], losses: &mut [f32]) -> Result<(), Error> {
-        let states = losses.len() / of.len().max(1);
-        if Some(states) != self.engine.structure.states() {
-            enumerable(&*self.engine.structure)?;
-            let expected = self.engine.structure.states().unwrap_or(0) * of.len();
-            return Err(Error::Length { what: "losses", expected, found: losses.len() });
-        }
+        let states = match self.engine.plan.states {
+            0 if self.engine.structure.is_single() => self.engine.structure.unary(),
+            0 => at_most(&*self.engine.structure, MOST_ASKED)?,
+            states => states,
+        };
+        self.check(of, "losses", losses.len(), states)?;
         let images = self.images(of);
         if self.engine.plan.states == states {
             return self.engine.table_losses(&self.bits, &images, losses);
@@ -777,6 +812,10 @@ impl Oracle for Answers<'_> {
     }
 
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
+        let u = self.engine.structure.unary();
+        self.check(of, "codes", codes.len(), u)?;
+        check_len("losses", losses.len(), of.len())?;
+        check_len("slopes", slopes.len(), of.len() * u)?;
         let (images, part) = (self.images(of), self.part(of.len()));
         parts!(self => structure, rows, team, decoder, isa, bits);
         let u = structure.unary();
@@ -791,7 +830,11 @@ impl Oracle for Answers<'_> {
     }
 
     fn tangents(&mut self, of: &[u32], codes: &[f32], directions: &[f32], tangents: &mut [f32]) -> Result<(), Error> {
-        let part = self.part(of.len()) * self.engine.structure.unary();
+        let u = self.engine.structure.unary();
+        self.check(of, "codes", codes.len(), u)?;
+        check_len("directions", directions.len(), of.len() * u)?;
+        check_len("tangents", tangents.len(), of.len() * u)?;
+        let part = self.part(of.len()) * u;
         parts!(self => _structure, rows, team, decoder, isa, _bits);
         let parts = codes.chunks(part).zip(directions.chunks(part)).zip(tangents.chunks_mut(part));
         let mut items: Vec<_> = rows.iter_mut().zip(parts).collect();
@@ -829,13 +872,6 @@ impl Fused {
 
 /// The type of a closure that is never made.
 type NoTile = fn(usize, usize) -> &'static [Lane];
-
-fn finite(reconstruction: f64) -> Result<f64, Error> {
-    match reconstruction.is_finite() {
-        true => Ok(reconstruction),
-        false => Err(Error::NotANumber { what: "loss of the batch", index: 0 }),
-    }
-}
 
 /// Activations of the layer before one of the encoder's: the tile of a group and a chunk.
 #[inline(always)]

@@ -13,7 +13,7 @@ use gumbel::Error;
 use gumbel::estimator::{self, Estimator, Follows, MEASURES, Memory, Noises, Tally};
 use gumbel::noise::Noise;
 use gumbel::oracle::{Followed, Oracle};
-use gumbel::structure::{AnyStructure, Code, Structure, Sums};
+use gumbel::structure::{AnyStructure, Structure, Sums};
 
 /// What an estimator makes of an engine's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +39,8 @@ pub struct Plan {
 
 /// Whether an estimator needs nothing of the decoder but the slope at one state of one variable for each image.
 fn goes_back_from_a_state(structure: &AnyStructure, estimator: &dyn Estimator, samples: usize) -> bool {
-    let single = structure.variables() == 1 && structure.code() != Code::Indicators;
     let one = estimator.follows() == Follows::Assignments && estimator.rows(samples) == 1;
-    single && one && estimator.wants_slopes() && !estimator.questions(structure).slopes
+    structure.is_single() && one && estimator.wants_slopes() && !estimator.questions(structure).slopes
 }
 
 impl Plan {
@@ -309,8 +308,9 @@ impl Rows {
         if shared.kl_weight != 0.0 {
             let p = shared.structure.potentials();
             let scale = shared.kl_weight / shared.batch.len() as f32;
-            for (h, g) in self.desk.h.chunks_exact(p).zip(self.desk.g.chunks_exact_mut(p)).take(self.count) {
-                shared.structure.kl_to_uniform(h, scale, g)?;
+            let rows = self.desk.h.chunks_exact(p).zip(self.desk.g.chunks_exact_mut(p)).take(self.count);
+            for (b, (h, g)) in rows.enumerate() {
+                shared.structure.kl_to_uniform(h, scale, g).map_err(|e| e.in_example(self.chunk * LANES + b))?;
             }
         }
         Ok(())

@@ -92,7 +92,7 @@ fn main() {
         "spanning-tree:5",
     ] {
         let structure = latents().parse(latent).unwrap().structure;
-        let independent = structure.block(0).is_some();
+        let independent = structure.is_independent();
         // The sums of coupled variables have tables of their own.
         let kl_weight = independent as u8 as f32;
         for (name, mut estimator) in estimators(&structure) {

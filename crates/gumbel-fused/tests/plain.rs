@@ -229,6 +229,7 @@ fn every_answer_is_that_of_the_plain_perceptron() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
+    let noise = Noise::new(0, Purpose::User(0), 0);
     let structure: AnyStructure = latents().parse("binary:4").unwrap().structure;
     let direct = Direct::new(1.0).unwrap();
     let mut fused = Case::new(&structure).fused(Shape::grey(4, 4), &direct);
@@ -242,6 +243,44 @@ fn what_does_not_fit_is_refused() {
     assert!(fused.means(&[0.0; 9], &mut [0.0; 16]).is_err());
     let images = Pictures::new(vec![0; 50], Shape::grey(5, 5));
     assert!(fused.ask(&images, &[0], Draw::Mean).err().unwrap().to_string().contains("16 pixels, found 25"));
+    let grey = Pictures::new(vec![100; 16], Shape::grey(4, 4));
+    assert!(fused.ask(&grey, &[0], Draw::Mean).err().unwrap().to_string().contains("other levels"));
+    assert!(fused.means(&[0.0; 8], &mut [0.0; 15]).unwrap_err().to_string().contains("means has 15 values"));
+    fused.means(&[], &mut []).unwrap();
+
+    // Questions: about no rows, about images that are not there, of wrong lengths.
+    let images = Pictures::new(vec![0; 3 * 16], Shape::grey(4, 4));
+    let mut oracle = fused.ask(&images, &[0, 2], Draw::Mean).unwrap().oracle;
+    oracle.losses(&[], &[], &mut []).unwrap();
+    oracle.around(&[], &[], &mut [], &mut []).unwrap();
+    oracle.states(&[], &mut []).unwrap();
+    oracle.slopes(&[], &[], &mut [], &mut []).unwrap();
+    oracle.tangents(&[], &[], &[], &mut []).unwrap();
+    let (z, codes) = ([0; 4], [0.5; 8]);
+    let (mut one, mut eight) = ([0.0; 1], [0.0; 8]);
+    assert!(oracle.losses(&[2], &z, &mut one).unwrap_err().to_string().contains("image 2 of a batch of 2"));
+    assert!(oracle.losses(&[0], &z[..3], &mut one).is_err() && oracle.losses(&[0], &z, &mut eight).is_err());
+    assert!(
+        oracle.around(&[0], &z, &mut [], &mut eight).is_err() && oracle.around(&[0], &z, &mut one, &mut []).is_err()
+    );
+    assert!(oracle.states(&[0], &mut eight).is_err());
+    assert!(oracle.slopes(&[0], &codes[1..], &mut one, &mut eight).is_err());
+    assert!(oracle.slopes(&[0], &codes, &mut one, &mut eight[1..]).is_err());
+    assert!(oracle.tangents(&[0], &codes, &codes[1..], &mut eight).is_err());
+    drop(oracle);
+
+    // Steps: of images that are not there, and of an estimator that enumerates too much.
+    let options = StepOptions::discrete(0.0, &noise, 1);
+    let step = |fused: &mut gumbel_fused::Fused, batch: &[u32]| {
+        fused.step(&images, batch, &mut Direct::new(1.0).unwrap(), &options).map(drop)
+    };
+    assert!(step(&mut fused, &[3]).unwrap_err().to_string().contains("images below 3, found 3"));
+    assert!(step(&mut fused, &[0; 10_000]).unwrap_err().to_string().contains("images in a step"));
+    step(&mut fused, &[0, 2]).unwrap();
+    let many: AnyStructure = latents().parse("binary:40").unwrap().structure;
+    let mut fused = Case::new(&many).fused(Shape::grey(4, 4), &direct);
+    let error = fused.step(&images, &[0], &mut Exact, &options).map(drop).unwrap_err().to_string();
+    assert!(error.contains("states"), "{error}");
 }
 
 /// Those that ask for losses at assignments and slopes at codes, or go on with slopes there: the gradient at the

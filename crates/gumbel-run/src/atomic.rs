@@ -97,7 +97,7 @@ fn replace(path: &Path, mut write: impl FnMut(&mut File) -> io::Result<()>) -> i
     const ATTEMPTS: usize = 8;
     let folder = folder_of(path);
     for attempt in 1.. {
-        let mut temporary = temporaries().tempfile_in(folder)?;
+        let mut temporary = temporaries().tempfile_in(folder).map_err(|e| e.kind())?; // it names a file of nobody's
         write(temporary.as_file_mut())?;
         if let Ok(old) = fs::metadata(path) {
             temporary.as_file().set_permissions(plain(old.permissions()))?;

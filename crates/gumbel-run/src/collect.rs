@@ -2,9 +2,11 @@
 //!
 //! Rows are runs that differ in nothing but the seed; columns are the settings in which two rows that have them differ.
 //! Of a figure, the mean, its standard error and the number of seeds. The best row of a data set and latent variable is
-//! that with the least mean validation bound; runs that have trained on the validation images stand apart.
+//! that with the least mean validation bound among those that can be compared; runs that have trained on the validation
+//! images stand apart.
 
 use crate::config::every_key;
+use crate::evaluate::BoundKind;
 use crate::folder::Files;
 use crate::metrics::Summary;
 use crate::stored::{check_summary, read_metrics, read_summary};
@@ -206,7 +208,7 @@ pub struct Row {
     pub figures: Vec<Option<Mean>>,
     /// Whether a bound of a test is an estimate.
     pub is_estimate: bool,
-    /// Whether it has the least validation bound of several rows of its data set and latent.
+    /// Whether it has the least validation bound of several rows of its data set and latent that can be compared.
     pub is_best: bool,
 }
 
@@ -216,6 +218,13 @@ pub struct Table {
     measures: Vec<&'static Measure>,
     /// Rows, in the order of the first folder of each.
     pub rows: Vec<Row>,
+}
+
+/// What runs must have in common for their bounds to be compared: the same images, seen in the same way, and bounds of
+/// one kind.
+pub(crate) fn comparable(config: &Config, kind: BoundKind) -> impl PartialEq + use<> {
+    let named = |key| config.text(key).to_string();
+    (named("dataset"), named("binarization"), named("likelihood"), config.whole("eval-limit"), kind)
 }
 
 /// Keys that stand in no row: of the seeds it is averaged, the other one changes nothing.
@@ -261,30 +270,26 @@ impl Table {
                     let values = group.iter().filter_map(|run| (measure.of)(&run.summary));
                     Mean::of(&values.collect::<Vec<_>>())
                 };
-                let exact = crate::evaluate::BoundKind::Exact;
                 Row {
                     settings: keys.iter().map(value).collect(),
                     seeds: group.iter().map(|run| run.config.seed()).collect(),
                     folders: group.iter().map(|run| run.folder.clone()).collect(),
                     figures: measures.iter().map(figure).collect(),
-                    is_estimate: group.iter().any(|run| run.summary.test.bound_kind != exact),
+                    is_estimate: group.iter().any(|run| run.summary.test.bound_kind != BoundKind::Exact),
                     is_best: false,
                 }
             })
             .collect();
         // A bound of images that were trained on is not one of images that were not.
-        let place = |config: &Config| {
-            let named = |key| config.text(key).to_string();
-            (named("dataset"), config.latent().text.clone(), named("train-on"))
+        let place = |group: &[&Run]| {
+            let (config, kind) = (&group[0].config, group[0].summary.valid.bound_kind);
+            (comparable(config, kind), config.latent().text.clone(), config.text("train-on").to_string())
         };
         let valid = |group: &[&Run]| {
             Mean::of(&group.iter().map(|run| run.summary.valid.bound).collect::<Vec<_>>()).map_or(f64::NAN, |m| m.mean)
         };
         for (i, group) in groups.iter().enumerate() {
-            let rivals = groups
-                .iter()
-                .enumerate()
-                .filter(|(j, other)| *j != i && place(&other[0].config) == place(&group[0].config));
+            let rivals = groups.iter().enumerate().filter(|(j, other)| *j != i && place(other) == place(group));
             let bounds: Vec<f64> = rivals.map(|(_, other)| valid(other)).collect();
             rows[i].is_best = !bounds.is_empty() && bounds.iter().all(|other| valid(group) <= *other);
         }
@@ -294,10 +299,7 @@ impl Table {
     /// As a table in Markdown, the best rows in bold. Figures of estimates have `≈`.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
-        let mut line = |cells: Vec<String>| {
-            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-            text += &format!("| {} |\n", cells.join(" | "));
-        };
+        let mut line = |cells: Vec<String>| text += &format!("{}\n", markdown_row(&cells));
         let titles = self.measures.iter().map(|measure| measure.title.to_string());
         line(self.keys.iter().cloned().chain(["seeds".to_string()]).chain(titles).collect());
         let rules = self.keys.iter().map(|_| "---").chain(std::iter::once("---:"));
@@ -379,12 +381,22 @@ pub(crate) fn differing(configs: &[&Config]) -> Vec<String> {
     keys.into_iter().filter(differs).map(String::from).collect()
 }
 
+/// A row of a table in Markdown.
+pub(crate) fn markdown_row(cells: &[impl AsRef<str>]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.as_ref().replace('|', "\\|").replace('\n', " ")).collect();
+    format!("| {} |", cells.join(" | "))
+}
+
 /// Settings and figures by name.
 fn chosen(registry: &Registry, names: &[String]) -> Result<(Vec<String>, Vec<&'static Measure>)> {
     let (mut keys, mut measures) = (vec![], vec![]);
     for name in names {
         match measure_named(name) {
             Some(measure) => measures.push(measure),
+            None if APART.contains(&name.as_str()) => {
+                let expected = "settings in which rows may differ: their runs differ in this one";
+                return Err(Error::setting("columns", name, expected));
+            }
             None if every_key(registry).contains(&name.as_str()) => keys.push(name.clone()),
             None => {
                 let figures = measure_names();

@@ -166,12 +166,16 @@ impl Config {
         Config::resolve(registry, None, &given)
     }
 
-    /// The configuration of a file.
+    /// The configuration that stands in the folder of a run.
     ///
     /// # Errors
-    /// As [`resolve`](Config::resolve).
+    /// As [`resolve`](Config::resolve), but as [`Error::Foreign`]: nobody has written the file by hand.
     pub fn read(registry: &Registry, path: &Path) -> Result<Self> {
-        Config::resolve(registry, Some(&ConfigFile::read(path)?), &Given::new())
+        let read = || Config::resolve(registry, Some(&ConfigFile::read(path)?), &Given::new());
+        read().map_err(|e| match e {
+            Error::ConfigFile { path, detail } => Error::foreign(path, "the configuration of a run", detail),
+            e => e,
+        })
     }
 
     /// The configuration of a file with other values over it, such as flags. Keys of the file that belong to what the

@@ -179,11 +179,15 @@ pub fn run(
     };
     let average = averaging(false);
     let mut wait = |done| average.iter().for_each(|of| watcher.averaged(of, done));
-    let reference =
-        Reference::watched(structure, &potentials, &mut *oracle, drawn, request.seed, &mut wait).map_err(|e| {
-            let expected = format!("a latent of at most 32768 states, or with sums: {e}");
-            Error::setting("latent", &config.latent().text, expected)
-        })?;
+    let reference = Reference::watched(structure, &potentials, &mut *oracle, drawn, request.seed, &mut wait).map_err(
+        |e| match e {
+            gumbel::Error::NoSums { .. } | gumbel::Error::TooManyStates { .. } => {
+                let expected = format!("a latent of at most 32768 states, or with sums: {e}");
+                Error::setting("latent", &config.latent().text, expected)
+            }
+            e => e.into(),
+        },
+    )?;
     let with_kl = match cells.iter().any(|c| c.kl) {
         true => Some(reference.clone().with_kl(structure, &potentials)?),
         false => None,

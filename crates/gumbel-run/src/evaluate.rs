@@ -74,7 +74,7 @@ impl Protocol {
             codes: config.count("eval-codes"),
             importance: 0,
             has_bits: config.likelihood().has_bits(),
-            attributes: if is_single(&config.latent().structure) { config.attributes().len() } else { 0 },
+            attributes: if config.latent().structure.is_single() { config.attributes().len() } else { 0 },
         }
     }
 }
@@ -150,17 +150,18 @@ struct Totals {
     paper: [f64; 2],
 }
 
-/// Whether a latent is one variable with values: its losses of neighbours are those of all states.
-pub(crate) fn is_single(structure: &AnyStructure) -> bool {
-    structure.variables() == 1 && structure.code() != Code::Indicators
-}
-
 /// The number of states of a latent whose states are enumerated: one variable with values, or not too many.
 fn states(structure: &AnyStructure) -> Option<usize> {
-    match is_single(structure) {
+    match structure.is_single() {
         true => Some(structure.unary()),
         false => structure.states().filter(|s| *s <= MAX_STATES),
     }
+}
+
+/// The number of a stream of noise: that of batch b of a split in a draw, of which there may be 4,096 below bit 40.
+fn stream(split: Split, draw: u64, b: u64) -> u64 {
+    // Its low bits stand below the split: so they have stood since there were at most 256 draws.
+    (draw >> 8) << 36 | (split as u64) << 32 | (draw & 0xff) << 24 | b
 }
 
 /// Evaluates the present parameters of an engine on the first `limit` images (0: all) of a split, of which `known`
@@ -194,7 +195,7 @@ pub fn evaluate(
         let batch: Vec<u32> = range.map(|i| i as u32).collect();
         let mut rows = vec![Totals::default(); batch.len()];
         for draw in 0..draws {
-            let index = (split as u64) << 32 | (draw as u64) << 24 | b as u64;
+            let index = stream(split, draw as u64, b as u64);
             let noise = Noise::new(protocol.seed, Purpose::Evaluation, index);
             let gaussian = Noise::new(protocol.seed, Purpose::Evaluation, 1 << 40 | index);
             let Asked { potentials, mut oracle, codes } = engine.ask(images, &batch, Draw::Sample(&gaussian))?;
@@ -244,6 +245,7 @@ pub fn evaluate(
         }
         Ok(rows)
     })?;
+    found.codes_kl = found.codes_kl.filter(|_| kind != Continuous::None);
     if kind != Continuous::None {
         found.nll = None;
         if found.bound_kind == BoundKind::Exact {
@@ -281,7 +283,7 @@ fn importance(
         let mut evidence = vec![vec![]; batch.len()];
         let mut losses = vec![0.0; batch.len() * states];
         for draw in 0..protocol.importance {
-            let index = (split as u64) << 32 | b as u64;
+            let index = stream(split, 0, b as u64);
             let noise = Noise::new(protocol.seed, Purpose::Evaluation, (draw as u64 + 1) << 44 | index);
             engine.ask(images, &batch, Draw::Weight(&noise))?.oracle.states(&of, &mut losses)?;
             for (evidence, losses) in evidence.iter_mut().zip(losses.chunks_exact(states)) {
@@ -355,10 +357,10 @@ fn mean(
     let estimated = states.is_none() && !structure.has_sums();
     let kl = if estimated { kl.max(0.0).min(structure.ln_states()) } else { kl };
     let [paper, paper_kl] = totals.paper;
-    let (paper_loss, paper_samples) = match structure.block(0) {
-        Some(_) => (Some(paper / n + kl), protocol.paper_samples),
-        None if is_coupled(structure) => (Some((paper + paper_kl) / n), Some(protocol.paper_samples.unwrap_or(1))),
-        None => (None, None),
+    let (paper_loss, paper_samples) = match structure.is_independent() {
+        true => (Some(paper / n + kl), protocol.paper_samples),
+        false if is_coupled(structure) => (Some((paper + paper_kl) / n), Some(protocol.paper_samples.unwrap_or(1))),
+        false => (None, None),
     };
     let codes_kl = totals.codes_kl / n;
     Ok(Evaluation {
@@ -372,7 +374,7 @@ fn mean(
         bound_samples: states.is_none().then(|| bound_samples(protocol)),
         reconstruction: totals.reconstruction / n,
         kl: kl + codes_kl,
-        codes_kl: (codes_kl != 0.0).then_some(codes_kl),
+        codes_kl: Some(codes_kl),
         nll: states.is_some().then_some(totals.nll / n),
         nll_samples: None,
         bits_per_dimension: None,
@@ -389,7 +391,7 @@ fn bound_samples(protocol: &Protocol) -> usize {
 
 /// Variables that have values of their own, and couplings: the paper's structured models.
 fn is_coupled(structure: &AnyStructure) -> bool {
-    structure.block(0).is_none() && structure.code() != Code::Indicators
+    !structure.is_independent() && structure.code() != Code::Indicators
 }
 
 /// The codes of all states as places of ones: indicators are their own statistics, and finding a state is dear.
@@ -431,7 +433,7 @@ fn with_states(
 ) -> Result<Vec<Totals>> {
     let width = structure.potentials();
     let states = losses.len() / (potentials.len() / width);
-    let independent = structure.block(0).is_some();
+    let independent = structure.is_independent();
     let rows = potentials.par_chunks(width).zip(losses.par_chunks(states)).enumerate();
     let row = |q: &mut Vec<f32>, (b, (h, losses)): (usize, (&[f32], &[f32]))| {
         match codes {

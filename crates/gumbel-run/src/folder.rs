@@ -48,6 +48,12 @@ pub struct Files {
 impl Files {
     /// The pictures of a finished run.
     pub const PICTURES: [&str; 3] = ["samples.png", "reconstructions.png", "curves.svg"];
+    /// What else may stand beside a run: its labelled images, pictures and the page of other commands.
+    const BESIDE: [&str; 4] = ["labels.json", Files::TRAVERSE, Files::ATTRIBUTES, Files::REPORT];
+    /// The picture of `gumbel traverse`.
+    pub const TRAVERSE: &str = "traverse.png";
+    /// The picture of `gumbel attributes`.
+    pub const ATTRIBUTES: &str = "attributes.png";
     /// The page of [`report`](crate::report).
     pub const REPORT: &str = "report.html";
 
@@ -131,7 +137,7 @@ pub fn prepare(files: &Files, start: Start) -> Result<RunLock> {
         }
         Start::Overwrite => {
             // The old checkpoint goes first: whatever happens then, it is never taken for one of the new run.
-            let shown = Files::PICTURES.into_iter().chain([Files::REPORT]).map(|name| files.other(name));
+            let shown = Files::PICTURES.into_iter().chain(Files::BESIDE).map(|name| files.other(name));
             for old in files.tracks().into_iter().chain(shown) {
                 match fs::remove_file(&old) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", old, e)),
@@ -261,7 +267,8 @@ mod tests {
         write_checkpoint(&files.checkpoint(), &Checkpoint::default(), run).unwrap();
         write_model(&files.best(), &Parameters::default(), "", run).unwrap();
         let texts = [files.config(), files.metrics(), files.summary()];
-        for path in texts.into_iter().chain(Files::PICTURES.map(|p| files.other(p))) {
+        let shown = Files::PICTURES.into_iter().chain(Files::BESIDE).map(|name| files.other(name));
+        for path in texts.into_iter().chain(shown) {
             fs::write(path, "old").unwrap();
         }
         fs::write(files.other("notes.txt"), "mine").unwrap();
@@ -278,7 +285,8 @@ mod tests {
                 fs::remove_file(files.config()).unwrap();
             }
             let lock = prepare(&files, Start::Overwrite).unwrap();
-            for old in files.tracks().into_iter().chain(Files::PICTURES.map(|p| files.other(p))) {
+            let shown = Files::PICTURES.into_iter().chain(Files::BESIDE).map(|name| files.other(name));
+            for old in files.tracks().into_iter().chain(shown) {
                 assert!(!old.exists(), "{}", old.display());
             }
             assert_eq!(fs::read(files.other("notes.txt")).unwrap(), b"mine");

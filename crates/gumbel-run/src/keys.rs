@@ -22,7 +22,8 @@ pub const KEYS: &[Setting] = &[
         Kind::Text,
         "pairwise:15",
         "NAME:SIZES",
-        "latent variable; by default of estimators that need independent variables, categorical:10",
+        "latent variable; by default categorical:10 with another estimator than direct, with rao-blackwell, rows:D or \
+         labels (with attributes, their combinations)",
     ),
     setting("estimator", Kind::Text, "direct", "NAME", "how the gradient at the potentials is estimated"),
     setting("model", Kind::Text, "mlp", "NAME", "encoder and decoder"),
@@ -121,13 +122,7 @@ pub const KEYS: &[Setting] = &[
         "M",
         "draws of fenchel-young for each labelled image: its gradient is their mean",
     ),
-    setting(
-        "supervised-epsilon",
-        Kind::Real(|v| v.is_finite() && v > 0.0, "a finite number greater than 0"),
-        "0.05",
-        "X",
-        "epsilon of argmax: the gradient is divided by it",
-    ),
+    setting("supervised-epsilon", Kind::POSITIVE, "0.05", "X", "epsilon of argmax: the gradient is divided by it"),
     setting(
         "supervised-weight",
         Kind::Real(|v| v.is_finite() && v >= 0.0, "a finite number of at least 0"),

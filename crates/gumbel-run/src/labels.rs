@@ -83,7 +83,13 @@ pub struct Labelled {
     /// What is known of them, `[images, n]`; unknown values are `null` in a file.
     #[serde(serialize_with = "with_nulls")]
     pub known: Vec<u32>,
+    /// The pass of the last batch, and its order.
+    #[serde(skip)]
+    pass: Option<(Pass, Vec<u32>)>,
 }
+
+/// What the order of a pass follows from: seed, number, whether it is balanced.
+type Pass = (u64, u64, bool);
 
 fn with_nulls<S: serde::Serializer>(known: &[u32], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_seq(known.iter().map(|y| (*y != UNKNOWN).then_some(*y)))
@@ -160,10 +166,15 @@ pub fn draw(config: &Config, data: &Dataset, count: usize) -> Result<Option<Labe
     images.sort_unstable();
     let known: Vec<u32> = images.iter().flat_map(|i| &all[*i as usize * n..][..n]).copied().collect();
     supervision::check(structure, &known)?;
-    Ok(Some(Labelled { images, known }))
+    Ok(Some(Labelled::new(images, known)))
 }
 
 impl Labelled {
+    /// Images of the training split, by their places, and what is known of them, `[images, n]`.
+    pub fn new(images: Vec<u32>, known: Vec<u32>) -> Self {
+        Labelled { images, known, pass: None }
+    }
+
     /// Batches in a pass over them.
     pub fn batches(&self, size: usize) -> u64 {
         self.images.len().div_ceil(size) as u64
@@ -172,17 +183,24 @@ impl Labelled {
     /// The batch with a number, counted over all passes: places in the training split, and what is known of them. In a
     /// balanced pass, which is as long, there are as many images of every label: rare ones come again, and of the
     /// others some are left out, other ones in every pass.
-    pub fn batch(&self, seed: u64, number: u64, size: usize, balanced: bool) -> (Vec<u32>, Vec<u32>) {
+    pub fn batch(&mut self, seed: u64, number: u64, size: usize, balanced: bool) -> (Vec<u32>, Vec<u32>) {
         let (pass, place) = (number / self.batches(size), (number % self.batches(size)) as usize);
-        let mut order = Noise::new(seed, Purpose::Labels, 1 + pass).permutation(self.images.len());
-        if balanced {
-            // Streams of their own, counted from the other end.
-            order = self.balanced(order, Noise::new(seed, Purpose::Labels, !pass));
-        }
+        let of = (seed, pass, balanced);
+        let kept = self.pass.take().filter(|(kept, _)| *kept == of);
+        let (_, order) = self.pass.insert(kept.unwrap_or_else(|| (of, self.order(of))));
         let n = self.known.len() / self.images.len();
         let chosen = &order[place * size..order.len().min((place + 1) * size)];
         let images = chosen.iter().map(|i| self.images[*i as usize]).collect();
         (images, chosen.iter().flat_map(|i| &self.known[*i as usize * n..][..n]).copied().collect())
+    }
+
+    fn order(&self, (seed, pass, balanced): Pass) -> Vec<u32> {
+        let order = Noise::new(seed, Purpose::Labels, 1 + pass).permutation(self.images.len());
+        match balanced {
+            // Streams of their own, counted from the other end.
+            true => self.balanced(order, Noise::new(seed, Purpose::Labels, !pass)),
+            false => order,
+        }
     }
 
     /// As many images, which have every label equally often: those with one in the given order, again and again.

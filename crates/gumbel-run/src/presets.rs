@@ -39,7 +39,8 @@ const MIXED: [(&str, &str); 14] = [
     ("supervised-loss", "argmax"),
     ("supervised-epsilon", "0.05"),
 ];
-/// Its annealing counts the steps on labelled images: epsilon is 1 for an epoch and 0.1 from then on.
+/// The annealing of the authors has counted the steps on labelled images, so that epsilon is 1 for an epoch and 0.1
+/// from then on; ours begins behind them.
 const MIXED_DIRECT: [(&str, &str); 4] =
     [("epsilon", "1"), ("epsilon-min", "0.1"), ("epsilon-decay", "0.01"), ("epsilon-every", "500")];
 /// Direct optimisation: the KL is part of what is reported, not of what is minimised.

@@ -10,7 +10,6 @@ pub use attributes::{Attributes, Column, Shown, attributes};
 pub use meaning::Meaning;
 pub use traverse::{Coordinate, Traverse, Traversed, traverse};
 
-use crate::evaluate::is_single;
 use crate::labels::Count;
 use crate::picture::{Format, Grid, SAMPLE_FORMATS, format, grid};
 use crate::{Config, Error, Result};
@@ -150,7 +149,7 @@ fn is_tensors(path: &Path) -> Result<bool> {
 /// Numbers that are not finite.
 pub fn by_use(engine: &mut dyn Engine, images: &dyn Images) -> Result<Option<Vec<u32>>> {
     let structure = engine.structure().clone();
-    if !is_single(&structure) {
+    if !structure.is_single() {
         return Ok(None);
     }
     let p = structure.potentials();
@@ -180,7 +179,7 @@ pub fn by_use(engine: &mut dyn Engine, images: &dyn Images) -> Result<Option<Vec
 /// A picture that cannot be written.
 pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples<'_>, path: &Path) -> Result<()> {
     let structure = engine.structure().clone();
-    let (n, single, mixed) = (structure.variables(), is_single(&structure), engine.inputs().samples() > 0);
+    let (n, single, mixed) = (structure.variables(), structure.is_single(), engine.inputs().samples() > 0);
     let (tensors, rows) = (is_tensors(path)?, which.rows.unwrap_or(10));
     let values = single.then(|| {
         let mut values = which.order.clone().unwrap_or_else(|| (0..structure.unary() as u32).collect());
@@ -221,7 +220,7 @@ pub fn samples(engine: &mut dyn Engine, shape: Shape, which: &Samples<'_>, path:
 /// Writes samples as numbers.
 fn store(engine: &mut dyn Engine, shape: Shape, which: &Samples<'_>, sheet: &Sheet, path: &Path) -> Result<()> {
     let structure = engine.structure().clone();
-    let (n, single, count) = (structure.variables(), is_single(&structure), sheet.z.len());
+    let (n, single, count) = (structure.variables(), structure.is_single(), sheet.z.len());
     let mut all = vec![("images", vec![], Content::Sheet(sheet))];
     let each = count == sheet.columns * n; // whether every column has one assignment
     if !single {
@@ -255,7 +254,7 @@ fn draw(
 fn of_the_prior(structure: &AnyStructure, seed: u64, count: usize) -> Result<Vec<u32>> {
     let (noise, potentials) = (Noise::new(seed, Purpose::Picture, 0), vec![0.0; structure.potentials()]);
     let mut z = vec![0; count * structure.variables()];
-    if structure.has_sums() && structure.block(0).is_none() {
+    if structure.has_sums() && !structure.is_independent() {
         structure.samples(&potentials, &mut noise.generator_at(0), &mut z)?;
     } else {
         // Uniform too: all values are alike, and so are all permutations.

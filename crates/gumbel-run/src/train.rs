@@ -24,6 +24,7 @@ use gumbel::estimator::{MEASURES, Tally};
 use gumbel::noise::{Noise, Purpose};
 use gumbel_data::{Dataset, Split};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::time::Instant;
 
@@ -72,6 +73,9 @@ struct State {
     /// What the steps were computed with, in order: more than one where the run was continued on another machine.
     #[serde(default)]
     arithmetic: Vec<String>,
+    /// What it was trained and evaluated on, see [`fingerprint`].
+    #[serde(default)]
+    data: Option<String>,
     metrics: Vec<Metrics>,
 }
 
@@ -103,7 +107,8 @@ pub fn train(
     let files = Files::new(folder);
     let lock = prepare(&files, start)?;
     let run = config.digest();
-    let (state, step, began) = (State::default(), 0, Instant::now());
+    let state = State { data: Some(fingerprint(data)), ..State::default() };
+    let (step, began) = (0, Instant::now());
     let first = 0;
     let mut run = Run { config, data, files, run, trainer, state, first, step, count, steps_per_epoch, began };
     if start == Start::Resume {
@@ -116,6 +121,21 @@ pub fn train(
         write_atomic(&run.files.other("labels.json"), text.as_bytes())?;
     }
     run.go(observer)
+}
+
+/// What tells data apart: the number of images in each split, and a digest of some of them with their labels.
+fn fingerprint(data: &Dataset) -> String {
+    const LOOKED_AT: usize = 64;
+    let mut hash = Sha256::new();
+    for images in Split::ALL.map(|split| data.split(split)) {
+        let places = (0..LOOKED_AT.min(images.count())).map(|i| i * images.count() / LOOKED_AT.min(images.count()));
+        for i in places {
+            hash.update(images.image(i).unwrap_or_default());
+            hash.update(images.label(i).unwrap_or_default().to_le_bytes());
+        }
+    }
+    let counts = Split::ALL.map(|split| data.split(split).count().to_string());
+    format!("{} images of the digest {:.12}", counts.join(" + "), Digest::from_hash(hash))
 }
 
 struct Run<'a> {
@@ -159,6 +179,11 @@ impl<'a> Run<'a> {
         let foreign = |found: String| Error::foreign(&path, "a checkpoint of this run", found);
         self.state =
             serde_json::from_str(&stored.state).map_err(|e| foreign(format!("a state that does not parse ({e})")))?;
+        // Another number of images would make other epochs of its steps.
+        let now = fingerprint(self.data);
+        if let Some(before) = self.state.data.replace(now.clone()).filter(|before| *before != now) {
+            return Err(Error::foreign(&path, format!("a checkpoint of a run on {now}"), format!("one on {before}")));
+        }
         let steps = stored.snapshot.steps;
         self.first = steps.min(self.trainer.first_steps());
         self.step = (steps - self.first) / self.trainer.updates();
@@ -192,11 +217,16 @@ impl<'a> Run<'a> {
             return foreign("no such file".into());
         }
         let (_, card) = store::read_model(&path, Some(&self.run))?;
-        match serde_json::from_str::<ModelCard>(&card) {
-            Ok(card) if card.epoch >= best => Ok(()),
-            Ok(card) => foreign(format!("that of epoch {}", card.epoch)),
-            Err(e) => foreign(format!("a description that does not parse ({e})")),
+        match self.card(&card)? {
+            card if card.epoch >= best => Ok(()),
+            card => foreign(format!("that of epoch {}", card.epoch)),
         }
+    }
+
+    /// What the best model says of itself.
+    fn card(&self, text: &str) -> Result<ModelCard> {
+        let wrong = |e| Error::foreign(self.files.best(), "the description of a model", format!("another text ({e})"));
+        serde_json::from_str(text).map_err(wrong)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -274,7 +304,11 @@ impl<'a> Run<'a> {
             use gumbel::Error::*;
             match error {
                 Example { source, .. } => is_divergence(source),
-                NotANumber { .. } | PositiveInfinity { .. } | NegativeWeight { .. } | Infeasible { .. } => true,
+                NotANumber { .. }
+                | NotFinite { .. }
+                | PositiveInfinity { .. }
+                | NegativeWeight { .. }
+                | Infeasible { .. } => true,
                 _ => false,
             }
         }
@@ -381,7 +415,7 @@ impl<'a> Run<'a> {
             let known = self.known(split);
             let e = evaluate(&mut *self.trainer.engine, &images, split, limit, known.as_deref(), &protocol)?;
             if !e.bound.is_finite() {
-                return Err(gumbel::Error::NotANumber { what: "bound", index: 0 }.into());
+                return Err(gumbel::Error::NotFinite { what: "bound", value: e.bound }.into());
             }
             let named = schedules.iter().cloned().chain(self.measured(split));
             let mut line = Metrics::new(&e, epoch, self.step, split, named);
@@ -441,6 +475,14 @@ impl<'a> Run<'a> {
         let best = self.state.best_epoch;
         let last = self.evaluated() as usize;
         let [valid, test, final_test] = [find("valid", best)?, find("test", best)?, find("test", last)?];
+        let (parameters, card) = store::read_model(&self.files.best(), Some(&self.run))?;
+        let card = self.card(&card)?;
+        if card.epoch != best {
+            // Killed after it was written, and now asked for fewer epochs.
+            let expected = format!("the model of epoch {best}, the best of {last}");
+            let found = format!("that of epoch {}: as many epochs would finish it", card.epoch);
+            return Err(Error::foreign(self.files.best(), expected, found));
+        }
         let engine = &mut self.trainer.engine;
         let mut snapshot = engine.snapshot();
         let summary = Summary {
@@ -468,10 +510,6 @@ impl<'a> Run<'a> {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("GUMBEL_COMMIT").unwrap_or("unknown").into(),
         };
-        let text = serde_json::to_string_pretty(&summary).expect("a summary is finite");
-        write_atomic(&self.files.summary(), text.as_bytes())?;
-
-        let (parameters, _) = store::read_model(&self.files.best(), Some(&self.run))?;
         (snapshot.parameters, snapshot.moments, snapshot.steps) = (parameters, vec![], 0);
         engine
             .restore(&snapshot)
@@ -492,6 +530,9 @@ impl<'a> Run<'a> {
             config.seed()
         );
         plot::run(&self.files.other("curves.svg"), &title, &self.state.metrics)?;
+        // Last: a run that has one is finished, with its pictures.
+        let text = serde_json::to_string_pretty(&summary).expect("a summary is finite");
+        write_atomic(&self.files.summary(), text.as_bytes())?;
         Ok(Outcome { summary: Some(summary), steps: self.step })
     }
 }

@@ -72,7 +72,7 @@ impl Trainer {
     }
 
     fn labelled(&mut self, images: &dyn Images, step: u64, rate: f32) -> Result<()> {
-        let Some(labelled) = &self.labelled else { return Ok(()) };
+        let Some(labelled) = &mut self.labelled else { return Ok(()) };
         let seed = self.config.seed();
         let (size, balanced) = (self.config.count("batch-size"), self.config.switch("labels-balanced"));
         let (batch, known) = labelled.batch(seed, step, size, balanced);

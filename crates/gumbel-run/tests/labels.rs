@@ -88,10 +88,10 @@ fn labels_that_cannot_be_are_refused() {
 /// Every labelled image once in a pass, in an order of its own, and what is known of it.
 #[test]
 fn a_pass_goes_over_all_labelled_images() {
-    let found = drawn(&[("labels", "57")]);
+    let mut found = drawn(&[("labels", "57")]);
     assert_eq!(found.batches(20), 3);
-    let pass = |number: u64| -> Vec<u32> {
-        let batches = (3 * number..3 * number + 3).map(|b| found.batch(5, b, 20, false));
+    let mut pass = |number: u64| -> Vec<u32> {
+        let batches: Vec<_> = (3 * number..3 * number + 3).map(|b| found.batch(5, b, 20, false)).collect();
         let mut images = vec![];
         for (places, known) in batches {
             for (place, label) in places.iter().zip(known) {
@@ -114,8 +114,8 @@ fn a_pass_goes_over_all_labelled_images() {
 #[test]
 fn a_balanced_pass_has_every_label_equally_often() {
     let label = |i: u32| if i < 12 { [0, 1] } else { [1, u32::from(i < 15)] };
-    let found = Labelled { images: (0..16).map(|i| 10 + i).collect(), known: (0..16).flat_map(label).collect() };
-    let pass = |number: u64| -> Vec<u32> {
+    let mut found = Labelled::new((0..16).map(|i| 10 + i).collect(), (0..16).flat_map(label).collect());
+    let mut pass = |number: u64| -> Vec<u32> {
         let batches = (4 * number..4 * number + 4).map(|b| found.batch(7, b, 5, true));
         let mut images = vec![];
         for (places, known) in batches {

@@ -149,6 +149,14 @@ fn bound_and_evidence_are_those_of_quadrature() {
         assert!(bound > nll + if begins { 0.02 } else { 0.2 }, "{continuous}: nothing to compare: {bound} {nll}");
         let none = evaluate(engine, &images, Split::Test, count, None, &Protocol::new(&config)).unwrap();
         assert_eq!((none.nll, none.bound), (None, found.bound));
+
+        // All codes are other codes, in every split.
+        let valid = SplitImages::new(&data, Split::Valid, config.binarization(), 0);
+        let mut bound = |codes| {
+            let protocol = Protocol { codes, ..Protocol::new(&config) };
+            evaluate(engine, &valid, Split::Valid, 2, None, &protocol).unwrap().bound
+        };
+        assert!((bound(512) - bound(256)).abs() > 1e-6);
     }
 }
 

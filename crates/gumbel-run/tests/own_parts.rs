@@ -253,6 +253,13 @@ fn a_structure_of_ones_own_trains_and_is_evaluated() {
     assert!(error.is_usage() && error.to_string().starts_with("epochs = 2: expected at least 3"), "{error}");
     assert_eq!(stored::open_config(&registry(), folder.path()).unwrap(), config);
     let more = config.with("epochs", "5").unwrap();
+    // On the same images only: of another number of them the steps so far would be other epochs.
+    for other in
+        [data.clone().limit(Some(data.train.count() - 1), None), gumbel_data::glyphs(9, [400, 100, 100]).unwrap()]
+    {
+        let error = train(&more, &other, folder.path(), Start::Resume, &mut Quiet).unwrap_err().to_string();
+        assert!(error.contains("a checkpoint of a run on") && error.contains("found one on"), "{error}");
+    }
     train(&more, &data, folder.path(), Start::Resume, &mut Quiet).unwrap();
     assert_eq!(figures(folder.path()).len(), 4 * 3);
 }

@@ -66,6 +66,14 @@ fn ranges_have_both_ends_and_no_crumbs() {
     assert_eq!(values("{ from = 0.1, to = 0.5, step = 0.1 }", "lr"), ["0.1", "0.2", "0.3", "0.4", "0.5"]);
     assert_eq!(values("{ from = 1e-3, to = 2e-3, step = 5e-4 }", "lr"), ["0.001", "0.0015", "0.002"]);
     assert_eq!(values("{ from = 0x10, to = 17 }", "seed"), ["16", "17"]);
+    // Sizes that overflow where they are subtracted or added.
+    let (least, most) = (i128::MIN, i128::MAX);
+    let error = cells(&format!("[run]\nseed = {{ from = 0, to = {most}, step = {most} }}\n")).unwrap_err().to_string();
+    assert!(error.contains("seed"), "{error}");
+    for range in [format!("from = {least}, to = {most}"), format!("from = {least}, to = 0")] {
+        let error = cells(&format!("[run]\nseed = {{ {range} }}\n")).unwrap_err().to_string();
+        assert!(error.contains("from at most to"), "{error}");
+    }
 }
 
 #[test]
@@ -97,6 +105,7 @@ fn what_is_no_grid_is_refused_with_its_line() {
         ("[run]\n[cell.a]\nepochz = 1\n", &["line 3", "epochs"]),
         ("latent = \"binary:4\"\n", &["line 1: unknown key \"latent\"", "[run]"]),
         ("[runs]\n", &["line 1", "did you mean run?"]),
+        ("[cell.\".hidden\"]\n", &["line 1: expected a name without a dot before it"]),
         ("out = 3\n", &["line 1: out: expected the name of a folder, found integer"]),
         ("[run\n", &["line 1"]),
         ("run = 3\n", &["line 1: run: expected a table"]),
@@ -407,6 +416,8 @@ fn seeds_are_averaged_and_the_best_row_is_that_of_the_validation() {
     assert_eq!((&json[0]["settings"]["lr"], &json[1]["bound"]["se"]), (&"0.1".into(), &serde_json::Value::Null));
     let error = table(&found.runs, Some(&["bund"])).map(drop).unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("did you mean bound?"), "{error}");
+    let error = table(&found.runs, Some(&["seed"])).map(drop).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("rows may differ"), "{error}");
     assert_eq!(Mean::of(&[]), None);
 }
 
@@ -420,6 +431,10 @@ fn runs_that_have_seen_the_validation_images_are_no_rivals() {
     let best: Vec<bool> =
         table(&find(folder.path()).unwrap().runs, None).unwrap().rows.iter().map(|row| row.is_best).collect();
     assert_eq!(best, [true, false, false]);
+    // Nor are those of other images.
+    finished(&folder.path().join("d"), &[latent, ("eval-limit", "3")], [0.5; 3]);
+    let table = table(&find(folder.path()).unwrap().runs, None).unwrap();
+    assert_eq!(table.rows.iter().map(|row| row.is_best).collect::<Vec<_>>(), [true, false, false, false]);
 }
 
 #[test]
@@ -446,7 +461,7 @@ fn what_cannot_stand_in_a_table_is_named() {
     fs::remove_file(run.config()).unwrap();
     refused(&["b: expected a run folder with config.toml and summary.json, found no config.toml in it"]);
     fs::write(run.config(), "lr = [").unwrap();
-    refused(&["b/config.toml: line 1"]);
+    refused(&["b/config.toml: expected the configuration of a run, found line 1"]);
     fs::write(run.config(), &config).unwrap();
     assert_eq!(find(folder.path()).unwrap().runs.len(), 2);
     // The same run twice would count twice.

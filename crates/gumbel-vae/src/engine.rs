@@ -10,7 +10,7 @@ use crate::adam::Adam;
 use crate::host;
 use crate::mixed::{self, Mixed};
 use crate::model::{self, Decoder, Encoded, Encoder, parameters, with_parameters};
-use crate::oracle::{Batch, Finished, Rows, Table, check_len, check_outputs, rows_at_once};
+use crate::oracle::{Batch, Finished, Rows, Table, check_outputs, rows_at_once};
 use crate::table::StateTable;
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
@@ -20,6 +20,7 @@ use gumbel::estimator::{Estimator, MEASURES, Memory, Noises, Piece, Slopes, Tall
 use gumbel::likelihood::Likelihood;
 use gumbel::network::{Parameters, Snapshot};
 use gumbel::noise::Noise;
+use gumbel::oracle::check_len;
 use gumbel::structure::{AnyStructure, Structure, Sums};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -303,8 +304,12 @@ fn to_potentials(structure: &AnyStructure, mut raw: Vec<f32>) -> Vec<f32> {
 fn add_kl(structure: &AnyStructure, potentials: &[f32], scale: f32, gradient: &mut [f32]) -> Result<(), Error> {
     let p = structure.potentials();
     let rows = potentials.par_chunks_exact(p).zip(gradient.par_chunks_exact_mut(p));
-    let cheap = if structure.block(0).is_some() { potentials.len() / p } else { 1 };
-    rows.with_min_len(cheap).try_for_each(|(h, g)| structure.kl_to_uniform(h, scale, g).map(drop))
+    let cheap = if structure.is_independent() { potentials.len() / p } else { 1 };
+    let errors = rows.enumerate().with_min_len(cheap).filter_map(|(b, (h, g))| {
+        let error = structure.kl_to_uniform(h, scale, g).err()?;
+        Some((b, error))
+    });
+    errors.min_by_key(|(b, _)| *b).map_or(Ok(()), |(b, error)| Err(error.in_example(b)))
 }
 
 impl<E: Encoder, D: Decoder> Engine for Autodiff<E, D> {

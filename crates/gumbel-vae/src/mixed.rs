@@ -7,13 +7,14 @@
 
 use crate::host;
 use crate::model::Decoder;
-use crate::oracle::{check_finite, check_len, check_outputs, encode, read_slopes, rows_at_once, surrogate};
+use crate::oracle::{check_outputs, encode, read_slopes, rows_at_once, surrogate};
 use burn::tensor::{Device, Tensor};
 use gumbel::Error;
 use gumbel::continuous::{Continuous, Gaussians, Inputs};
+use gumbel::engine::check_loss;
 use gumbel::estimator::enumerable;
 use gumbel::likelihood::Likelihood;
-use gumbel::oracle::{Followed, Oracle};
+use gumbel::oracle::{Followed, Oracle, check_len};
 use gumbel::structure::{AnyStructure, Structure};
 
 /// Up to so many states are decoded all at once, whatever is asked.
@@ -221,7 +222,7 @@ impl<'a, D: Decoder> Mixed<'a, D> {
             total = Some(total.map_or(term.clone(), |sum| sum + term));
             leaves.push((leaf, kept, weights));
         }
-        check_finite(reconstruction)?;
+        check_loss(reconstruction)?;
         let gradients = total.map(|total| total.backward());
         if let Some(gradients) = &gradients {
             for (leaf, kept, weights) in leaves {

@@ -10,12 +10,13 @@
 
 use crate::host::{self, Host};
 use crate::model::Decoder;
-use crate::table::{self, StateTable, is_single};
+use crate::table::{self, StateTable};
 use burn::tensor::{Device, Gradients, Tensor};
 use gumbel::Error;
-use gumbel::estimator::enumerable;
+use gumbel::engine::check_loss;
+use gumbel::estimator::{at_most, enumerable};
 use gumbel::likelihood::Likelihood;
-use gumbel::oracle::{Followed, Oracle};
+use gumbel::oracle::{Followed, Oracle, check_len, check_rows};
 use gumbel::structure::{AnyStructure, Structure};
 use std::borrow::Cow;
 
@@ -25,11 +26,6 @@ const NUMBERS: usize = 1 << 23;
 /// Rows decoded at a time.
 pub(crate) fn rows_at_once(outputs: usize) -> usize {
     (NUMBERS / outputs.max(1)).clamp(16, 8192)
-}
-
-/// Refuses a slice of another length.
-pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
-    if found == expected { Ok(()) } else { Err(Error::Length { what, expected, found }) }
 }
 
 /// Refuses outputs that are not `[rows, width]`.
@@ -100,11 +96,7 @@ impl<'a, D: Decoder> Batch<'a, D> {
     }
 
     fn check(&self, of: &[u32], what: &'static str, found: usize, width: usize) -> Result<(), Error> {
-        if let Some(b) = of.iter().find(|b| **b as usize >= self.count()) {
-            let detail = format!("image {b} of a batch of {} was asked about", self.count());
-            return Err(Error::Failed { detail });
-        }
-        check_len(what, found, of.len() * width)
+        check_rows(of, self.count(), what, found, width)
     }
 
     /// The images of some rows, one for each `run` of them; runs are looked for only if `shared`.
@@ -173,13 +165,7 @@ impl<D: Decoder> Oracle for Batch<'_, D> {
     }
 
     fn states(&mut self, of: &[u32], losses: &mut [f32]) -> Result<(), Error> {
-        let states = table::states(self.structure).ok_or_else(|| Error::TooManyStates {
-            states: match self.structure.states() {
-                Some(states) => states.to_string(),
-                None => format!("exp({:.1})", self.structure.ln_states()),
-            },
-            limit: table::MAX_STATES,
-        })?;
+        let states = table::states(self.structure).map_or_else(|| at_most(self.structure, table::MAX_STATES), Ok)?;
         self.check(of, "losses", losses.len(), states)?;
         let (structure, likelihood, device) = (self.structure, self.likelihood, self.device);
         let plain = &self.plain;
@@ -252,14 +238,6 @@ pub(crate) struct Finished {
     pub(crate) reconstruction: f64,
     /// Slopes at what was followed `[rows, batch, U]`, if they are wanted.
     pub(crate) slopes: Vec<f32>,
-}
-
-/// Refuses a loss that is no longer finite.
-pub(crate) fn check_finite(reconstruction: f64) -> Result<(), Error> {
-    match reconstruction.is_finite() {
-        true => Ok(()),
-        false => Err(Error::NotANumber { what: "loss of the batch", index: 0 }),
-    }
 }
 
 /// Follows assignments or codes of every image.
@@ -389,7 +367,7 @@ impl<'a, D: Decoder> Rows<'a, D> {
             add(surrogate(outputs, slopes, self.batch.device));
             leaves.push((leaf, open.into_iter().map(|(index, _)| index).collect()));
         }
-        check_finite(reconstruction)?;
+        check_loss(reconstruction)?;
         let gradients = total.map(|total| total.backward());
         let mut slopes = vec![];
         if let (true, Some(gradients)) = (self.wants_slopes, &gradients) {
@@ -479,7 +457,7 @@ impl<'a, D: Decoder> Table<'a, D> {
     /// More states than are enumerated.
     pub(crate) fn new(batch: Batch<'a, D>) -> Result<Self, Error> {
         let (structure, likelihood, pixels) = (batch.structure, batch.likelihood, batch.pixels());
-        let single = is_single(structure);
+        let single = structure.is_single();
         let states = if single { structure.unary() } else { enumerable(structure)? };
         let codes: Tensor<2> =
             host::tensor(table::codes(structure, 0..states), [states, structure.unary()], batch.device);
@@ -524,7 +502,7 @@ impl<'a, D: Decoder> Table<'a, D> {
         let (states, d, count) = (self.states_count(), self.batch.width(), self.batch.count());
         let Table { batch, outputs, at_outputs, losses, weights, follows, .. } = self;
         let reconstruction = weights.iter().zip(&losses).map(|(w, l)| *w as f64 * *l as f64).sum();
-        check_finite(reconstruction)?;
+        check_loss(reconstruction)?;
         if !follows {
             return Ok(Finished { gradients: None, reconstruction, slopes: vec![] });
         }

@@ -11,7 +11,7 @@ use crate::host::{self, Host};
 use crate::model::{Decoder, Head};
 use burn::tensor::{Device, Tensor};
 use gumbel::likelihood::Likelihood;
-use gumbel::structure::{Code, Structure};
+use gumbel::structure::Structure;
 use rayon::prelude::*;
 
 /// The largest |Z| of a table; a loss is computed for every image and state.
@@ -44,15 +44,10 @@ struct Linear {
 
 /// The number of states of a latent with a table: one variable with values, or as many states as are enumerated.
 pub(crate) fn states<S: Structure>(structure: &S) -> Option<usize> {
-    match is_single(structure) {
+    match structure.is_single() {
         true => Some(structure.unary()),
         false => structure.states().filter(|s| *s <= MAX_STATES),
     }
-}
-
-/// Whether a latent is one variable with values: its losses of neighbours are those of all states.
-pub(crate) fn is_single<S: Structure>(structure: &S) -> bool {
-    structure.variables() == 1 && structure.code() != Code::Indicators
 }
 
 /// Codes `[states, U]` of a range of states.

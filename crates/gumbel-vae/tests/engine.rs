@@ -334,7 +334,7 @@ fn samples_are_averaged() {
             Box::new(GumbelSoftmax::new(0.7).unwrap()),
         ];
         for (which, estimator) in estimators.iter().enumerate() {
-            if which == 2 && structure.block(0).is_none() {
+            if which == 2 && !structure.is_independent() {
                 continue;
             }
             let all = engine.gradients(&pictures, &ALL, &**estimator, &options(&noise(9), 3)).unwrap();
@@ -427,7 +427,7 @@ fn a_loss_that_is_not_finite_ends_the_step_and_changes_nothing() {
         engine.restore(&broken).unwrap();
         let mut relaxed = GumbelSoftmax::new(1.0).unwrap();
         let mut direct = Direct::new(1.0).unwrap();
-        let independent = engine.structure().block(0).is_some();
+        let independent = engine.structure().is_independent();
         let estimator: &mut dyn Estimator = if independent { &mut relaxed } else { &mut direct };
         let message = engine.step(&pictures, &ALL, estimator, &options(&noise(0), 1)).unwrap_err().to_string();
         assert!(message.contains("loss"), "{message}");

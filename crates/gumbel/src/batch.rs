@@ -145,9 +145,9 @@ impl Batch {
     ) -> Result<(), Error> {
         check_threads(threads)?;
         // Examples that are worth a thread's while: of independent variables, each of which takes nanoseconds, many.
-        let piece = match self.structure.block(0) {
-            Some(_) => (8192 / self.structure.potentials()).max(32),
-            None => (512 / self.structure.potentials()).clamp(1, 32),
+        let piece = match self.structure.is_independent() {
+            true => (8192 / self.structure.potentials()).max(32),
+            false => (512 / self.structure.potentials()).clamp(1, 32),
         };
         let solve = |borrowed: &mut Borrowed<'_>, first: usize, rows: &mut [T]| {
             let scratch = borrowed.1.as_mut()?;

@@ -106,8 +106,7 @@ impl Inputs {
                     let expected = format!("joint:D, or a latent of at most {MAX_STATES} states");
                     Error::setting("continuous", kind, expected)
                 })?;
-                let single = structure.variables() == 1 && !indicators;
-                (states, (!single).then(|| codes_of_states(structure, states)))
+                (states, (!structure.is_single()).then(|| codes_of_states(structure, states)))
             }
         };
         Ok(Inputs { kind, unary, blocks, indicators, states })

@@ -24,7 +24,7 @@ use crate::estimator::{
 };
 use crate::noise::{Noise, Purpose};
 use crate::oracle::{Closure, Followed, Oracle};
-use crate::structure::{Code, Structure, Sums, batch_size};
+use crate::structure::{Structure, Sums, batch_size};
 use std::time::Instant;
 
 /// Blocks of draws, each of which the jackknife leaves out once.
@@ -136,9 +136,9 @@ pub struct Unbiased<S: ?Sized> {
 /// # Errors
 /// A latent without sums.
 pub fn unbiased<S: Sums>(structure: &S) -> Result<Unbiased<S>, Error> {
-    match structure.block(0) {
-        Some(_) => Ok(Unbiased { estimator: Box::new(LocalExpectation), name: "local-expectation", samples: 1 }),
-        None => {
+    match structure.is_independent() {
+        true => Ok(Unbiased { estimator: Box::new(LocalExpectation), name: "local-expectation", samples: 1 }),
+        false => {
             structure.tractable()?;
             Ok(Unbiased { estimator: Box::new(LeaveOneOut), name: "rloo", samples: SAMPLES })
         }
@@ -423,7 +423,10 @@ impl<'a> Comparison<'a> {
         Figures {
             bias: root(all.bias2, spread(|f| f.bias2).max(self.reference.error.powi(2))),
             std: root(all.variance, spread(|f| f.variance)),
-            mse: Measured { value: (all.bias2 + all.variance).max(0.0), error: spread(|f| f.bias2 + f.variance) },
+            mse: Measured {
+                value: (all.bias2 + all.variance).max(0.0),
+                error: spread(|f| f.bias2 + f.variance).max(self.reference.error.powi(2)),
+            },
             cosine: Measured { value: all.cosine, error: spread(|f| f.cosine) },
             mean_cosine: all.mean_cosine,
         }
@@ -470,7 +473,7 @@ impl<'a> Counted<'a> {
     fn new<S: Structure>(structure: &S, inner: &'a mut dyn Oracle, follows: bool) -> Self {
         let unary = structure.unary();
         let changes = structure.code().changes(unary);
-        let states = match structure.variables() == 1 && structure.code() != Code::Indicators {
+        let states = match structure.is_single() {
             true => Some(unary),
             false => structure.states(),
         };
@@ -513,6 +516,12 @@ impl Oracle for Counted<'_> {
     fn slopes(&mut self, of: &[u32], codes: &[f32], losses: &mut [f32], slopes: &mut [f32]) -> Result<(), Error> {
         self.with += of.len() as u64;
         self.inner.slopes(of, codes, losses, slopes)
+    }
+
+    /// As many as the slopes of two rows, whoever finds them.
+    fn tangents(&mut self, of: &[u32], codes: &[f32], directions: &[f32], tangents: &mut [f32]) -> Result<(), Error> {
+        self.with += 2 * of.len() as u64;
+        self.inner.tangents(of, codes, directions, tangents)
     }
 
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error> {

@@ -139,6 +139,14 @@ impl GaussianCodes {
     }
 }
 
+/// Refuses a loss of a batch that is no longer finite.
+///
+/// # Errors
+/// [`Error::NotFinite`].
+pub fn check_loss(loss: f64) -> Result<f64, Error> {
+    if loss.is_finite() { Ok(loss) } else { Err(Error::NotFinite { what: "loss of the batch", value: loss }) }
+}
+
 /// A model with its optimiser; see the [module](self).
 pub trait Engine {
     /// The engine's name, as in `summary.json`.
@@ -162,10 +170,12 @@ pub trait Engine {
         Ok(())
     }
 
-    /// One step of the optimiser on the images `batch`. The estimator [learns](Estimator::learn) too.
+    /// One step of the optimiser on the images `batch`. The estimator [learns](Estimator::learn) too. After an error
+    /// the model's parameters mean nothing: some layers may have moved.
     ///
     /// # Errors
-    /// Numbers that are no longer finite, images that cannot be read.
+    /// Numbers that are no longer finite, images that cannot be read or are not there, more images than the engine was
+    /// made for, an estimator that it cannot serve.
     fn step(
         &mut self,
         images: &dyn Images,

@@ -12,6 +12,14 @@ pub enum Error {
         /// Its index in the slice of the example.
         index: usize,
     },
+    /// A sum that is no longer finite.
+    #[error("the {what} is {value}: expected a finite number")]
+    NotFinite {
+        /// Which one ("loss of the batch").
+        what: &'static str,
+        /// What it is.
+        value: f64,
+    },
     /// A value is `+inf` where only finite numbers and `-inf` ("forbidden") have a meaning.
     #[error("{what} {index} is +inf: expected a finite number, or -inf for a forbidden choice")]
     PositiveInfinity {
@@ -138,6 +146,9 @@ impl Error {
 }
 
 /// Checks the length of a slice.
-pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Length`].
+pub fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
     if found == expected { Ok(()) } else { Err(Error::Length { what, expected, found }) }
 }

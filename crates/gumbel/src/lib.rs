@@ -37,7 +37,8 @@
 //!
 //! - [`structure`]: sets of assignments with exact arg max and, where tractable, exact sums;
 //! - [`estimator`]: gradients, one file each; [`oracle`]: what they ask;
-//! - [`supervision`]: what potentials learn from labels;
+//! - [`diagnose`]: bias, variance and cost of estimators; [`testing`]: checks for structures of one's own;
+//! - [`continuous`]: Gaussian codes beside discrete ones; [`supervision`]: what potentials learn from labels;
 //! - [`engine`]: what a training loop needs of whoever computes networks; [`likelihood`]; [`network`]: parameters;
 //! - [`batch`]: batches for callers from other languages;
 //! - [`registry`]: names, settings and constructors; [`noise`], [`schedule`], [`math`].

@@ -151,11 +151,19 @@ impl MixedWidths {
             shared_leak: settings.real("shared-leak") as f32,
             dropout: settings.real("dropout") as f32,
         };
-        for (name, widths) in found.networks() {
+        for (prefix, widths) in found.networks() {
             let weights = weights(&widths);
             if weights > MAX_WEIGHTS {
-                let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights} in {name}");
-                return Err(Error::setting("hidden", settings.text("hidden"), expected));
+                let (name, what) = match prefix {
+                    "head." => ("head", "the head"),
+                    "parts." => ("part", "the layer that emits the parts"),
+                    "shared." => ("shared", "the shared layers"),
+                    "" => ("decoder-hidden", "the decoder"),
+                    _ => ("hidden", "the encoder"),
+                };
+                let value = settings.get(name).map_or_else(String::new, ToString::to_string);
+                let expected = format!("at most {MAX_WEIGHTS} weights in a network, found {weights} in {what}");
+                return Err(Error::setting(name, value, expected));
             }
         }
         Ok(found)

@@ -1,4 +1,4 @@
-//! Seeded, counter-based random numbers: uniform and Gumbel.
+//! Seeded, counter-based random numbers: uniform, Gumbel and normal.
 //!
 //! Every number is a function of (seed, purpose, index, position), never of the order in which numbers were drawn or of
 //! the number of threads: what a training step draws depends on the step alone, so that a run resumed at step `t` draws

@@ -23,7 +23,7 @@
 //! [`Closure`] makes an oracle of a function.
 
 use crate::Error;
-use crate::error::check_len;
+pub use crate::error::check_len;
 use crate::structure::Structure;
 use std::cell::Cell;
 
@@ -98,6 +98,18 @@ pub trait Oracle {
     fn follow(&mut self, followed: Followed<'_>) -> Result<(), Error>;
 }
 
+/// Refuses a question about an example that a batch of `count` does not have, and numbers `what` that are not
+/// `[rows, width]`.
+///
+/// # Errors
+/// [`Error::Failed`] and [`Error::Length`].
+pub fn check_rows(of: &[u32], count: usize, what: &'static str, found: usize, width: usize) -> Result<(), Error> {
+    match of.iter().find(|b| **b as usize >= count) {
+        Some(b) => Err(Error::Failed { detail: format!("image {b} of a batch of {count} was asked about") }),
+        None => check_len(what, found, of.len() * width),
+    }
+}
+
 /// Central differences of the slopes along directions.
 ///
 /// The largest entry of a code moves by 1/64. In f32 a slope's rounding is then divided by 1/32, and what the third
@@ -121,7 +133,8 @@ fn differences<O: Oracle + ?Sized>(
         return check_len("codes", codes.len(), 0);
     }
     if !codes.len().is_multiple_of(of.len()) || codes.is_empty() {
-        return Err(Error::Length { what: "codes", expected: of.len(), found: codes.len() });
+        let expected = codes.len().max(1).next_multiple_of(of.len());
+        return Err(Error::Length { what: "codes", expected, found: codes.len() });
     }
     let u = codes.len() / of.len();
     let mut room = ROOM.take();

@@ -54,6 +54,19 @@ pub enum Kind {
     Text,
 }
 
+/// What [`Kind::POSITIVE`] takes, in words.
+pub(crate) const POSITIVE: &str = "a number greater than 0 that f32 can hold, about 1.2e-38 to 3.4e38";
+
+/// Whether a number is greater than 0 and, in f32, has all its digits.
+pub(crate) fn is_positive(value: f64) -> bool {
+    (value as f32).is_normal() && value > 0.0
+}
+
+impl Kind {
+    /// Numbers greater than 0 that f32 holds with all their digits.
+    pub const POSITIVE: Kind = Kind::Real(is_positive, POSITIVE);
+}
+
 /// The value of a setting.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

@@ -81,7 +81,7 @@ use crate::Error;
 use crate::error::check_len;
 use crate::estimator::{Estimator, Piece, Tally};
 use crate::oracle::{Followed, Oracle, Questions};
-use crate::structure::{Maximum, Structure, Sums, add, argmax_batch, batch_size};
+use crate::structure::{Maximum, Structure, Sums, add, batch_size};
 
 pub use crate::structure::UNKNOWN;
 
@@ -458,15 +458,6 @@ pub fn check<S: Structure>(structure: &S, known: &[u32]) -> Result<(), Error> {
         found.map_err(|e| e.in_example(row))?;
     }
     Ok(())
-}
-
-/// Finds the mode of q for each row, the arg max without noise: `potentials` is `[rows, P]`, `assignments` `[rows, n]`.
-/// It is [`argmax_batch`] by the name that it has here, on the current rayon pool.
-///
-/// # Errors
-/// Those of [`argmax_batch`].
-pub fn mode<S: Structure>(structure: &S, potentials: &[f32], assignments: &mut [u32]) -> Result<(), Error> {
-    argmax_batch(structure, potentials, assignments)
 }
 
 /// How often assignments agree with what is known.

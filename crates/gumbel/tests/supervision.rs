@@ -7,11 +7,11 @@ use gumbel::noise::{Noise, Purpose, below};
 use gumbel::oracle::{Closure, Kept};
 use gumbel::structure::{
     AnyStructure, Arborescence, Categorical, Chain, Code, Maximum, Pairwise, Permutation, SpanningTree, Structure,
-    Subset, Sums, Supermodular, Tree,
+    Subset, Sums, Supermodular, Tree, argmax_batch,
 };
 use gumbel::supervision::{
     Agreement, Labelled, Loss, Memory, Outcome, Supervision, Taught, UNKNOWN, agreement, check, conditioned_argmax,
-    ln_probability, mode,
+    ln_probability,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
@@ -365,7 +365,7 @@ fn large_instances_keep_what_is_known() {
             let h = Values::Normal.draw(structure, random);
             let n = structure.variables();
             let (mut best, mut z) = (vec![0; n], vec![0; n]);
-            mode(structure, &h, &mut best).unwrap();
+            argmax_batch(structure, &h, &mut best).unwrap();
             let mut known = best.clone();
             known.iter_mut().filter(|_| random.below(2) == 0).for_each(|y| *y = UNKNOWN);
             conditioned_argmax(structure, &h, &known, &mut z, &mut memory).unwrap();
@@ -807,7 +807,7 @@ fn agreements_are_counted() {
     assert!(agreement(&[0, 1, 2], &[0, 1, 2], 2).is_err());
     let structure = Categorical::product(2, 3).unwrap();
     let (h, mut z) = ([0.0, 1.0, 0.0, 3.0, 0.0, 0.0], [0; 2]);
-    mode(&structure, &h, &mut z).unwrap();
+    argmax_batch(&structure, &h, &mut z).unwrap();
     let mut found = agreement(&z, &[1, 2], 2).unwrap();
     assert_eq!(found, Agreement { asked: 2, correct: 1, rows_asked: 1, rows_correct: 0 });
     found.merge(&agreement(&z, &[1, 0], 2).unwrap());

@@ -96,6 +96,9 @@ pub fn run(common: &Common, command: &List) -> Result<(), Failure> {
         if let Some(latent) = &l.latent {
             output::line(&format!("    latent: {latent}"))?;
         }
+        for (name, value) in &l.traits {
+            output::line(&format!("    {}: {value}", name.replace('_', " ")))?;
+        }
         for s in &l.settings {
             output::line(&format!("    {} = {}: {} ({})", s.name, s.default, s.help, s.range))?;
         }

@@ -1,6 +1,6 @@
 //! `gumbel reproduce`.
 
-use super::sweep::{Show, error_of, foreseen, options, places, refused};
+use super::sweep::{Show, error_of, foreseen, options, places, refused, same_way};
 use crate::args::{Common, Reproduce};
 use crate::output::{self, Failure};
 use crate::registry;
@@ -11,8 +11,11 @@ use gumbel_run::store::write_atomic;
 use gumbel_run::sweep::{self, Cell, Done, Status, Stop, Watcher};
 use gumbel_run::{Error, Registry, folder::Files};
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The records of an experiment stand beside its runs.
 const RUNS: &str = "runs";
@@ -76,20 +79,22 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
             break;
         }
     }
-    if !stopped {
-        for experiment in &trained {
-            for step in &experiment.published.steps {
-                if let Err(failure) = taken(common, command, experiment, step, &out) {
-                    failed.push(format!("{}: {failure}", experiment.name));
-                }
+    let steps = trained.iter().flat_map(|e| e.published.steps.iter().map(move |step| (e, step)));
+    for (experiment, step) in steps.filter(|_| !stopped) {
+        match taken(common, command, experiment, step, &out, &mut show) {
+            Ok(()) => {}
+            Err(Failure::Stopped(_)) => {
+                stopped = true;
+                break;
             }
+            Err(failure) => failed.push(format!("{}: {failure}", experiment.name)),
         }
     }
     show.clear();
     // Also of what is there so far.
     written(common, command, &experiments, &out, &out)?;
     if stopped {
-        let again = again(command, &out);
+        let again = again(common, command, &out)?;
         let what = format!("stopped: {ready} of {count} cells are finished, checkpoints of the others saved");
         return Err(Failure::Stopped(format!("{what}; go on with: {again}")));
     }
@@ -103,14 +108,15 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
 }
 
 /// The command that goes on.
-fn again(command: &Reproduce, out: &Path) -> String {
+fn again(common: &Common, command: &Reproduce, out: &Path) -> Result<String, Failure> {
     let mut words = vec!["gumbel".to_string(), "reproduce".into()];
     words.extend(command.experiments.iter().map(|name| quoted(name)));
     words.extend(command.quick.then(|| "--quick".to_string()));
     words.extend(command.seeds.map(|seeds| format!("--seeds {seeds}")));
     words.extend(command.jobs.map(|jobs| format!("--jobs {jobs}")));
     words.extend(["--out".into(), quoted(&out.to_string_lossy())]);
-    words.join(" ")
+    words.extend(same_way(common)?);
+    Ok(words.join(" "))
 }
 
 /// Keeps a record of every run that has ended well.
@@ -159,6 +165,7 @@ fn taken(
     experiment: &Experiment,
     step: &Step,
     out: &Path,
+    show: &mut Show,
 ) -> Result<(), Failure> {
     let own = out.join(&experiment.name);
     let (runs, results) = (own.join(RUNS), own.join(RESULTS));
@@ -178,7 +185,8 @@ fn taken(
     let again = common.again()?;
     let mut child = Command::new(again.file);
     child.args(again.words).args(&words).args(places(common)?).arg("--quiet");
-    let said = child.output().map_err(|e| Failure::Other(format!("cannot start gumbel {}: {e}", words[0])))?;
+    let said = ended(child, show).map_err(|e| Failure::Other(format!("cannot run gumbel {}: {e}", words[0])))?;
+    let Some(said) = said else { return Err(Failure::Stopped(format!("gumbel {}: stopped", words[0]))) };
     if !said.status.success() {
         let text = String::from_utf8_lossy(&said.stderr);
         let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it has said nothing");
@@ -189,6 +197,37 @@ fn taken(
         Some(file) => Ok(write_atomic(&results.join(file), &said.stdout)?),
         None => Ok(()),
     }
+}
+
+/// What a child process has said when it has ended; nothing if a signal has stopped this one, and so that.
+fn ended(mut command: Command, show: &mut Show) -> io::Result<Option<Output>> {
+    fn heard(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+        std::thread::spawn(move || {
+            let mut bytes = vec![];
+            pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+            bytes
+        })
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own: Ctrl-C reaches it from here only.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (heard(child.stdout.take()), heard(child.stderr.take()));
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if show.stop() != Stop::No {
+            // Its files appear whole or not at all.
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let [stdout, stderr] = [stdout, stderr].map(|thread| thread.join().unwrap_or_default());
+    Ok(Some(Output { status, stdout, stderr }))
 }
 
 /// Writes the page, the same in Markdown, and with --json the tables.

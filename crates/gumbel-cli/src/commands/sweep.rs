@@ -51,7 +51,7 @@ pub fn run(common: &Common, command: &Sweep) -> Result<(), Failure> {
     let count = |status| done.iter().filter(|d| d.status == status).count();
     let ready = count(Status::Finished) + count(Status::Skipped) + count(Status::Elsewhere);
     if done.len() < cells.len() || count(Status::Stopped) > 0 {
-        let again = again(command, &out);
+        let again = again(common, command, &out)?;
         return Err(Failure::Stopped(format!(
             "stopped: {ready} of {} cells are finished, checkpoints of the others saved; go on with: {again}",
             cells.len()
@@ -139,7 +139,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// The command that goes on.
-fn again(command: &Sweep, out: &Path) -> String {
+fn again(common: &Common, command: &Sweep, out: &Path) -> Result<String, Failure> {
     let mut words = vec!["gumbel".to_string(), "sweep".into(), quoted(&command.grid.to_string_lossy())];
     words.extend(["--out".into(), quoted(&out.to_string_lossy())]);
     words.extend(command.jobs.map(|jobs| format!("--jobs {jobs}")));
@@ -147,7 +147,15 @@ fn again(command: &Sweep, out: &Path) -> String {
         words.push(format!("--index {index} --of {of}"));
     }
     words.extend(command.set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
-    words.join(" ")
+    words.extend(same_way(common)?);
+    Ok(words.join(" "))
+}
+
+/// The flags of all commands that a command that goes on needs too.
+pub(super) fn same_way(common: &Common) -> Result<Vec<String>, Failure> {
+    let mut words: Vec<String> = places(common)?.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    words.extend(common.threads.map(|threads| format!("--threads {threads}")));
+    Ok(words)
 }
 
 /// A script for Slurm. Its shell hears the signal that announces the end of the time, and passes it on to the sweep,

@@ -8,6 +8,7 @@ use gumbel_run::config::ConfigFile;
 use gumbel_run::evaluate::BoundKind;
 use gumbel_run::folder::Files;
 use gumbel_run::metrics::{Metrics, Summary};
+use gumbel_run::report::quoted;
 use gumbel_run::{Config, Observer, Start, stored, train};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub fn run(common: &Common, command: &Train) -> Result<(), Failure> {
             return Err(Failure::Stopped(format!(
                 "stopped at step {}, checkpoint saved; continue with: gumbel train --resume --out {}",
                 outcome.steps,
-                folder.display()
+                quoted(&folder.to_string_lossy())
             )));
         }
     }

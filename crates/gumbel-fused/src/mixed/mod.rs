@@ -25,15 +25,15 @@ use crate::team::{Team, each};
 use crate::tile::Rates;
 use gumbel::Error;
 use gumbel::continuous::{Continuous, Draw, Inputs, KlWeights};
-use gumbel::engine::{Asked, Engine, GaussianCodes, Images, ModelOptions, StepOptions, StepReport};
+use gumbel::engine::{Asked, Engine, GaussianCodes, Images, ModelOptions, StepOptions, StepReport, check_loss};
 use gumbel::estimator::{self, Estimator, MEASURES, Memory, Noises, Tally};
 use gumbel::network::{BETA1, BETA2, MixedWidths, Moments, Named, Parameters, Snapshot};
 use gumbel::noise::Noise;
-use gumbel::oracle::{Followed, Oracle};
+use gumbel::oracle::{Followed, Oracle, check_len, check_rows};
 use gumbel::structure::{AnyStructure, Structure, Sums};
 use layer::{Block, Columns, Layer, Means, Update};
 use perceptron::{Perceptron, Pool, Work, room};
-use seat::{Context, GROUP, IMAGES, Layers, Questions, Seat, check_len};
+use seat::{Context, GROUP, IMAGES, Layers, Questions, Seat};
 use std::sync::Arc;
 
 /// Most states: one bit each.
@@ -118,8 +118,8 @@ impl Piece {
         gradient.clear();
         gradient.resize(count * p, 0.0);
         if kl_weight != 0.0 {
-            for (h, g) in seat.potentials.chunks_exact(p).zip(gradient.chunks_exact_mut(p)) {
-                structure.kl_to_uniform(h, kl_weight / batch as f32, g)?;
+            for (b, (h, g)) in seat.potentials.chunks_exact(p).zip(gradient.chunks_exact_mut(p)).enumerate() {
+                structure.kl_to_uniform(h, kl_weight / batch as f32, g).map_err(|e| e.in_example(first + b))?;
             }
         }
         noise.resize(samples * count * width, 0.0);
@@ -373,9 +373,7 @@ impl Engine for Mixed {
             report.reconstruction += piece.seat.way.reconstruction;
             sums.iter_mut().zip(&piece.sums).for_each(|(all, s)| *all += s);
         }
-        if !report.reconstruction.is_finite() {
-            return Err(Error::NotANumber { what: "loss of the batch", index: 0 });
-        }
+        check_loss(report.reconstruction)?;
         self.steps += 1;
         self.update(count);
         estimator.learn(&sums);
@@ -500,10 +498,7 @@ impl Answers<'_> {
         f: impl Fn(&mut Questions<'_>, &[usize], &[u32]) -> Result<T, Error> + Sync,
         mut out: impl FnMut(usize, usize, &T),
     ) -> Result<(), Error> {
-        if let Some(b) = of.iter().find(|b| **b as usize >= self.count) {
-            let detail = format!("image {b} of a batch of {} was asked about", self.count);
-            return Err(Error::Failed { detail });
-        }
+        check_rows(of, self.count, "rows", of.len(), 1)?;
         let Mixed { structure, inputs, isa, team, layers, asked, pool, .. } = &mut *self.engine;
         // All codes are drawn.
         let cx = Context {

@@ -10,8 +10,8 @@ use crate::simd::{Isa, Lane, flat, flat_mut, lanes};
 use gumbel::Error;
 use gumbel::continuous::{Draw, Inputs, KlWeights, kl};
 use gumbel::noise::Noise;
-use gumbel::oracle::{Followed, Oracle};
-use gumbel::structure::{AnyStructure, Code, Structure};
+use gumbel::oracle::{Followed, Oracle, check_len, check_rows};
+use gumbel::structure::{AnyStructure, Structure};
 
 /// Images of a seat.
 pub const IMAGES: usize = 128;
@@ -449,18 +449,9 @@ pub struct Questions<'a> {
     pub slopes: bool,
 }
 
-/// Refuses what does not have the right length.
-pub fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
-    if found == expected { Ok(()) } else { Err(Error::Length { what, expected, found }) }
-}
-
 impl Questions<'_> {
     fn check(&self, of: &[u32], what: &'static str, found: usize, width: usize) -> Result<(), Error> {
-        let count = self.seat.count;
-        if let Some(b) = of.iter().find(|b| **b as usize >= count) {
-            return Err(Error::Failed { detail: format!("image {b} of a batch of {count} was asked about") });
-        }
-        check_len(what, found, of.len() * width)
+        check_rows(of, self.seat.count, what, found, width)
     }
 
     /// The state of a code without anything between zero and one.
@@ -474,7 +465,7 @@ impl Questions<'_> {
     /// The states of assignments `[rows, n]`.
     fn states_of(&self, assignments: &[u32]) -> Vec<u32> {
         let structure = self.cx.structure;
-        if is_single(structure) {
+        if structure.is_single() {
             return assignments.to_vec();
         }
         let mut code = vec![0.0; structure.unary()];
@@ -484,11 +475,6 @@ impl Questions<'_> {
         });
         states.collect()
     }
-}
-
-/// Whether an assignment is the number of a state.
-fn is_single(structure: &AnyStructure) -> bool {
-    structure.variables() == 1 && structure.code() != Code::Indicators
 }
 
 impl Oracle for Questions<'_> {
@@ -507,7 +493,7 @@ impl Oracle for Questions<'_> {
         check_len("own losses", own.len(), of.len())?;
         check_len("losses", losses.len(), of.len() * u)?;
         let states = self.states_of(assignments);
-        if is_single(structure) {
+        if structure.is_single() {
             self.seat.at_all(self.cx, of, losses);
             let rows = own.iter_mut().zip(&states).zip(losses.chunks_exact(u));
             rows.for_each(|((own, state), losses)| *own = losses[*state as usize]);
@@ -549,7 +535,7 @@ impl Oracle for Questions<'_> {
         losses: &mut [f32],
     ) -> Result<(), Error> {
         let states = self.cx.states();
-        if !is_single(self.cx.structure) {
+        if !self.cx.structure.is_single() {
             return self.around(of, assignments, own, losses);
         }
         self.check(of, "assignments", assignments.len(), 1)?;

@@ -30,8 +30,6 @@ pub struct Grid<'a> {
     pub channels: usize,
     /// Tiles to a row.
     pub columns: usize,
-    /// Which tiles are drawn, in this order; all of them as they come if there is none.
-    pub order: Option<&'a [usize]>,
     /// Pixels of the picture to a pixel of a tile, in each direction.
     pub scale: usize,
     /// A line of text above the tiles.
@@ -46,18 +44,7 @@ pub struct Grid<'a> {
 impl<'a> Grid<'a> {
     /// Grey tiles, ten to a row, magnified twice.
     pub fn new(tiles: &'a [f32], height: usize, width: usize) -> Self {
-        Grid {
-            tiles,
-            height,
-            width,
-            channels: 1,
-            columns: 10,
-            order: None,
-            scale: 2,
-            title: None,
-            heads: &[],
-            sides: &[],
-        }
+        Grid { tiles, height, width, channels: 1, columns: 10, scale: 2, title: None, heads: &[], sides: &[] }
     }
 
     /// Refuses what [`grid`] would refuse of so many tiles, before there are any.
@@ -166,12 +153,12 @@ impl Layout {
 ///
 /// let tiles = [0.0, 1.0, 1.0, 0.0, 0.5, 0.5, 0.5, 0.5]; // two tiles of 2x2 pixels
 /// let folder = tempfile::tempdir().unwrap();
-/// let heads = ["second".into(), "first".into()];
-/// let picture = Grid { order: Some(&[1, 0]), title: Some("by use"), heads: &heads, ..Grid::new(&tiles, 2, 2) };
+/// let heads = ["first".into(), "second".into()];
+/// let picture = Grid { title: Some("two tiles"), heads: &heads, ..Grid::new(&tiles, 2, 2) };
 /// grid(&folder.path().join("tiles.png"), &picture).unwrap();
 /// ```
 pub fn grid(path: &Path, grid: &Grid<'_>) -> Result<()> {
-    let &Grid { tiles, height, width, channels, columns, order, scale, .. } = grid;
+    let &Grid { tiles, height, width, channels, columns, scale, .. } = grid;
     format(path, GRID_FORMATS)?;
     let scale = checked_scale(scale)?;
     let size = height.saturating_mul(width).saturating_mul(channels);
@@ -183,19 +170,15 @@ pub fn grid(path: &Path, grid: &Grid<'_>) -> Result<()> {
         return Err(Error::picture(path, found));
     }
     let count = tiles.len() / size;
-    let drawn = order.map_or(count, <[usize]>::len);
-    if let Some(wrong) = order.and_then(|order| order.iter().find(|i| **i >= count)) {
-        return Err(Error::picture(path, format!("expected an order of {count} tiles, found tile {wrong}")));
-    }
     let columns = columns.max(1);
-    let layout = Layout::new(grid, drawn);
+    let layout = Layout::new(grid, count);
 
     let mut pixels = Pixels::new(path, layout.size, scale, channels, [GREY; 3])?;
     layout.write(grid, &mut pixels);
     let (corner, pitch) = (layout.corner, layout.pitch);
     let aside = (pitch.0 - GAP - width) / 2;
-    for place in 0..drawn {
-        let tile = &tiles[order.map_or(place, |order| order[place]) * size..][..size];
+    for place in 0..count {
+        let tile = &tiles[place * size..][..size];
         let left = corner.0 + GAP + place % columns * pitch.0 + aside;
         let upper = corner.1 + GAP + place / columns * pitch.1;
         for (p, values) in tile.chunks_exact(channels).enumerate() {
@@ -213,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_stand_in_rows_in_the_order_of_the_caller() {
+    fn tiles_stand_in_rows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g.png");
         let tiles = [0.0, 0.25, 1.0, 2.0, -1.0, f32::NAN];
@@ -224,11 +207,6 @@ mod tests {
         let g = GREY;
         assert_eq!(bytes[20..30], [g, g, 0, 64, g, g, 255, 255, g, g]);
         assert_eq!(bytes[50..60], [g, g, 0, 0, g, g, g, g, g, g]);
-
-        grid(&path, &Grid { order: Some(&[1, 0]), ..two }).unwrap();
-        let (width, height, _, bytes) = read(&path);
-        assert_eq!((width, height), (10, 5));
-        assert_eq!(bytes[20..30], [g, g, 255, 255, g, g, 0, 64, g, g]);
 
         // Magnified, each pixel is a square.
         grid(&path, &Grid { scale: 3, ..two }).unwrap();
@@ -313,7 +291,6 @@ mod tests {
             (Grid { height: 3, ..fits }, "tiles of 3x2 pixels"),
             (Grid { width: 0, ..fits }, "tiles of 2x0 pixels"),
             (Grid { height: usize::MAX, ..fits }, "expected tiles of"),
-            (Grid { order: Some(&[0, 2]), ..fits }, "expected an order of 2 tiles, found tile 2"),
             (Grid { columns: usize::MAX, ..fits }, "at most 100000000 pixels"),
             (Grid { scale: 0, ..fits }, "scale = 0: expected a whole number from 1 to 64"),
         ];

@@ -1,6 +1,7 @@
 //! The figures of runs, each with the place where it stands.
 
 use super::Run;
+use crate::collect::comparable;
 use crate::evaluate::BoundKind;
 use crate::metrics::Metrics;
 
@@ -170,11 +171,7 @@ fn kind(run: &Run) -> BoundKind {
 /// For every run and column whether it has the best value of all finished runs that it can be compared with: those of
 /// the same images, seen in the same way, whose bounds are of one kind.
 pub(super) fn best_of(runs: &[Run], columns: &[Column]) -> Vec<Vec<bool>> {
-    let place = |run: &Run| {
-        let named = |key| run.config.text(key).to_string();
-        (named("dataset"), named("binarization"), named("likelihood"), run.config.whole("eval-limit"), kind(run))
-    };
-    let places: Vec<_> = runs.iter().map(place).collect();
+    let places: Vec<_> = runs.iter().map(|run| comparable(&run.config, kind(run))).collect();
     let figures = |column: &Column| -> Vec<Option<f64>> {
         runs.iter().map(|run| run.summary.as_ref().and_then(|_| column.of(run)).map(|figure| figure.value)).collect()
     };

@@ -63,8 +63,8 @@ const PICTURES: [(&str, &str); 5] = [
     (Files::PICTURES[0], "samples of the model"),
     (Files::PICTURES[1], "test images beside their reconstructions"),
     (Files::PICTURES[2], "bounds over the epochs"),
-    ("traverse.png", "what coordinates of the Gaussian code do"),
-    ("attributes.png", "attributes or classes at the same Gaussian code"),
+    (Files::TRAVERSE, "what coordinates of the Gaussian code do"),
+    (Files::ATTRIBUTES, "attributes or classes at the same Gaussian code"),
 ];
 
 impl Run {

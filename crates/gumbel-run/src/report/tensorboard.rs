@@ -10,6 +10,7 @@ use crate::store::write_atomic;
 use crate::{Error, Result};
 use gumbel_data::Split;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// The name of an event file: its readers look for `tfevents`, and sort by what follows.
@@ -42,7 +43,7 @@ pub fn tensorboard(folder: &Path, runs: &[Run]) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file of events, if there are any.
+/// Writes a file of events, if there are any; one of an earlier call goes in any case.
 fn write_file(folder: &Path, events: impl Iterator<Item = Vec<u8>>) -> Result<()> {
     let mut bytes = vec![];
     for event in events {
@@ -55,7 +56,11 @@ fn write_file(folder: &Path, events: impl Iterator<Item = Vec<u8>>) -> Result<()
         bytes.extend(record(&event));
     }
     if bytes.is_empty() {
-        return Ok(());
+        let old = folder.join(FILE);
+        return match fs::remove_file(&old) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", old, e)),
+            _ => Ok(()),
+        };
     }
     fs::create_dir_all(folder).map_err(|e| Error::io("create folder", folder, e))?;
     write_atomic(&folder.join(FILE), &bytes)

@@ -1,6 +1,7 @@
 //! The same in Markdown: every row of the paper with its command, the published value, ours, and what differs.
 
 use super::{Claim, Experiment, Results, judged, tables};
+use crate::collect::markdown_row;
 use std::fmt::Write;
 
 /// A page about some experiments. `beside`: whether the folders of the records stand beside the page, so that it can
@@ -12,7 +13,8 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
     text += &format!(
         "Made by `gumbel reproduce` from the records of runs; losses in nats per image. *ours* is the mean over seeds \
          with its standard error, n their number where there are several; the difference is ours less the paper's. \
-         Bold is the best of ours in a row, ≈ an estimate of the bound, - what nobody has trained or published.{}\n",
+         Bold is the best of ours among lines with the same first entry, ≈ an estimate of the bound, - what nobody has \
+         trained or published.{}\n",
         if any_quick { " **A quick look: short runs, whose figures say little.**" } else { "" }
     );
     let mut add = |line: String| writeln!(text, "{line}").expect("a string takes all text");
@@ -36,7 +38,7 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
             head.extend(authors.then(|| "authors' code".to_string()));
             head.push("ours".into());
             head.extend(paper.then(|| "difference".to_string()));
-            add(format!("| {} |", head.join(" | ")));
+            add(markdown_row(&head));
             add(format!("|---|---|---|{}", "---:|".repeat(head.len() - 3)));
             for row in &table.rows {
                 for (title, cell) in table.columns.iter().zip(&row.cells) {
@@ -52,7 +54,7 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
                     cells.push(ours);
                     let difference = || cell.difference().map_or("-".into(), |d| format!("{d:+.2}"));
                     cells.extend(paper.then(difference));
-                    add(format!("| {} |", cells.join(" | ")));
+                    add(markdown_row(&cells));
                 }
             }
         }
@@ -81,14 +83,13 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
         for claim in claims {
             let judged = judged(claim, results);
             let remark = if claim.remark.is_empty() { String::new() } else { format!(". {}", claim.remark.trim()) };
-            add(format!(
-                "| {} | {} | {} | **{}** | {}{remark} |",
+            add(markdown_row(&[
                 claim.sentence.trim(),
-                claim.place,
+                &claim.place,
                 claim.shown_by.trim(),
-                judged.verdict_text(),
-                judged.counts(),
-            ));
+                &format!("**{}**", judged.verdict_text()),
+                &format!("{}{remark}", judged.counts()),
+            ]));
         }
     }
     text

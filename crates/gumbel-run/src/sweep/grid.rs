@@ -259,6 +259,11 @@ impl Reader<'_> {
                         if label.is_empty() {
                             return Err(self.error(name.span(), "expected a name of the cell, found nothing"));
                         }
+                        if label.starts_with('.') {
+                            let detail =
+                                format!("expected a name without a dot before it, which hides, found {label:?}");
+                            return Err(self.error(name.span(), detail));
+                        }
                         grid.cells.push((label.to_string(), self.axes(keys)?));
                     }
                 }
@@ -351,12 +356,9 @@ impl Reader<'_> {
         };
         let most = MAX_CELLS as f64;
         if let [Ok(from), Ok(to), Ok(step)] = texts.map(str::parse::<i128>) {
-            let fits = step > 0 && from <= to && (to - from) / step < MAX_CELLS as i128;
-            let numbers = (0..).map(|i| from + i * step).take_while(|n| *n <= to);
-            return match fits {
-                true => Ok(numbers.map(|n| Written::Number(n.to_string())).collect()),
-                false => Err(wrong()),
-            };
+            let steps = to.checked_sub(from).filter(|_| step > 0 && from <= to).map(|length| length / step);
+            let steps = steps.filter(|steps| *steps < MAX_CELLS as i128).ok_or_else(wrong)?;
+            return Ok((0..=steps).map(|i| Written::Number((from + i * step).to_string())).collect());
         }
         let [from, to, step] = texts.map(|text| text.parse::<f64>().unwrap_or(f64::NAN));
         // Both ends belong to it, also where the sum of steps is not quite the end.

@@ -20,7 +20,7 @@ use super::{Estimator, Follows, Piece, Slopes, independent};
 use crate::Error;
 use crate::oracle::{Followed, Oracle, Questions};
 use crate::registry::Setting;
-use crate::structure::{Structure, check_numbers};
+use crate::structure::Structure;
 
 /// The estimator's name, in messages too.
 const NAME: &str = "decoupled-straight-through";
@@ -89,7 +89,7 @@ impl<S: Structure> Estimator<S> for DecoupledStraightThrough {
         independent(piece.structure, NAME)?;
         let (count, u) = (piece.count(), piece.structure.unary());
         for sample in 0..piece.samples {
-            self.forward.relax(piece, sample);
+            self.forward.relax(piece, sample)?;
             let memory = &mut *piece.memory;
             let weights = room(&mut memory.weights, count);
             weights.fill(piece.scale);
@@ -100,14 +100,9 @@ impl<S: Structure> Estimator<S> for DecoupledStraightThrough {
     }
 
     fn resume(&self, piece: &mut Piece<'_, S>, slopes: Slopes<'_>) -> Result<(), Error> {
-        let (count, u, first) = (piece.count(), piece.structure.unary(), piece.first);
         for sample in 0..piece.samples {
-            for (b, slope) in slopes.row(sample, count, u).chunks_exact(u).enumerate() {
-                check_numbers("slope", slope).map_err(|e| e.in_example(first + b))?;
-            }
-            self.backward.relax(piece, sample);
+            self.backward.relax(piece, sample)?;
         }
-        self.backward.unrelax(piece, slopes);
-        Ok(())
+        self.backward.unrelax(piece, slopes)
     }
 }

@@ -185,7 +185,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     // Where nothing is drawn, nothing coincides.
     let held = chosen(TARGET.name).is_some_and(|target| target.parse() != Ok(0.0));
     let special = is("two-sided", "true") || is("noise", "full") || is("joint", "flips") || is("joint", "exact");
-    let (independent, single) = (structure.block(0).is_some(), structure.variables() == 1);
+    let (independent, single) = (structure.is_independent(), structure.variables() == 1);
     let few = changes <= if independent { FEW } else { FEWEST };
     // The exact gradient of the KL wants a fair estimate of the other term beside it, one that is alive everywhere.
     let beside = single && is("kl", "added");
@@ -378,7 +378,8 @@ impl Direct {
 
     /// Moves epsilon after every batch, so that the share of draws whose two arg maxima coincide is held at `target`,
     /// greater than 0 and less than 1; `gain`, greater than 0 and at most 1, is how far `ln epsilon` moves for each
-    /// unit of the distance. [`Estimator::learn`] does it; the conditional expectations have no such share.
+    /// unit of the distance. [`Estimator::learn`] does it; the conditional expectations have no such share, and hold
+    /// nothing.
     ///
     /// # Errors
     /// Other values, an epsilon that is not within 0.0001 and 10000, where it stays.
@@ -404,9 +405,14 @@ impl Direct {
         }
     }
 
+    /// The same with an epsilon that nothing moves.
+    pub(super) fn without_held(self) -> Self {
+        Direct { held: None, ..self }
+    }
+
     /// The Rao-Blackwellised estimator with the same settings.
     pub fn rao_blackwell(self) -> DirectExpectation {
-        DirectExpectation(self)
+        DirectExpectation(self.without_held())
     }
 
     /// Adds `scale` times the expectation of the estimate over the noise of one variable to `gradient`, given the
@@ -610,8 +616,7 @@ impl<S: Structure> Estimator<S> for Direct {
         let (structure, scale) = (piece.structure, piece.scale);
         let u = structure.unary();
         // Of one variable all that counts is which value is the best.
-        let single = structure.variables() == 1 && structure.code() != Code::Indicators;
-        let least = single && self.sides == Sides::One && oracle.leaves_out();
+        let least = structure.is_single() && self.sides == Sides::One && oracle.leaves_out();
         for sample in 0..piece.samples {
             piece.draw(sample)?;
             if least {

@@ -56,7 +56,9 @@ pub(super) fn over_states<S: Structure>(
         let work = &mut *row.work;
         let (q, terms) = (&mut work.first[..states], &mut work.second[..states]);
         structure.scores(row.potentials, q);
-        softmax_in_place(q);
+        if softmax_in_place(q) == f32::NEG_INFINITY {
+            return Err(Error::Infeasible { detail: "every state is forbidden".into() });
+        }
         row.weights.fill(0.0);
         f(q, terms, row.losses, row.weights);
         structure.add_weighted_statistics(terms, row.gradient, &mut work.towards, &mut work.solver);

@@ -142,9 +142,6 @@ impl<S: Structure> Estimator<S> for Flips {
         let (structure, count, scale) = (piece.structure, piece.count(), piece.scale);
         let (p, u, n) = (structure.potentials(), structure.unary(), structure.variables());
         let (step, keep) = (scale / self.0.epsilon(), self.0.keep(-self.0.epsilon()));
-        // Room for all examples at once: how many of them move is not known beforehand.
-        room(&mut piece.memory.compact, count * n);
-        room(&mut piece.memory.answers, count * (u + 1));
         for sample in 0..piece.samples {
             piece.draw(sample)?;
             piece.ask_around(oracle)?;

@@ -81,7 +81,7 @@ impl<S: Structure> Estimator<S> for GumbelSoftmax {
         independent(piece.structure, NAME)?;
         let (count, u) = (piece.count(), piece.structure.unary());
         for sample in 0..piece.samples {
-            self.0.relax(piece, sample);
+            self.0.relax(piece, sample)?;
             let memory = &mut *piece.memory;
             let weights = super::piece::room(&mut memory.weights, count);
             weights.fill(piece.scale);
@@ -92,7 +92,6 @@ impl<S: Structure> Estimator<S> for GumbelSoftmax {
     }
 
     fn resume(&self, piece: &mut Piece<'_, S>, slopes: Slopes<'_>) -> Result<(), Error> {
-        self.0.unrelax(piece, slopes);
-        Ok(())
+        self.0.unrelax(piece, slopes)
     }
 }

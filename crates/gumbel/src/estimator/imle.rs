@@ -57,12 +57,12 @@ use super::{Estimator, Piece, Sides, Slopes, SumOfGamma, Workspace, score};
 use crate::Error;
 use crate::error::check_len;
 use crate::oracle::{Oracle, Questions};
-use crate::registry::{Kind, Setting, Settings};
+use crate::registry::{Kind, POSITIVE, Setting, Settings, is_positive};
 use crate::structure::{AnyStructure, Code, Structure, add, check_numbers};
 
 const LAMBDA: Setting = Setting {
     name: "imle-lambda",
-    kind: Kind::Real(positive, POSITIVE),
+    kind: Kind::POSITIVE,
     default: "1",
     value: "X",
     help: "how far the target goes down the slopes of the loss, in units of 1 / nat",
@@ -91,24 +91,18 @@ const TERMS: Setting = Setting {
 };
 const TARGET: Setting = Setting {
     name: "imle-target",
-    kind: Kind::Real(positive, POSITIVE),
+    kind: Kind::POSITIVE,
     default: "1",
     value: "X",
     help: "the mean number of coordinates of an example's gradient that are not to be zero",
 };
 const STEP: Setting = Setting {
     name: "imle-step",
-    kind: Kind::Real(positive, POSITIVE),
+    kind: Kind::POSITIVE,
     default: "0.001",
     value: "X",
     help: "by how much alpha changes after each batch; lambda is alpha times the norm of potentials by that of slopes",
 };
-
-const POSITIVE: &str = "a number greater than 0 that f32 can hold, about 1.2e-38 to 3.4e38";
-
-fn positive(value: f64) -> bool {
-    (value as f32).is_normal() && value > 0.0
-}
 
 /// I-MLE in the registry.
 pub(super) fn entry() -> EstimatorEntry {
@@ -309,7 +303,7 @@ impl Imle {
 }
 
 fn checked(name: &'static str, value: f32) -> Result<(), Error> {
-    if positive(value as f64) { Ok(()) } else { Err(Error::range(name, value, POSITIVE)) }
+    if is_positive(value as f64) { Ok(()) } else { Err(Error::range(name, value, POSITIVE)) }
 }
 
 /// The norm of numbers at unary potentials that are not forbidden; one-hot rows are centred.

@@ -263,23 +263,31 @@ fn difference(q: &mut [f32], p: &[f32]) {
 /// # Errors
 /// [`Error::TooManyStates`].
 pub fn enumerable<S: Structure + ?Sized>(structure: &S) -> Result<usize, Error> {
+    at_most(structure, MAX_STATES)
+}
+
+/// The same with another limit.
+///
+/// # Errors
+/// [`Error::TooManyStates`].
+pub fn at_most<S: Structure + ?Sized>(structure: &S, limit: usize) -> Result<usize, Error> {
     match structure.states() {
-        Some(states) if states <= MAX_STATES => Ok(states),
+        Some(states) if states <= limit => Ok(states),
         states => {
             let states = match (states, structure.ln_states()) {
                 (Some(states), _) => states.to_string(),
                 (None, ln) if ln.is_nan() => "uncounted".into(),
                 (None, ln) => format!("exp({ln:.1})"),
             };
-            Err(Error::TooManyStates { states, limit: MAX_STATES })
+            Err(Error::TooManyStates { states, limit })
         }
     }
 }
 
 /// Refuses variables that are not independent of each other.
 fn independent<S: Structure>(structure: &S, estimator: &'static str) -> Result<(), Error> {
-    match structure.block(0) {
-        Some(_) => Ok(()),
-        None => Err(Error::Coupled { estimator }),
+    match structure.is_independent() {
+        true => Ok(()),
+        false => Err(Error::Coupled { estimator }),
     }
 }

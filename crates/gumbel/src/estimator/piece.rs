@@ -206,9 +206,9 @@ impl<S: Structure> Piece<'_, S> {
             (None, Row { potentials, noise, assignment, losses, gradient, weights, moved, work })
         });
         let mut rows: Vec<(Option<bool>, Row<'_, S>)> = rows.collect();
-        let cheap = match structure.block(0) {
-            Some(_) => (8192 / losses.max(p)).max(32),
-            None => examples_per_piece(losses.max(p)),
+        let cheap = match structure.is_independent() {
+            true => (8192 / losses.max(p)).max(32),
+            false => examples_per_piece(losses.max(p)),
         };
         rows.par_iter_mut().enumerate().with_min_len(cheap).try_for_each(|(b, (same, row))| -> Result<(), Error> {
             *same = f(row).map_err(|e| e.in_example(first + b))?;
@@ -482,8 +482,7 @@ pub fn reads_table<S: Structure, E: Estimator<S> + ?Sized>(estimator: &E, struct
     match estimator.follows() {
         Follows::States => true,
         Follows::Assignments => {
-            let single = structure.variables() == 1 && structure.code() != crate::structure::Code::Indicators;
-            single && !estimator.wants_slopes() && !estimator.questions(structure).slopes
+            structure.is_single() && !estimator.wants_slopes() && !estimator.questions(structure).slopes
         }
         Follows::Codes => false,
     }

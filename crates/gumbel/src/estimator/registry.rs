@@ -224,10 +224,6 @@ impl Schedule {
     }
 }
 
-const POSITIVE: Kind = Kind::Real(
-    |v| (v as f32).is_normal() && v > 0.0,
-    "a number greater than 0 that f32 can hold, about 1.2e-38 to 3.4e38",
-);
 const DECAY: Kind = Kind::Real(|v| v.is_finite() && v >= 0.0, "a finite number, 0 or greater");
 
 macro_rules! schedule {
@@ -237,14 +233,14 @@ macro_rules! schedule {
             settings: [
                 Setting {
                     name: $name,
-                    kind: POSITIVE,
+                    kind: Kind::POSITIVE,
                     default: "1",
                     value: "X",
                     help: concat!("start of ", $what, ", which decays as max(min, start * exp(-decay * step))"),
                 },
                 Setting {
                     name: concat!($name, "-min"),
-                    kind: POSITIVE,
+                    kind: Kind::POSITIVE,
                     default: "0.1",
                     value: "X",
                     help: concat!("least ", $what),

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::math::softmax_in_place;
 use crate::registry::{Kind, Setting, Settings};
 use crate::schedule::Annealing;
-use crate::structure::Structure;
+use crate::structure::{Structure, check_numbers};
 
 /// The setting of a temperature that is not annealed.
 pub(super) const fn fixed(name: &'static str, default: &'static str, help: &'static str) -> Setting {
@@ -62,28 +62,37 @@ impl Temperature {
     }
 
     /// Writes the relaxed codes of one sample to `memory.codes` `[samples, examples, U]`.
-    pub fn relax<S: Structure>(&self, piece: &mut Piece<'_, S>, sample: usize) {
+    ///
+    /// # Errors
+    /// Potentials that are NaN or +inf.
+    pub fn relax<S: Structure>(&self, piece: &mut Piece<'_, S>, sample: usize) -> Result<(), Error> {
         let (structure, count) = (piece.structure, piece.count());
         let (p, u, k) = (structure.potentials(), structure.unary(), structure.unary() / structure.variables());
         let codes = room(&mut piece.memory.codes, piece.samples * count * u);
         for (b, code) in codes[sample * count * u..][..count * u].chunks_exact_mut(u).enumerate() {
             code.copy_from_slice(&piece.potentials[b * p..][..u]);
+            check_numbers("potential", code).map_err(|e| e.in_example(piece.first + b))?;
             code.iter_mut().zip(piece.noise.of(sample, b)).for_each(|(h, g)| *h = (*h + g) / self.tau);
             code.chunks_exact_mut(k).for_each(|block| {
                 softmax_in_place(block);
             });
         }
+        Ok(())
     }
 
     /// Adds the gradient at the potentials from the slopes at the codes.
-    pub fn unrelax<S: Structure>(&self, piece: &mut Piece<'_, S>, slopes: Slopes<'_>) {
+    ///
+    /// # Errors
+    /// Slopes that are no numbers.
+    pub fn unrelax<S: Structure>(&self, piece: &mut Piece<'_, S>, slopes: Slopes<'_>) -> Result<(), Error> {
         let (structure, count, tau) = (piece.structure, piece.count(), self.tau);
         let (p, u, k) = (structure.potentials(), structure.unary(), structure.unary() / structure.variables());
         let Memory { codes, .. } = &*piece.memory;
         for sample in 0..piece.samples {
             let rows = slopes.row(sample, count, u).chunks_exact(u);
             let rows = rows.zip(codes[sample * count * u..].chunks_exact(u)).zip(piece.gradient.chunks_exact_mut(p));
-            for ((slope, code), gradient) in rows {
+            for (b, ((slope, code), gradient)) in rows.enumerate() {
+                check_numbers("slope", slope).map_err(|e| e.in_example(piece.first + b))?;
                 let blocks = code.chunks_exact(k).zip(slope.chunks_exact(k));
                 for ((code, d), g) in blocks.zip(gradient[..u].chunks_exact_mut(k)) {
                     let mean: f32 = code.iter().zip(d).map(|(q, d)| q * d).sum();
@@ -93,5 +102,6 @@ impl Temperature {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ pub(super) const KEY: usize = 8;
 /// How many Gumbel variables a sample of q takes: one for each potential of independent variables, whose perturbed
 /// arg max is a sample; of coupled ones, those that key the generator of an exact sampler.
 pub(super) fn noise<S: Structure>(structure: &S) -> usize {
-    if structure.block(0).is_some() { structure.unary() } else { KEY }
+    if structure.is_independent() { structure.unary() } else { KEY }
 }
 
 /// The generator of a key, [`KEY`] Gumbel variables.
@@ -31,7 +31,7 @@ pub(super) fn generator(noise: &[f32]) -> ChaCha8Rng {
 /// NaN, everything forbidden, sums that are not tractable.
 pub(super) fn draw<S: Sums>(piece: &mut Piece<'_, S>, sample: usize) -> Result<(), Error> {
     let structure = piece.structure;
-    if structure.block(0).is_some() {
+    if structure.is_independent() {
         return piece.draw(sample);
     }
     let drawn = piece.each(sample, [0, 0], |row| {

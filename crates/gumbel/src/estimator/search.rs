@@ -91,14 +91,16 @@ impl Search {
     }
 
     /// The first proposals are made from the losses of all single changes of z* in place of slopes: `n (K - 1) + 1`
-    /// passes in place of two, for few variables. Then a z* that no change improves stays.
+    /// passes in place of two, for few variables. Then a z* that no change improves stays. Not with
+    /// [`rao_blackwell`](Search::rao_blackwell), which takes slopes: the last of the two is what counts.
     pub fn from_changes(self) -> Self {
-        Search { changes: true, ..self }
+        Search { changes: true, expectation: false, ..self }
     }
 
-    /// The conditional expectation of the difference in place of a sample; for independent variables.
+    /// The conditional expectation of the difference in place of a sample, from slopes; for independent variables. It
+    /// compares no two arg maxima: an epsilon that is held stays where it is.
     pub fn rao_blackwell(self) -> Self {
-        Search { expectation: true, ..self }
+        Search { expectation: true, changes: false, direct: self.direct.without_held(), ..self }
     }
 
     /// `(1 - eps kl) h + gamma - eps loss` of an assignment.
@@ -283,7 +285,7 @@ impl<S: Structure> Estimator<S> for Search {
     }
 
     fn measures(&self) -> &'static [Measure] {
-        self.direct.measured(&MEASURED)
+        if self.expectation { &MEASURED[1..MEASURED.len() - 1] } else { self.direct.measured(&MEASURED) }
     }
 
     fn begin(&mut self, moment: &Moment) -> Result<(), Error> {
@@ -401,9 +403,15 @@ impl Search {
             }
             (rows, proposed) = (rows + asked, proposed + asked);
         }
-        piece.tallies[1].add(rows as f64, count as f64);
-        piece.tallies[2].add(accepted as f64, proposed as f64);
+        let [searched, proposals, ..] = &mut piece.tallies[self.first_measure()..] else { return Ok(()) };
+        searched.add(rows as f64, count as f64);
+        proposals.add(accepted as f64, proposed as f64);
         Ok(())
+    }
+
+    /// The place of what a search measures: behind the share of equal arg maxima, of which an expectation has none.
+    fn first_measure(&self) -> usize {
+        usize::from(!self.expectation)
     }
 
     /// Adds the estimates, given where the searches ended.
@@ -430,9 +438,11 @@ impl Search {
                 structure.add_statistics(&climb.z, -step, gradient);
             }
             same += (star == climb.z) as usize;
-            piece.tallies[3].add(climb.gain, 1.0);
+            piece.tallies[self.first_measure() + 2].add(climb.gain, 1.0);
         }
-        self.direct.count(piece, same, count, 4);
+        if !self.expectation {
+            self.direct.count(piece, same, count, MEASURED.len() - 1);
+        }
         Ok(())
     }
 }

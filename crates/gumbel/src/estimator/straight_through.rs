@@ -77,14 +77,13 @@ impl<S: Structure> Estimator<S> for StraightThrough {
         independent(piece.structure, NAME)?;
         for sample in 0..piece.samples {
             piece.draw(sample)?;
-            self.0.relax(piece, sample);
+            self.0.relax(piece, sample)?;
             piece.follow_sample(sample, oracle)?;
         }
         Ok(())
     }
 
     fn resume(&self, piece: &mut Piece<'_, S>, slopes: Slopes<'_>) -> Result<(), Error> {
-        self.0.unrelax(piece, slopes);
-        Ok(())
+        self.0.unrelax(piece, slopes)
     }
 }

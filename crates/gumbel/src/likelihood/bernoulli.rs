@@ -58,6 +58,9 @@ impl Likelihood for Bernoulli {
 
     fn losses(&self, outputs: &[f32], images: &[f32], per_image: usize, losses: &mut [f32]) {
         let pixels = outputs.len() / losses.len().max(1);
+        if pixels == 0 {
+            return losses.fill(0.0);
+        }
         let pieces = losses.par_chunks_mut(ROWS).zip(outputs.par_chunks(ROWS * pixels)).enumerate();
         pieces.for_each(|(c, (losses, outputs))| {
             vectorised!({
@@ -78,6 +81,9 @@ impl Likelihood for Bernoulli {
         slopes: &mut [f32],
     ) {
         let pixels = outputs.len() / losses.len().max(1);
+        if pixels == 0 {
+            return losses.fill(0.0);
+        }
         let rows = losses.par_chunks_mut(ROWS).zip(slopes.par_chunks_mut(ROWS * pixels));
         let inputs = outputs.par_chunks(ROWS * pixels).zip(images.par_chunks(ROWS * pixels));
         rows.zip(inputs).zip(scales.par_chunks(ROWS)).for_each(|(((losses, slopes), (outputs, images)), scales)| {
@@ -94,6 +100,9 @@ impl Likelihood for Bernoulli {
 
     fn log_normalisers(&self, outputs: &[f32], sums: &mut [f32], slopes: &mut [f32]) {
         let pixels = outputs.len() / sums.len().max(1);
+        if pixels == 0 {
+            return sums.fill(0.0);
+        }
         let pieces = sums.par_chunks_mut(ROWS).zip(slopes.par_chunks_mut(ROWS * pixels));
         pieces.zip(outputs.par_chunks(ROWS * pixels)).for_each(|((sums, slopes), outputs)| {
             vectorised!({

@@ -73,6 +73,7 @@ pub use tree::Tree;
 /// | [`has_moves`], [`moves`], [`make`] | a local search | one-hot rows: from `score`, slowly; else none |
 /// | [`condition`] | labels | one-hot rows: other values are forbidden; else an error |
 /// | [`block`] | estimators for independent variables | `None`: coupled |
+/// | [`is_independent`], [`is_single`] | estimators, engines | from `block`; from `variables` and `code` |
 /// | [`pair`] | pictures of couplings | `None`: no such potential |
 /// | [`to_potentials`], [`to_raw_gradient`] | encoders | any number is a potential |
 ///
@@ -96,6 +97,8 @@ pub use tree::Tree;
 /// [`make`]: Structure::make
 /// [`condition`]: Structure::condition
 /// [`block`]: Structure::block
+/// [`is_independent`]: Structure::is_independent
+/// [`is_single`]: Structure::is_single
 /// [`pair`]: Structure::pair
 /// [`to_potentials`]: Structure::to_potentials
 /// [`to_raw_gradient`]: Structure::to_raw_gradient
@@ -152,6 +155,16 @@ pub trait Structure: Sync {
     /// own. `None` where variables are coupled.
     fn block(&self, _variable: usize) -> Option<Range<usize>> {
         None
+    }
+
+    /// Whether its variables are independent of each other: each has its [`block`](Structure::block).
+    fn is_independent(&self) -> bool {
+        (0..self.variables()).all(|variable| self.block(variable).is_some())
+    }
+
+    /// Whether it is one variable with values: then the losses of its changes are those of all states.
+    fn is_single(&self) -> bool {
+        self.variables() == 1 && self.code() != Code::Indicators
     }
 
     /// The potential of the product `z_i z_j` of two binary variables `i < j`: their coupling. `None` where there is

@@ -2,8 +2,7 @@
 //!
 //! `h(z) = sum_i h_i(z_i) + sum_{i<j} w_ij z_i z_j` over `z` in {0, 1}^n: the potentials are 2n unary ones, `[n, 2]`,
 //! and then n(n-1)/2 pair weights in lexicographic order (1,2), (1,3), ..., (n-1,n). A unary `-inf` forbids a value, a
-//! pair
-//! `-inf` forbids that both variables are 1.
+//! pair `-inf` forbids that both variables are 1.
 //!
 //! Arg max is NP-hard (quadratic unconstrained binary optimisation, Ising spin glass with fields). The solver is exact
 //! and exponential in the worst case:
@@ -93,7 +92,11 @@ impl Pairwise {
         Pairwise { limit, ..self }
     }
 
-    /// Position of the weight of the pair `i < j` among the potentials.
+    /// Position of the weight of the pair `i < j` among the potentials; [`Structure::pair`] takes any, and answers
+    /// `None` to others.
+    ///
+    /// # Panics
+    /// Other pairs.
     pub fn pair(&self, i: usize, j: usize) -> usize {
         assert!(i < j && j < self.variables, "pair ({i}, {j}) of {} variables", self.variables);
         2 * self.variables + pair_index(self.variables, i, j)

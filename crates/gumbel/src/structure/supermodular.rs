@@ -74,7 +74,11 @@ impl Supermodular {
         Ok(Supermodular { model: Pairwise::new(variables)? })
     }
 
-    /// The index of the weight of variables `i < j` among the potentials.
+    /// The index of the weight of variables `i < j` among the potentials; [`Structure::pair`] takes any, and answers
+    /// `None` to others.
+    ///
+    /// # Panics
+    /// Other variables.
     pub fn pair(&self, i: usize, j: usize) -> usize {
         self.model.pair(i, j)
     }
@@ -278,13 +282,7 @@ impl PreciseSums for Supermodular {
 /// By enumeration for n <= 20, as for general signs: super-modularity helps the maximum, not the sum.
 impl Sums for Supermodular {
     fn tractable(&self) -> Result<(), Error> {
-        match self.variables() <= Pairwise::MAX_SUMS {
-            true => Ok(()),
-            false => Err(Error::NoSums {
-                structure: "a pairwise model",
-                reason: "they take 2^n terms, and n is more than 20",
-            }),
-        }
+        self.model.tractable()
     }
 
     fn marginals(&self, potentials: &[f32], marginals: &mut [f32]) -> Result<f64, Error> {
@@ -357,11 +355,11 @@ impl Structure for Supermodular {
         Structure::pair(&self.model, i, j)
     }
 
-    /// The weights of pairs are the softplus of the raw numbers; unary potentials stay.
     fn takes_any_sign(&self) -> bool {
         false
     }
 
+    /// The weights of pairs are the softplus of the raw numbers; unary potentials stay.
     fn to_potentials(&self, raw: &mut [f32]) {
         raw[self.unary()..].iter_mut().for_each(|w| *w = w.max(0.0) + (-w.abs()).exp().ln_1p());
     }

@@ -58,7 +58,7 @@ fn a_learned_baseline_leaves_the_mean_exact() {
         let (h, loss) = (potentials(&structure, 9610 + case as u64), Loss::new(&structure, 0.5, 9601));
         let mut oracle = Table::of(&structure, |code| level(&h) + loss.of(code));
         let expected = doubles(&exact(&structure, &h, &mut oracle));
-        let draws = if structure.block(0).is_some() { 200_000 } else { 60_000 };
+        let draws = if structure.is_independent() { 200_000 } else { 60_000 };
         let found = mean_of(&*learned, &structure, &h, &mut oracle, 2, draws, 9620 + case as u64);
         assert_within_four_standard_errors(&format!("{structure:?}"), &found, &expected);
         assert!(found.error.iter().all(|e| *e > 0.0));

@@ -281,6 +281,7 @@ pub fn structured() -> Vec<AnyStructure> {
         Supermodular::new(4).unwrap().into(),
         Chain::new(3, 3).unwrap().into(),
         Tree::new(4, 2, &[(0, 1), (0, 2), (2, 3)]).unwrap().into(),
+        Tree::new(3, 2, &[(1, 2)]).unwrap().into(), // a forest, whose first variable is alone
         Subset::new(5, 2).unwrap().into(),
         Permutation::new(3).unwrap().into(),
         SpanningTree::complete(4).unwrap().into(),

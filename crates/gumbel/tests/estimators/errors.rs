@@ -34,9 +34,17 @@ fn bad_input_is_an_error() {
     assert!(agreed(&[0.0, 1.0, 2.0], &[1.0, 2.0, 1.0, 2.0]).is_err());
     assert!(agreed(&[0.0, f32::INFINITY], &[1.0, 2.0]).is_err());
     assert!(agreed(&[0.0, 1.0], &[1.0, f32::INFINITY]).is_err());
-    let (forbidden, _) = both(&[f32::NEG_INFINITY; 2], &[0.0; 2], &[1.0, 2.0]);
-    let Err(Error::Example { example: 0, source }) = &forbidden else { panic!("{forbidden:?}") };
-    assert!(matches!(**source, Error::Infeasible { .. }), "{forbidden:?}");
+    let (direct, exact) = both(&[f32::NEG_INFINITY; 2], &[0.0; 2], &[1.0, 2.0]);
+    for forbidden in [direct, exact] {
+        let Err(Error::Example { example: 0, source }) = &forbidden else { panic!("{forbidden:?}") };
+        assert!(matches!(**source, Error::Infeasible { .. }), "{forbidden:?}");
+    }
+    for potentials in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NAN; 2]] {
+        let oracle = &mut Closure::new(&structure, |_, code| code[1]);
+        let error =
+            estimate(&GumbelSoftmax::new(1.0).unwrap(), &structure, &potentials, &[0.0; 2], oracle).unwrap_err();
+        assert!(error.to_string().contains("potential"), "{error}");
+    }
     // Noise of another length; where nothing is random, none is looked at.
     for noise in [&[][..], &[0.0], &[0.0; 3]] {
         let (direct, exact) = both(&[0.0, 1.0], noise, &[1.0, 2.0]);

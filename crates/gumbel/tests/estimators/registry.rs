@@ -6,7 +6,8 @@ use gumbel::estimator::{Estimator, EstimatorEntry, KlTerm, Memory, Moment, Tally
 use gumbel::oracle::{Closure, Kept, Oracle};
 use gumbel::registry::{Entry, Kind, Setting, Settings, Value};
 use gumbel::structure::{
-    AnyStructure, Arborescence, Categorical, Chain, Code, Pairwise, SpanningTree, Structure, Subset, Sums, latents,
+    AnyStructure, Arborescence, Categorical, Chain, Code, Pairwise, SpanningTree, Structure, Subset, Sums, Tree,
+    latents,
 };
 
 /// epsilon and the temperature of all of them.
@@ -216,13 +217,15 @@ fn have_their_means_of(k: usize, kl_weight: f32, done: &[String]) -> std::collec
 fn all_that_claim_no_bias_have_none_of_several_variables() {
     // As many as for one variable: ten seconds of one core for all.
     const DRAWS: usize = 200_000;
-    let structures: [AnyStructure; 6] = [
+    let structures: [AnyStructure; 7] = [
         Categorical::product(3, 2).unwrap().into(),
         Categorical::product(3, 3).unwrap().into(),
         Categorical::product(3, 5).unwrap().into(),
         Chain::new(3, 3).unwrap().into(),
         Subset::new(5, 2).unwrap().into(),
         Pairwise::new(4).unwrap().into(),
+        // A forest: its first variable is independent, the others are not.
+        Tree::new(3, 2, &[(1, 2)]).unwrap().into(),
     ];
     let entries = estimators();
     let mut tried = std::collections::BTreeMap::<&str, usize>::new();
@@ -237,7 +240,7 @@ fn all_that_claim_no_bias_have_none_of_several_variables() {
             // marginal and vimco have objectives of their own; the perturbed arg max of coupled variables is not q.
             let bias = entry.in_words()[2];
             let other = bias.contains("another objective")
-                || bias.contains("of the perturbed arg max") && structure.block(0).is_none();
+                || bias.contains("of the perturbed arg max") && !structure.is_independent();
             if !bias.starts_with("none") || other {
                 continue;
             }
@@ -413,7 +416,7 @@ const ANY_SIGN: [&str; 1] = ["perturbed"];
 #[test]
 fn latents_are_refused_by_those_that_cannot_have_them() {
     let pairs: AnyStructure = Pairwise::new(4).unwrap().into();
-    assert!(pairs.tractable().is_ok() && pairs.block(0).is_none());
+    assert!(pairs.tractable().is_ok() && !pairs.is_independent());
     let large: AnyStructure = Categorical::binary(16).unwrap().into();
     for entry in estimators().iter() {
         let settings = Settings::defaults(entry.settings());
@@ -485,7 +488,7 @@ fn search_serves_every_latent_and_flips_those_of_one_hot_rows() {
         }
         for joint in ["off", "search"] {
             let rao = [("joint", joint), ("rao-blackwell", "true")];
-            match structure.block(0).is_some() {
+            match structure.is_independent() {
                 true => drop(direct(&structure, &rao).unwrap()),
                 false => refused(&rao, "independent"),
             }
@@ -493,7 +496,7 @@ fn search_serves_every_latent_and_flips_those_of_one_hot_rows() {
         refused(&[("joint", "search"), ("two-sided", "true")], "off or exact with two-sided");
         refused(&[("joint", "search"), ("noise", "full")], "joint = exact");
         refused(&[("joint", "search"), ("rounds", "0")], "at least 1");
-        if structure.block(0).is_some() {
+        if structure.is_independent() {
             refused(&[("joint", "flips"), ("rao-blackwell", "true")], "off or search with rao-blackwell");
             refused(&[("joint", "exact"), ("rao-blackwell", "true")], "off or search with rao-blackwell");
             let rao = [("joint", "search"), ("first", "changes"), ("rao-blackwell", "true")];
@@ -532,7 +535,7 @@ fn rounds_and_halvings_of_the_registry_are_those_of_the_search() {
 fn what_auto_says_can_be_built_for_every_latent() {
     for entry in estimators().iter() {
         for (name, structure) in every_latent() {
-            let independent = structure.block(0).is_some();
+            let independent = structure.is_independent();
             let chosen: &[(&str, &str)] = &[
                 ("epsilon", "0.3"),
                 ("two-sided", "true"),

@@ -30,7 +30,7 @@ fn score_functions_average_to_the_exact_gradient() {
         let (h, loss) = (potentials(&structure, seed), Loss::new(&structure, 0.5, seed + 1));
         let oracle = &mut Table::of(&structure, |code| loss.of(code));
         let expected = doubles(&exact(&structure, &h, oracle));
-        let draws = if structure.block(0).is_some() { 200_000 } else { 60_000 };
+        let draws = if structure.is_independent() { 200_000 } else { 60_000 };
         let estimators: [(&dyn Estimator, usize); 4] =
             [(&Reinforce::new(), 1), (&averaged(), 2), (&LeaveOneOut, 2), (&LeaveOneOut, 4)];
         for (number, (estimator, samples)) in estimators.into_iter().enumerate() {

@@ -403,7 +403,7 @@ fn a_batch_is_searched_as_one_example_at_a_time() {
             let batch = Batch::new(structure, shape, (1.2, 0.5), 70_000 + 1000 * i as u64);
             let search = match form {
                 0 => batch.search(),
-                1 if structure.block(0).is_none() => continue,
+                1 if !structure.is_independent() => continue,
                 1 => batch.search().rao_blackwell(),
                 _ => batch.search().from_changes(),
             };

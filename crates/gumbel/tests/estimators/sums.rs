@@ -13,9 +13,9 @@ use gumbel::structure::{AnyStructure, Categorical, Chain, Permutation, Structure
 fn structures() -> Vec<AnyStructure> {
     let sizes = [(1, 2), (1, 3), (1, 5), (3, 2), (3, 3), (3, 5)];
     let independent = sizes.map(|(n, k)| AnyStructure::from(Categorical::product(n, k).unwrap()));
-    let coupled = structured().into_iter().filter(|s| s.has_sums() && s.block(0).is_none());
+    let coupled = structured().into_iter().filter(|s| s.has_sums() && !s.is_independent());
     let all: Vec<AnyStructure> = independent.into_iter().chain(coupled).collect();
-    assert_eq!(all.len(), 6 + 7);
+    assert_eq!(all.len(), 6 + 8);
     all
 }
 
@@ -85,7 +85,7 @@ fn simple_has_the_mean_of_its_closed_form() {
         let (h, loss) = (potentials(&structure, seed), Loss::new(&structure, 0.5, seed + 1));
         let table = &mut Table::with_slopes(&structure, |code| loss.of(code) + loss.of(code).sin());
         let expected = simple_mean(&structure, &h, table);
-        let draws = if structure.block(0).is_some() { 200_000 } else { 60_000 };
+        let draws = if structure.is_independent() { 200_000 } else { 60_000 };
         for samples in [1, 2] {
             let found = mean_of(&Simple, &structure, &h, table, samples, draws / samples, seed + samples as u64);
             assert!(found.error.iter().any(|e| *e > 0.0));
