@@ -563,6 +563,40 @@ fn a_run_misses_its_best_model() {
     succeeds(&gumbel(&["train", "--resume", "--out", path, "--epochs", "3"]));
 }
 
+/// What a kill has left unwritten, or written before its checkpoint, is made again.
+#[test]
+fn whatever_a_kill_leaves_the_run_ends_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let path = run.to_str().unwrap();
+    let checkpoint = run.join("checkpoint").join("latest.safetensors");
+    let resume = || succeeds(&gumbel(&["train", "--resume", "--out", path, "--epochs", "2"]));
+    succeeds(&small(&run, &["--epochs", "1"]));
+    let first = fs::read(&checkpoint).unwrap();
+    resume();
+    const MADE: [&str; 3] = ["best.safetensors", "samples.png", "reconstructions.png"];
+    let files = || MADE.map(|name| fs::read(run.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")));
+    let figures = || {
+        let summary = json(&fs::read_to_string(run.join("summary.json")).unwrap());
+        (summary["best_epoch"].clone(), summary["valid"]["bound"].clone(), summary["test"]["bound"].clone())
+    };
+    let expected = (files(), figures());
+    assert_eq!(expected.1.0, 2, "the best model is to be newer than the first checkpoint");
+    // After the last epoch, before the pictures; then between a best model and its checkpoint.
+    for older in [false, true] {
+        if older {
+            fs::write(&checkpoint, &first).unwrap();
+        }
+        for name in ["samples.png", "reconstructions.png", "curves.svg", "summary.json"] {
+            fs::remove_file(run.join(name)).unwrap();
+        }
+        resume();
+        assert!(files() == expected.0, "older checkpoint: {older}");
+        assert_eq!(figures(), expected.1, "older checkpoint: {older}");
+        assert!(run.join("curves.svg").is_file());
+    }
+}
+
 /// A rate that cannot be right is named in few digits.
 #[test]
 fn divergence_names_the_rate() {

@@ -128,6 +128,43 @@ fn an_experiment_of_ones_own_also_after_kills() {
     );
 }
 
+/// Ctrl-C reaches a step that would take hours; what was trained stays, and the page is written.
+#[cfg(unix)]
+#[test]
+fn a_step_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    experiment(here, GRID);
+    let published = fs::read_to_string(here.join("own/published.toml")).unwrap();
+    let sample = r#""sample", "{run:categorical4-direct-s0}", "--rows", "1", "--out", "{out}/samples.png""#;
+    let endless =
+        r#""diagnose", "{run:categorical4-direct-s0}", "--draws", "1000000000", "--out", "{out}/samples.svg""#;
+    let published =
+        published.replace(sample, endless).replace("picture = \"samples.png\"", "picture = \"samples.svg\"");
+    assert!(published.contains("diagnose") && published.contains("samples.svg"));
+    fs::write(here.join("own/published.toml"), published).unwrap();
+    let said = here.join("said");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gumbel"))
+        .args(["reproduce", "own/", "--seeds", "1", "--out", "a"])
+        .current_dir(here)
+        .env_remove("GUMBEL_DATA")
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    // Its title is the last that is said before it begins.
+    while !fs::read_to_string(&said).unwrap().contains("own: Samples") {
+        assert_eq!(child.try_wait().unwrap(), None, "{}", fs::read_to_string(&said).unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let said = fs::read_to_string(&said).unwrap();
+    assert!(said.contains("stopped: 2 of 2 cells are finished"), "{said}");
+    assert!(said.contains("go on with: gumbel reproduce own/ --seeds 1 --out a"), "{said}");
+    assert!(here.join("a/report/index.html").is_file() && !here.join("a/own/results/samples.svg").exists());
+}
+
 #[test]
 fn what_cannot_be_is_said_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();

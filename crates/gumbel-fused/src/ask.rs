@@ -121,6 +121,23 @@ impl Scratch {
         self.deepen(w, decoder);
     }
 
+    /// The losses of an image at the last hidden units of sixteen rows.
+    #[inline(always)]
+    fn judge<W: Vector>(&mut self, w: W, decoder: DecoderLayers<'_>, (bits, image): (&Bits, usize)) -> Lane {
+        let last = self.units.last().expect("a decoder has a hidden layer");
+        // The rows of one image are near each other: many units are zero in each of them.
+        for (used, tile) in self.used.iter_mut().zip(last.chunks_exact(LANES)) {
+            *used = units_used(w, tile);
+        }
+        let mut sum = w.zero();
+        for (b, block) in decoder.output.blocks.iter().enumerate() {
+            sum = w.add(sum, block.losses(w, last, &self.used, bits.ones(image, b)));
+        }
+        let mut lane = Lane::ZERO;
+        w.store(&mut lane, sum);
+        lane
+    }
+
     /// Writes the losses of the separable approximation around z for an image to `out` (U values); returns that of z.
     #[inline(always)]
     fn around<W: Vector>(
@@ -144,7 +161,7 @@ impl Scratch {
             w.store(base, sum);
         }
         // Row 0 is the code itself.
-        for (t, losses) in self.losses.chunks_exact_mut(LANES).enumerate() {
+        for t in 0..self.losses.len() / LANES {
             let none = Change { off: None, on: None };
             let change = |l: usize| match (t * LANES + l).checked_sub(1) {
                 Some(c) => self.changes.get(c).copied().unwrap_or(none),
@@ -152,18 +169,8 @@ impl Scratch {
             };
             let changes: [Change; LANES] = std::array::from_fn(change);
             decode_changes(w, decoder, &self.base, &changes, &mut self.units);
-            let last = self.units.last().expect("a decoder has a hidden layer");
-            // All rows belong to one code and its neighbours: many units are zero in each of them.
-            for (used, tile) in self.used.iter_mut().zip(last.chunks_exact(LANES)) {
-                *used = units_used(w, tile);
-            }
-            let mut sum = w.zero();
-            for (b, block) in decoder.output.blocks.iter().enumerate() {
-                sum = w.add(sum, block.losses(w, last, &self.used, bits.ones(image, b)));
-            }
-            let mut lane = Lane::ZERO;
-            w.store(&mut lane, sum);
-            losses.copy_from_slice(&lane.0);
+            let found = self.judge(w, decoder, (bits, image));
+            self.losses[t * LANES..][..LANES].copy_from_slice(&found.0);
         }
         let (own, changed) = (self.losses[0], &self.losses[1..=self.changes.len()]);
         kind.neighbour_losses(&self.code, own, changed, out);
@@ -231,6 +238,28 @@ impl Kernel for Around<'_> {
             let image = (self.bits, *image as usize);
             *own = self.scratch.around(w, self.structure, z, self.decoder, image, losses);
         }
+    }
+}
+
+/// Losses of one image at up to sixteen assignments.
+pub struct Together<'a> {
+    pub scratch: &'a mut Scratch,
+    pub structure: &'a AnyStructure,
+    pub decoder: DecoderLayers<'a>,
+    pub bits: &'a Bits,
+    pub image: usize,
+    /// `[rows, n]`.
+    pub assignments: &'a [u32],
+    /// `[rows]`.
+    pub losses: &'a mut [f32],
+}
+
+impl Kernel for Together<'_> {
+    #[inline(always)]
+    fn run<W: Vector>(self, w: W) {
+        self.scratch.decode(w, self.structure, self.decoder, self.assignments);
+        let found = self.scratch.judge(w, self.decoder, (self.bits, self.image));
+        self.losses.copy_from_slice(&found.0[..self.losses.len()]);
     }
 }
 

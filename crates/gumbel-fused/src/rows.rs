@@ -444,6 +444,14 @@ struct Questions<'a> {
 
 /// Rows that a question is cut into.
 pub const ASKED: usize = 64;
+/// From so many rows of one image on, they are computed in lanes of their own.
+const TOGETHER: usize = 6;
+
+/// How many rows from the first on belong to one image and are computed together: up to sixteen, or none.
+fn rows_together(of: &[u32]) -> usize {
+    let count = of.iter().take(LANES).take_while(|b| **b == of[0]).count();
+    if count >= TOGETHER { count } else { 0 }
+}
 
 impl Questions<'_> {
     /// The images of some places.
@@ -482,11 +490,27 @@ impl Oracle for Questions<'_> {
             rows.for_each(|((b, z), loss)| *loss = self.table(*b as usize)[*z as usize]);
             return Ok(());
         }
-        let rows = of.chunks(ASKED).zip(assignments.chunks(ASKED * n)).zip(losses.chunks_mut(ASKED));
-        for ((of, assignments), losses) in rows {
-            let of = &self.images(of)[..of.len()];
+        let mut done = 0;
+        while done < of.len() {
+            // Rows of one image together, or whatever comes before the next of these.
+            let (left, together) = (&of[done..], rows_together(&of[done..]));
+            let rows = done..done
+                + match together {
+                    0 => (1..left.len().min(ASKED))
+                        .find(|i| rows_together(&left[*i..]) > 0)
+                        .unwrap_or(left.len().min(ASKED)),
+                    count => count,
+                };
+            done = rows.end;
+            let (assignments, losses) = (&assignments[rows.start * n..rows.end * n], &mut losses[rows.clone()]);
+            let of = &self.images(&of[rows.clone()])[..rows.len()];
             let (scratch, decoder) = (&mut self.rows[0].scratch, self.seam.decoder);
-            self.seam.isa.run(turned::Losses { scratch, structure, decoder, bits, of, assignments, losses });
+            if together > 0 {
+                let image = of[0] as usize;
+                self.seam.isa.run(ask::Together { scratch, structure, decoder, bits, image, assignments, losses });
+            } else {
+                self.seam.isa.run(turned::Losses { scratch, structure, decoder, bits, of, assignments, losses });
+            }
         }
         Ok(())
     }

@@ -32,7 +32,9 @@
 //!   the expectation is known: `(softmax(h) - softmax(h - eps loss)) / eps` ([`Direct::expectation`]).
 //! - Variance: of order 1 / eps.
 //! - Rao-Blackwellised, for independent variables: the expectation over a variable's own noise given the others'
-//!   values, in closed form, with no further decoder evaluation. For one variable nothing random is left.
+//!   values, in closed form, with no further decoder evaluation. For one variable nothing random is left. For coupled
+//!   ones: over the noise of each variable given that of the others (`estimator/coupled.rs`), with at most as many
+//!   evaluations.
 //!
 //! **An epsilon that is held** (`zero-gradient-target`): the share of draws whose two arg maxima coincide falls as eps
 //! grows. After every batch `ln eps` moves by `epsilon-gain` times (share - target), from where the schedule begins:
@@ -187,11 +189,13 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     let special = is("two-sided", "true") || is("noise", "full") || is("joint", "flips") || is("joint", "exact");
     let (independent, single) = (structure.is_independent(), structure.variables() == 1);
     let few = changes <= if independent { FEW } else { FEWEST };
+    let rows = !independent && structure.code() != Code::Indicators; // coupled, each with a noise of its own
     // The exact gradient of the KL wants a fair estimate of the other term beside it, one that is alive everywhere.
     let beside = single && is("kl", "added");
     let inside = chosen("kl").is_none_or(|kl| kl == "on"); // from the first step
     let rao = match chosen("rao-blackwell") {
         Some(value) => value == "true",
+        None if rows => changes <= FEW && inside && !special && !held && !is("joint", "search"),
         None => {
             independent
                 && !special
@@ -203,7 +207,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     };
     let joint = match chosen("joint") {
         Some(joint) => joint,
-        None if special || (rao || held || beside) && single || rao && few => "off",
+        None if special || (rao || held || beside) && single || rao && (few || rows) => "off",
         None if rao || structure.has_moves() => "search",
         None => "off",
     };
@@ -252,7 +256,7 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
         signed: !structure.takes_any_sign(),
         ..Direct::new(schedule.at(0))?
     };
-    if rao {
+    if rao && (joint == "search" || structure.code() == Code::Indicators) {
         independent(structure, "rao-blackwell")?;
     }
     let direct = match settings.real(TARGET.name) as f32 {
@@ -359,6 +363,11 @@ impl Direct {
     /// kl`, as the loss has `kl` times the potentials in it.
     pub fn keep(&self, shift: f32) -> f32 {
         1.0 + shift * self.kl
+    }
+
+    /// Weight of the KL term.
+    pub(super) fn kl_weight(&self) -> f32 {
+        self.kl
     }
 
     /// Whether it is one-sided or two-sided.
@@ -652,7 +661,9 @@ impl<S: Structure> Estimator<S> for Direct {
     }
 }
 
-/// Direct optimisation, Rao-Blackwellised: [`Direct::expectation`] in each coordinate given the sampled others.
+/// Direct optimisation, Rao-Blackwellised: [`Direct::expectation`] in each coordinate given the sampled others, for
+/// independent variables; for coupled ones of one-hot rows the expectation over the noise of each variable given that
+/// of the others, from the [max-marginals](crate::structure::Structure::max_marginals) of z*.
 ///
 /// ```
 /// use gumbel::estimator::{Direct, estimate};
@@ -670,8 +681,8 @@ impl<S: Structure> Estimator<S> for Direct {
 pub struct DirectExpectation(Direct);
 
 impl<S: Structure> Estimator<S> for DirectExpectation {
-    fn questions(&self, _: &S) -> Questions {
-        Questions::AROUND
+    fn questions(&self, structure: &S) -> Questions {
+        if structure.is_independent() { Questions::AROUND } else { Questions::LOSSES }
     }
 
     fn kl(&self, _: &S) -> KlTerm {
@@ -684,6 +695,9 @@ impl<S: Structure> Estimator<S> for DirectExpectation {
 
     fn estimate(&self, piece: &mut Piece<'_, S>, oracle: &mut dyn Oracle) -> Result<(), Error> {
         let (structure, scale) = (piece.structure, piece.scale);
+        if !structure.is_independent() {
+            return super::coupled::estimate(&self.0, piece, oracle);
+        }
         for sample in 0..piece.samples {
             piece.draw(sample)?;
             piece.ask_around(oracle)?;

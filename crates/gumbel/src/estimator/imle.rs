@@ -263,7 +263,7 @@ impl Imle {
         if lambda == 0.0 {
             return Ok(true);
         }
-        let Workspace { first, second, towards, away, solver, warm } = &mut *row.work;
+        let Workspace { first, second, towards, away, solver, warm, .. } = &mut *row.work;
         let perturbed = &mut first[..structure.potentials()];
         // The solver's last answer, whichever sample's, is in `towards`.
         let mut known = std::mem::take(warm);

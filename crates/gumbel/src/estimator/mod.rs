@@ -22,6 +22,7 @@ mod arm;
 mod arsm;
 mod conditional;
 mod control;
+mod coupled;
 mod decoupled;
 mod direct;
 mod direct_rebar;

@@ -78,7 +78,7 @@ pub struct Memory<S: Structure> {
     pub(super) climbs: Vec<super::search::Climb>,
     /// Of controls.
     pub(super) control: super::control::Rooms,
-    solvers: Vec<Workspace<S>>,
+    pub(super) solvers: Vec<Workspace<S>>,
 }
 
 impl<S: Structure> Default for Memory<S> {
@@ -274,13 +274,15 @@ pub struct Workspace<S: Structure> {
     pub(super) solver: S::Scratch,
     /// Whether the solver's last answer was z* of the example to come.
     pub(super) warm: bool,
+    /// Of a conditional expectation.
+    pub(super) ways: super::coupled::Ways,
 }
 
 impl<S: Structure> Workspace<S> {
     pub(super) fn new(structure: &S, width: usize) -> Self {
         let (n, vector) = (structure.variables(), || vec![0.0; width]);
         let (first, second, towards, away) = (vector(), vector(), vec![0; n], vec![0; n]);
-        Workspace { first, second, towards, away, solver: structure.scratch(), warm: false }
+        Workspace { first, second, towards, away, solver: structure.scratch(), warm: false, ways: Default::default() }
     }
 
     fn widen(&mut self, width: usize) {

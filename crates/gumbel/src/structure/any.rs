@@ -1,7 +1,7 @@
 //! A structure chosen at run time.
 
 use super::erased::{Erased, Solved, Summed};
-use super::{Categorical, Code, Maximum, Move, Structure, Sums};
+use super::{Categorical, Code, MaxMarginals, Maximum, Move, Structure, Sums};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::any::Any;
@@ -203,6 +203,16 @@ impl Structure for AnyStructure {
 
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
         plain!(self, s => s.make(change, assignment))
+    }
+
+    fn max_marginals(
+        &self,
+        potentials: &[f32],
+        assignment: &[u32],
+        scratch: &mut AnyScratch,
+        found: &mut MaxMarginals,
+    ) {
+        solving!(self, scratch, s, m => s.max_marginals(potentials, assignment, m, found))
     }
 
     fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {

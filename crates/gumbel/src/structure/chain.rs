@@ -13,7 +13,7 @@
 //! Reference: Rabiner, "A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition", 1989.
 
 use super::latent::{self, LatentEntry};
-use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, Tree};
+use super::{Code, MaxMarginals, Maximum, Move, Precise, PreciseSums, Structure, Sums, Tree};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::ops::Range;
@@ -109,6 +109,16 @@ impl Structure for Chain {
 
     fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
         self.tree.moves(potentials, assignment, moves);
+    }
+
+    fn max_marginals(
+        &self,
+        potentials: &[f32],
+        assignment: &[u32],
+        scratch: &mut Self::Scratch,
+        found: &mut MaxMarginals,
+    ) {
+        self.tree.max_marginals(potentials, assignment, scratch, found);
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

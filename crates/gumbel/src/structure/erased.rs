@@ -3,7 +3,7 @@
 //! The trait [`Structure`](super::Structure) is not imported here: its methods have the names of those of [`Plain`].
 
 use super::any::AnyScratch;
-use super::{Code, Maximum, Move, Sums};
+use super::{Code, MaxMarginals, Maximum, Move, Sums};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use std::fmt;
@@ -43,6 +43,7 @@ pub trait Plain {
     fn has_moves(&self) -> bool;
     fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>);
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool;
+    fn max_marginals(&self, h: &[f32], z: &[u32], scratch: &mut AnyScratch, found: &mut MaxMarginals);
     fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error>;
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]);
     fn add_weighted_statistics(&self, weights: &[f32], out: &mut [f32], z: &mut [u32], scratch: &mut AnyScratch);
@@ -113,6 +114,9 @@ impl<S: super::Structure> Plain for S {
     }
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
         super::Structure::make(self, change, assignment)
+    }
+    fn max_marginals(&self, h: &[f32], z: &[u32], scratch: &mut AnyScratch, found: &mut MaxMarginals) {
+        super::Structure::max_marginals(self, h, z, memory::<S>(scratch), found)
     }
     fn condition(&self, known: &[u32], potentials: &mut [f32]) -> Result<f64, Error> {
         super::Structure::condition(self, known, potentials)

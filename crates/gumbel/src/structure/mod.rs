@@ -47,7 +47,7 @@ pub use chain::Chain;
 pub use code::{Change, Code, neighbour_losses};
 pub use condition::UNKNOWN;
 pub use latent::{Built, Latent, LatentEntry, MAX_POTENTIALS, Sizes, latents};
-pub use moves::Move;
+pub use moves::{MaxMarginals, Move};
 pub use pairwise::{Pairwise, PairwiseScratch};
 pub use permutation::{Permutation, PermutationScratch};
 pub use precise::{Precise, PreciseSums};
@@ -71,6 +71,7 @@ pub use tree::Tree;
 /// | [`ln_states`] | a KL term | from `states`; NaN where they are not counted |
 /// | [`scores`], [`add_weighted_statistics`] | estimators that go through all states | state by state |
 /// | [`has_moves`], [`moves`], [`make`] | a local search | one-hot rows: from `score`, slowly; else none |
+/// | [`max_marginals`] | conditional expectations of coupled variables | one-hot rows: by `moves`; else none |
 /// | [`condition`] | labels | one-hot rows: other values are forbidden; else an error |
 /// | [`block`] | estimators for independent variables | `None`: coupled |
 /// | [`is_independent`], [`is_single`] | estimators, engines | from `block`; from `variables` and `code` |
@@ -95,6 +96,7 @@ pub use tree::Tree;
 /// [`has_moves`]: Structure::has_moves
 /// [`moves`]: Structure::moves
 /// [`make`]: Structure::make
+/// [`max_marginals`]: Structure::max_marginals
 /// [`condition`]: Structure::condition
 /// [`block`]: Structure::block
 /// [`is_independent`]: Structure::is_independent
@@ -236,6 +238,32 @@ pub trait Structure: Sync {
     fn make(&self, change: Move, assignment: &mut [u32]) -> bool {
         assignment[change.place as usize] = change.value;
         true
+    }
+
+    /// Finds good assignments for every variable and each other value of it than the present one, for structures of
+    /// one-hot rows; no row for others. The best of all that have this value has the max-marginal as its score; what is
+    /// found is, by default, one that no single change of another variable improves.
+    ///
+    /// `assignment` is the arg max, or any other. What `scratch` remembers of an arg max is lost.
+    ///
+    /// ```
+    /// use gumbel::structure::{MaxMarginals, Pairwise, Structure};
+    /// let model = Pairwise::new(2)?;
+    /// let mut found = MaxMarginals::default();
+    /// let potentials = [0.0, 1.0, 0.0, -2.0, 5.0]; // both are 1 or none
+    /// model.max_marginals(&potentials, &[1, 1], &mut model.scratch(), &mut found);
+    /// let first = found.row(0, 0, 1).expect("another value");
+    /// assert_eq!((found.state(first), found.gain(first)), (&[0, 0][..], -4.0));
+    /// # Ok::<(), gumbel::Error>(())
+    /// ```
+    fn max_marginals(
+        &self,
+        potentials: &[f32],
+        assignment: &[u32],
+        _scratch: &mut Self::Scratch,
+        found: &mut MaxMarginals,
+    ) {
+        moves::climb(self, potentials, assignment, found);
     }
 
     /// Changes unary potentials so that the arg max and the sums are those over the assignments that agree with a

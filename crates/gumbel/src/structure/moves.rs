@@ -40,6 +40,139 @@ pub(super) fn by_score<S: Structure + ?Sized>(structure: &S, potentials: &[f32],
     }
 }
 
+/// The best assignment that is known for every variable and every other value of it than the present one: see
+/// [`Structure::max_marginals`]. Made once, reused.
+#[derive(Debug, Default, Clone)]
+pub struct MaxMarginals {
+    variables: usize,
+    /// Other values of a variable.
+    others: usize,
+    /// `[n, K - 1, n]`.
+    states: Vec<u32>,
+    /// `[n, K - 1]`.
+    gains: Vec<f64>,
+    moves: Vec<Move>,
+    potentials: Vec<f32>,
+    pub(super) numbers: Vec<f64>,
+}
+
+impl MaxMarginals {
+    /// Number of rows, one for each variable and other value in this order, `n (K - 1)`.
+    pub fn rows(&self) -> usize {
+        self.gains.len()
+    }
+
+    /// The row of a value, `None` for the present one.
+    pub fn row(&self, variable: usize, value: usize, present: usize) -> Option<usize> {
+        (value != present).then(|| variable * self.others + value - (value > present) as usize)
+    }
+
+    /// The assignment of a row.
+    pub fn state(&self, row: usize) -> &[u32] {
+        &self.states[row * self.variables..][..self.variables]
+    }
+
+    /// What the score gains from the present assignment to that of a row: at most 0 if the present one is the arg max.
+    pub fn gain(&self, row: usize) -> f64 {
+        self.gains[row]
+    }
+
+    /// The present assignment in all rows, but for their values.
+    pub(super) fn begin(&mut self, assignment: &[u32], values: usize) {
+        (self.variables, self.others) = (assignment.len(), values - 1);
+        let rows = self.variables * self.others;
+        self.states.clear();
+        self.gains.clear();
+        self.gains.resize(rows, 0.0);
+        for row in 0..rows {
+            let (variable, other) = (row / self.others, row % self.others);
+            let value = other as u32 + (other as u32 >= assignment[variable]) as u32;
+            self.states.extend_from_slice(assignment);
+            self.states[row * self.variables + variable] = value;
+        }
+    }
+
+    /// Calls `climb` with the variable of each row and its assignment, and keeps the gains that it returns.
+    pub(super) fn each(&mut self, mut climb: impl FnMut(usize, &mut [u32]) -> f64) {
+        let states = self.states.chunks_exact_mut(self.variables.max(1));
+        for (row, (z, gain)) in states.zip(&mut self.gains).enumerate() {
+            *gain = climb(row / self.others, z);
+        }
+    }
+
+    /// Takes over what another row has found, where it has the value of this one and is better.
+    pub(super) fn share(&mut self) {
+        let n = self.variables;
+        for row in 0..self.rows() {
+            let place = row / self.others;
+            let value = self.states[row * n + place];
+            let better = (0..self.rows()).filter(|r| self.states[r * n + place] == value);
+            if let Some(best) = better.max_by(|a, b| self.gains[*a].total_cmp(&self.gains[*b]))
+                && self.gains[best] > self.gains[row]
+            {
+                self.states.copy_within(best * n..(best + 1) * n, row * n);
+                self.gains[row] = self.gains[best];
+            }
+        }
+    }
+}
+
+/// Gains up to this are rounding: no climb makes them.
+pub(super) const LEVEL: f64 = 1e-6;
+
+/// [`Structure::max_marginals`] by the moves of one-hot rows.
+pub(super) fn climb<S: Structure + ?Sized>(structure: &S, potentials: &[f32], z: &[u32], found: &mut MaxMarginals) {
+    let Code::OneHot { values } = structure.code() else { return found.begin(&[], 1) };
+    let now = structure.score(potentials, z);
+    found.begin(z, values);
+    let mut moves = std::mem::take(&mut found.moves);
+    found.each(|variable, z| {
+        // Every change gains, so that it ends; no climb is that long.
+        for _ in 0..4 * z.len() {
+            moves.clear();
+            structure.moves(potentials, z, &mut moves);
+            let gaining = moves.iter().filter(|m| m.place as usize != variable && m.gain as f64 > LEVEL);
+            match gaining.max_by(|a, b| a.gain.total_cmp(&b.gain)) {
+                Some(best) => structure.make(*best, z),
+                None => break,
+            };
+        }
+        structure.score(potentials, z) - now
+    });
+    found.moves = moves;
+    found.share();
+}
+
+/// [`Structure::max_marginals`] by an arg max for each row, which is exact.
+pub(super) fn solve<S: Structure>(
+    structure: &S,
+    potentials: &[f32],
+    z: &[u32],
+    scratch: &mut S::Scratch,
+    found: &mut MaxMarginals,
+) {
+    let Code::OneHot { values } = structure.code() else { return found.begin(&[], 1) };
+    let now = structure.score(potentials, z);
+    found.begin(z, values);
+    let mut conditioned = std::mem::take(&mut found.potentials);
+    conditioned.clear();
+    conditioned.extend_from_slice(potentials);
+    found.each(|variable, z| {
+        let block = variable * values..(variable + 1) * values;
+        let value = z[variable] as usize;
+        let others = conditioned[block.clone()].iter_mut().enumerate().filter(|(k, _)| *k != value);
+        others.for_each(|(_, h)| *h = f32::NEG_INFINITY);
+        let solved = structure.argmax(&conditioned, z, scratch);
+        conditioned[block.clone()].copy_from_slice(&potentials[block]);
+        if solved.is_err() {
+            z[variable] = value as u32; // nothing that is allowed has this value
+            return f64::NEG_INFINITY;
+        }
+        structure.score(potentials, z) - now
+    });
+    found.potentials = conditioned;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +240,77 @@ mod tests {
         for case in 0..brute_force::cases() {
             f(Values::ALL[case as usize % 5], &mut Random::new(test, case), &format!("case {case}"));
         }
+    }
+
+    /// Checks max-marginals of the arg max against enumeration; returns how many there are, and how many are the best.
+    fn check_max_marginals<S: Structure>(structure: &S, values: Values, random: &mut Random, what: &str) -> [usize; 2] {
+        let mut h = values.vector(structure.potentials(), random);
+        structure.to_potentials(&mut h);
+        h.iter_mut().filter(|h| h.is_nan()).for_each(|h| *h = 0.0);
+        let n = structure.variables();
+        let (mut z, mut other) = (vec![0; n], vec![0; n]);
+        if structure.argmax(&h, &mut z, &mut structure.scratch()).is_err() {
+            return [0, 0]; // everything is forbidden
+        }
+        let Code::OneHot { values } = structure.code() else { panic!("{what}: one-hot rows") };
+        let now = structure.score(&h, &z);
+        let what = format!("{what}: {z:?} at {h:?}");
+        let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-5 * a.abs() + 1e-6 + 1e-12 * magnitude(&h);
+        let (mut found, mut plain) = (MaxMarginals::default(), MaxMarginals::default());
+        structure.max_marginals(&h, &z, &mut structure.scratch(), &mut found);
+        climb(structure, &h, &z, &mut plain);
+        assert_eq!((found.rows(), plain.rows()), (n * (values - 1), n * (values - 1)), "{what}");
+        let mut counts = [0, 0];
+        for (i, present) in z.iter().enumerate() {
+            assert_eq!(found.row(i, *present as usize, *present as usize), None);
+            for value in (0..values).filter(|value| *value != *present as usize) {
+                let row = found.row(i, value, *present as usize).unwrap();
+                let (state, gain) = (found.state(row), found.gain(row));
+                let at = format!("{what}, variable {i} as {value}: {state:?} gains {gain}");
+                assert_eq!(state[i] as usize, value, "{at}");
+                assert!(
+                    close(gain, structure.score(&h, state) - now),
+                    "{at}, by the score {}",
+                    structure.score(&h, state) - now
+                );
+                other.copy_from_slice(&z);
+                other[i] = value as u32;
+                let single = structure.score(&h, &other) - now;
+                assert!(gain >= single || close(gain, single), "{at}, a single change {single}");
+                let best = (0..structure.states().unwrap()).fold(f64::NEG_INFINITY, |best, s| {
+                    structure.state(s, &mut other);
+                    if other[i] as usize == value { best.max(structure.score(&h, &other) - now) } else { best }
+                });
+                assert!(gain <= best || close(gain, best), "{at}, the best {best}");
+                counts[0] += 1;
+                counts[1] += close(gain, best) as usize;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn max_marginals_are_good_states_with_other_values() {
+        let mut counts = [0, 0];
+        each(707, |values, random, what| {
+            let mut count = |[all, best]: [usize; 2]| counts = [counts[0] + all, counts[1] + best];
+            count(check_max_marginals(&Pairwise::new(random.below(9)).unwrap(), values, random, what));
+            count(check_max_marginals(&Supermodular::new(random.below(6)).unwrap(), values, random, what));
+            count(check_max_marginals(
+                &Chain::new(random.below(5), 1 + random.below(3)).unwrap(),
+                values,
+                random,
+                what,
+            ));
+            let c = Categorical::product(1 + random.below(4), 1 + random.below(4)).unwrap();
+            count(check_max_marginals(&c, values, random, what));
+        });
+        let [all, best] = counts;
+        assert!(best * 20 > all * 19, "{best} of {all} are the best");
+        let mut none = MaxMarginals::default();
+        let subset = Subset::new(4, 2).unwrap();
+        subset.max_marginals(&[0.0; 4], &[0, 1, 1, 0], &mut subset.scratch(), &mut none);
+        assert_eq!(none.rows(), 0);
     }
 
     #[test]

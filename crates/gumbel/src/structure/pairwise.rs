@@ -28,6 +28,7 @@
 //! Caprara, Lodi 2012 (a static order makes the continuous bounds incremental).
 
 mod bound;
+mod climb;
 mod dense;
 mod search;
 mod sums;
@@ -35,7 +36,7 @@ mod sums;
 use super::latent::{self, LatentEntry};
 use super::moves;
 use super::precise::{Real, with_slack};
-use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, MaxMarginals, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use rand_chacha::rand_core::Rng;
 use search::{Buffers, Component};
@@ -231,6 +232,15 @@ impl Structure for Pairwise {
             let other = 1 - *z as usize;
             moves::best(moves, i, [(other, if other == 1 { gain } else { -gain })].into_iter());
         }
+    }
+
+    /// No single change of another variable improves what is found, and no two together. O(n^3), and O(n^2) more for
+    /// each two variables that follow.
+    fn max_marginals(&self, potentials: &[f32], assignment: &[u32], _: &mut PairwiseScratch, found: &mut MaxMarginals) {
+        if potentials.contains(&f32::NEG_INFINITY) {
+            return moves::climb(self, potentials, assignment, found); // gains could not be added up
+        }
+        crate::vectorised!(climb::all(self.variables, potentials, assignment, found));
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

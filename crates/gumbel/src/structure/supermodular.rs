@@ -34,7 +34,7 @@ mod flow;
 use super::latent::{self, LatentEntry};
 use super::pairwise::{Pairwise, pair_index};
 use super::precise::{Real, with_rounding_of_sums};
-use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
+use super::{Code, MaxMarginals, Maximum, Move, Precise, PreciseSums, Structure, Sums, check_numbers};
 use crate::Error;
 use closure::{Closure, Fate};
 use flow::Flow;
@@ -404,6 +404,10 @@ impl Structure for Supermodular {
 
     fn moves(&self, potentials: &[f32], assignment: &[u32], moves: &mut Vec<Move>) {
         self.model.moves(potentials, assignment, moves);
+    }
+
+    fn max_marginals(&self, h: &[f32], z: &[u32], _: &mut SupermodularScratch, found: &mut MaxMarginals) {
+        self.model.max_marginals(h, z, &mut self.model.scratch(), found); // which it does not use
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

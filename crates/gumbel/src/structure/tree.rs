@@ -31,7 +31,7 @@
 use super::latent::{self, LatentEntry};
 use super::moves;
 use super::precise::{Real, with_rounding_of_sums};
-use super::{Code, Maximum, Move, Precise, PreciseSums, Structure, Sums, add, check_numbers};
+use super::{Code, MaxMarginals, Maximum, Move, Precise, PreciseSums, Structure, Sums, add, check_numbers};
 use crate::Error;
 use crate::math::exp_nonpositive;
 use crate::noise::uniform_f64;
@@ -443,6 +443,11 @@ impl Structure for Tree {
             let others = (0..k).filter(|value| *value != *z as usize);
             moves::best(moves, i, others.map(|value| (value, score(value) - now)));
         }
+    }
+
+    /// Exact, by an arg max for each of them.
+    fn max_marginals(&self, potentials: &[f32], assignment: &[u32], scratch: &mut Vec<f64>, found: &mut MaxMarginals) {
+        moves::solve(self, potentials, assignment, scratch, found);
     }
 
     fn add_statistics(&self, assignment: &[u32], scale: f32, out: &mut [f32]) {

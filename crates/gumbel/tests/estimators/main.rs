@@ -9,6 +9,7 @@ mod antithetic;
 mod baseline;
 mod closed_forms;
 mod control;
+mod coupled;
 mod errors;
 mod flips;
 mod held;
