@@ -137,8 +137,7 @@ fn a_step_can_be_stopped() {
     experiment(here, GRID);
     let published = fs::read_to_string(here.join("own/published.toml")).unwrap();
     let sample = r#""sample", "{run:categorical4-direct-s0}", "--rows", "1", "--out", "{out}/samples.png""#;
-    let endless =
-        r#""diagnose", "{run:categorical4-direct-s0}", "--draws", "1000000000", "--out", "{out}/samples.svg""#;
+    let endless = r#""diagnose", "{run:categorical4-direct-s0}", "--draws", "100000000", "--out", "{out}/samples.svg""#;
     let published =
         published.replace(sample, endless).replace("picture = \"samples.png\"", "picture = \"samples.svg\"");
     assert!(published.contains("diagnose") && published.contains("samples.svg"));

@@ -134,6 +134,8 @@ fn main() {
                     {
                         4 * STEPS as usize
                     }
+                    // Potentials that learn sooner are harder instances, from step to step.
+                    Some(("pairwise", _)) if name.contains("rao-blackwell true") => STEPS as usize,
                     Some(("supermodular", _)) => STEPS as usize,
                     Some(("pairwise", _)) => 3,
                     // Much noise is drawn on all threads, whose queue is made of blocks of 63 jobs.

@@ -221,7 +221,6 @@ impl Config {
         }
         // The default latent is for those who can have coupled variables.
         let independent = chosen(&all, "estimator") != "direct"
-            || all.get("rao-blackwell").is_some_and(|v| v == "true")
             || matches!(continuous, Continuous::Rows(_))
             || chosen(&all, "labels") != "0";
         if independent && !all.contains_key("latent") {
@@ -755,8 +754,8 @@ mod tests {
             ("\nkl = \"inside\"", "line 2: kl = "),
             ("\n\nlabels = \"al\"", "line 3: labels = "),
             (
-                "epochs = 3\nlatent = \"pairwise:4\"\nrao-blackwell = true",
-                "line 2: latent = pairwise:4: expected independent",
+                "epochs = 3\nlatent = \"subset:4,2\"\nrao-blackwell = true",
+                "line 2: latent = subset:4,2: expected independent",
             ),
             ("\nestimator = \"dirct\"", "line 2: estimator = \"dirct\": expected one of"),
             ("estimator = \"dirct\"", "did you mean direct?"),
@@ -867,7 +866,8 @@ mod tests {
             &[("estimator", "perturbed"), ("latent", "categorical:10")],
             &[("estimator", "perturbed"), ("latent", "supermodular:5"), ("samples", "2"), ("kl", "off")],
             &[("estimator", "adaptive-imle"), ("imle-lambda", "2")],
-            &[("rao-blackwell", "true"), ("latent", "chain:3x3")],
+            &[("rao-blackwell", "true"), ("latent", "permutation:3")],
+            &[("rao-blackwell", "true"), ("joint", "search"), ("latent", "chain:3x3")],
             &[("noise", "full"), ("latent", "pairwise:3")],
             &[("noise", "full"), ("joint", "exact"), ("latent", "pairwise:30")],
             &[("joint", "exact"), ("latent", "chain:30x4")],
@@ -876,7 +876,7 @@ mod tests {
             &[("kl", "added"), ("latent", "permutation:4")],
             &[("kl", "added"), ("latent", "pairwise:40")],
             &[("kl", "added"), ("estimator", "marginal")],
-            &[("rounds", "0"), ("latent", "pairwise:4")],
+            &[("rounds", "0"), ("joint", "search"), ("latent", "pairwise:4")],
             &[("preset", "paperback")],
             &[("joint", "flips"), ("rao-blackwell", "true"), ("latent", "binary:4")],
             &[("estimator", "exact"), ("latent", "permutation:4")],
@@ -903,11 +903,14 @@ mod tests {
             ["joint", "rounds", "rao-blackwell", "epsilon"].map(text).join(" ")
         };
         let samples = |given: &[(&str, &str)]| config(given).unwrap().count("samples");
-        assert_eq!(samples(&[("latent", "pairwise:40")]), 2);
-        assert_eq!(samples(&[("latent", "pairwise:40"), ("samples", "1")]), 1);
+        assert_eq!(samples(&[("latent", "pairwise:40"), ("joint", "search")]), 2);
+        assert_eq!(samples(&[("latent", "pairwise:40"), ("joint", "search"), ("samples", "1")]), 1);
         assert_eq!(samples(&[("latent", "pairwise:40"), ("preset", "paper")]), 1);
-        assert_eq!(samples(&[("latent", "pairwise:15")]), 1);
-        assert_eq!(settings(&[("latent", "pairwise:40"), ("samples", "auto")]), "search 8 false 0.3");
+        assert_eq!(samples(&[("latent", "pairwise:40")]), 1);
+        let searched = settings(&[("latent", "pairwise:40"), ("samples", "auto"), ("joint", "search")]);
+        assert_eq!(searched, "search 8 false 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:80")]), searched);
+        assert_eq!(settings(&[("latent", "pairwise:40")]), "off 8 true 0.01");
         assert_eq!(settings(&[("latent", "binary:15"), ("kl", "off")]), "search 1 false 1");
         assert_eq!(settings(&[("latent", "categorical:10"), ("kl", "added")]), "off 8 false 0.1");
         assert_eq!(settings(&[("latent", "categorical:10")]), "off 8 true 1");
@@ -921,7 +924,11 @@ mod tests {
         let asked = settings(&[("latent", "binary:40"), ("joint", "search")]);
         assert!(asked.starts_with("search 1 false"), "{asked}");
         let coupled = settings(&[("latent", "pairwise:15")]);
-        assert_eq!(coupled, "search 1 false 0.3");
+        assert_eq!(coupled, "off 8 true 0.1");
+        assert_eq!(settings(&[("latent", "chain:8x4")]), coupled);
+        assert_eq!(settings(&[("latent", "subset:10,3")]), "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:15"), ("joint", "search")]), "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:15"), ("rao-blackwell", "false")]), "search 1 false 0.3");
         assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "search 1 false 1");
         assert_eq!(coupled, settings(&[("latent", "pairwise:15"), ("joint", "auto"), ("epsilon", "auto")]));
         let chosen =

@@ -22,8 +22,8 @@ pub const KEYS: &[Setting] = &[
         Kind::Text,
         "pairwise:15",
         "NAME:SIZES",
-        "latent variable; by default categorical:10 with another estimator than direct, with rao-blackwell, rows:D or \
-         labels (with attributes, their combinations)",
+        "latent variable; by default categorical:10 with another estimator than direct, with rows:D or labels (with \
+         attributes, their combinations)",
     ),
     setting("estimator", Kind::Text, "direct", "NAME", "how the gradient at the potentials is estimated"),
     setting("model", Kind::Text, "mlp", "NAME", "encoder and decoder"),

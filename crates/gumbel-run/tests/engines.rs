@@ -320,8 +320,13 @@ fn gradients_equal_those_of_automatic_differentiation() {
                 let moments = fused.snapshot().moments;
                 let largest = |m: &[Moments]| m.iter().flat_map(|m| &m.first).fold(0.0f32, |a, b| a.max(b.abs()));
                 let scale = largest(&plain.moments);
-                // Whose losses have weights like exp(-gamma), has their rounding so many times.
-                let tolerance = if name.starts_with("perturbed") { 1e-4 } else { 1e-5 };
+                // Whose losses have weights like exp(-gamma), has their rounding so many times; arsm, which asks about
+                // many rows of an image, has it as often as there are differences.
+                let tolerance = match &name {
+                    name if name.starts_with("perturbed") => 1e-4,
+                    name if name.starts_with("arsm") => 3e-5,
+                    _ => 1e-5,
+                };
                 for (slot, (f, p)) in moments.iter().zip(&plain.moments).enumerate() {
                     let at = format!("{what}, {}, parameter {slot}", isa.name());
                     if !p.first.is_empty() {

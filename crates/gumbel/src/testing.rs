@@ -93,7 +93,7 @@
 
 use crate::Error;
 use crate::noise::{Noise, Purpose};
-use crate::structure::{Code, Move, Structure, Sums};
+use crate::structure::{Code, MaxMarginals, Move, Structure, Sums};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use std::collections::HashSet;
@@ -151,6 +151,7 @@ const INSTANCES: u64 = 60;
 /// | `resolve` | as good as `argmax` after changes of unary potentials |
 /// | `block`, `pair` | statistics depend on the variables as they say |
 /// | `moves`, `make` | every change stays in Z, also after others, and gains what the scores say, one for each place |
+/// | `max_marginals` | has every other value once, in an assignment that gains what the scores say |
 /// | `to_potentials`, `to_raw_gradient` | makes potentials that `argmax` takes; the chain rule |
 ///
 /// A structure that does not count its states is checked on those that it finds itself for random potentials: a better
@@ -186,6 +187,9 @@ pub fn check<S: Structure>(structure: &S) -> Result<Report, Fault> {
     match structure.has_moves() {
         true => report.done.extend(["moves", "make"]),
         false => report.left_out.push(("moves, make", "it lists none".to_string())),
+    }
+    if structure.code() != Code::Indicators {
+        report.done.push("max_marginals");
     }
     Ok(report)
 }
@@ -745,6 +749,29 @@ fn changes<S: Structure>(structure: &S, known: &Known) -> Result<(), Fault> {
                     }
                 }
             }
+            if let Code::OneHot { values } = structure.code() {
+                let mut found = MaxMarginals::default();
+                structure.max_marginals(&h, z, &mut structure.scratch(), &mut found);
+                if found.rows() != z.len() * (values - 1) {
+                    let expected = format!("{}, one for each other value", z.len() * (values - 1));
+                    return fault("max_marginals", format!("{} rows {at}", found.rows()), expected);
+                }
+                for (i, present) in z.iter().enumerate() {
+                    for value in 0..values {
+                        let Some(row) = found.row(i, value, *present as usize) else { continue };
+                        let (other, gain) = (found.state(row).to_vec(), found.gain(row));
+                        let what = format!("{other:?}, a gain of {gain}, {at}");
+                        if other[i] as usize != value || !belongs(&other) {
+                            let expected = format!("an assignment with the value {value} of variable {i}");
+                            return fault("max_marginals", what, expected);
+                        }
+                        let score = structure.score(&h, &other) - now;
+                        if !close(gain, score, &h) {
+                            return fault("max_marginals", what, format!("{score}, by the scores"));
+                        }
+                    }
+                }
+            }
             // Many changes, in any order: those that would lead out of Z are refused.
             (1..list.len()).for_each(|i| list.swap(i, random.below(i + 1)));
             let mut made = z.clone();
@@ -873,7 +900,8 @@ mod tests {
         fn all_done<S: Structure>(structure: S) {
             let report = check(&structure).unwrap_or_else(|e| panic!("{e}"));
             assert!(report.left_out.is_empty(), "{report}");
-            assert_eq!(report.done.len(), 17, "{report}");
+            let one_hot = structure.code() != Code::Indicators;
+            assert_eq!(report.done.len(), 17 + one_hot as usize, "{report}");
         }
         all_done(Categorical::new(1).unwrap());
         all_done(Categorical::new(5).unwrap());
@@ -1142,6 +1170,8 @@ mod tests {
         RawGradient,
         Code,
         Gain,
+        /// The max-marginals of another assignment.
+        Beside,
         Missing,
         Twice,
         Refuses,
@@ -1287,6 +1317,11 @@ mod tests {
             }
         }
 
+        fn max_marginals(&self, h: &[f32], z: &[u32], (s, _): &mut Self::Scratch, found: &mut MaxMarginals) {
+            let first = vec![0; z.len()];
+            self.0.max_marginals(h, if self.1 == Mistake::Beside { &first } else { z }, s, found);
+        }
+
         fn make(&self, change: Move, z: &mut [u32]) -> bool {
             let made = self.1 != Mistake::Refuses && self.0.make(change, z);
             match self.1 {
@@ -1403,6 +1438,7 @@ mod tests {
         caught(Supermodular::new(3).unwrap(), Mistake::RawGradient, "to_raw_gradient");
         caught(pairwise(), Mistake::Gain, "moves");
         caught(subset(), Mistake::Gain, "moves");
+        caught(pairwise(), Mistake::Beside, "max_marginals");
         caught(pairwise(), Mistake::Missing, "moves");
         caught(Categorical::new(5).unwrap(), Mistake::Twice, "moves");
         caught(subset(), Mistake::Twice, "moves");

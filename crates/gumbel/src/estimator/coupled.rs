@@ -52,6 +52,7 @@ impl Ways {
         structure.max_marginals(perturbed, star, solver, found);
         same.clear();
         distinct.clear();
+        distinct.reserve(found.rows());
         for row in 0..found.rows() {
             let first = distinct.iter().find(|first| found.state(**first) == found.state(row));
             let first = *first.unwrap_or(&row);
@@ -167,6 +168,10 @@ impl<S: Structure> super::Memory<S> {
         let super::Memory { assignments, solvers, active, compact, answers, .. } = self;
         active.clear();
         compact.clear();
+        // Room for all, so that no later step needs more.
+        let most: usize = of.iter().map(|b| 1 + solvers[*b as usize].ways.found.rows()).sum();
+        active.reserve(most);
+        compact.reserve(most * n);
         for (b, star) in of.iter().zip(assignments.chunks_exact(n)) {
             let ways = &solvers[*b as usize].ways;
             active.push(*b);
@@ -176,7 +181,7 @@ impl<S: Structure> super::Memory<S> {
                 compact.extend_from_slice(ways.found.state(*row));
             }
         }
-        let answers = super::piece::room(answers, active.len());
+        let answers = &mut super::piece::room(answers, most)[..active.len()];
         oracle.losses(active, compact, answers)?;
         let mut answers = answers.iter();
         for b in of {
