@@ -130,12 +130,10 @@ fn main() {
                     // With the whole slope of the loss, or what all changes say of it, instances are of another size in
                     // every step: they fall into more components, whose vectors grow, than all before.
                     Some(("pairwise" | "supermodular", _))
-                        if name.contains("imle") || name.contains("first changes") =>
+                        if ["imle", "first changes", "rao-blackwell true"].iter().any(|part| name.contains(part)) =>
                     {
                         4 * STEPS as usize
                     }
-                    // Potentials that learn sooner are harder instances, from step to step.
-                    Some(("pairwise", _)) if name.contains("rao-blackwell true") => STEPS as usize,
                     Some(("supermodular", _)) => STEPS as usize,
                     Some(("pairwise", _)) => 3,
                     // Much noise is drawn on all threads, whose queue is made of blocks of 63 jobs.
