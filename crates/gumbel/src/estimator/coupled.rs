@@ -77,8 +77,8 @@ impl Ways {
             };
             *logit = gain as f32 - noise;
             let kl = direct.kl_weight();
-            // Of what is forbidden, which has no probability, neither is a number.
-            *objective = match kl == 0.0 || gain == f64::NEG_INFINITY {
+            // Of what is forbidden, which has no probability, neither is a number; scores are those beside z*.
+            *objective = match kl == 0.0 || gain == f64::NEG_INFINITY || value == star[variable] as usize {
                 true => loss,
                 false => loss + kl * (structure.score(row.potentials, z) - row.score) as f32,
             };
