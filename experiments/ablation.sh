@@ -46,9 +46,11 @@ run() {
         inside) args+=(--kl on) ;;
         *) args+=(--kl "$kl") ;;
     esac
-    rm -rf "${out:?}/$name" # one that was interrupted
-    if ! "$gumbel" train --quiet --dataset "$data" --latent "$latent" --epochs "$epochs" --seed "$seed" --threads 1 \
-        --eval-every "$epochs" "${args[@]}" --out "$out/$name"; then
+    local train=("$gumbel" train --quiet --threads 1 --out "$out/$name")
+    # One that was interrupted goes on at its checkpoint; what cannot starts over.
+    if ! { [ -d "$out/$name/checkpoint" ] && "${train[@]}" --resume; } &&
+        ! "${train[@]}" --overwrite --dataset "$data" --latent "$latent" --epochs "$epochs" --seed "$seed" \
+            --eval-every "$epochs" "${args[@]}"; then
         echo "failed: $name" >&2
         return
     fi

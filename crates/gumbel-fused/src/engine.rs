@@ -332,7 +332,8 @@ impl Fused {
         let isa = self.isa;
         let questions = estimator.questions(shared.structure);
         // Losses at states of one variable are in the table.
-        if questions.slopes || questions.losses && !(self.plan.states > 0 && shared.structure.is_single()) {
+        let single = questions.slopes || questions.losses && !(self.plan.states > 0 && shared.structure.is_single());
+        if single {
             self.turn();
         }
         let (last, before) = self.encoder.split_last().expect("the potentials have a layer");
@@ -343,7 +344,7 @@ impl Fused {
         if asks_all {
             self.all.refresh(&mut self.team, isa, shared.structure, decoder, self.steps);
         }
-        let seam = Seam { isa, shared, decoder, all: asks_all.then_some(&self.all) };
+        let seam = Seam { isa, shared, decoder, turned: single, all: asks_all.then_some(&self.all) };
         let x = |g, c| encoder_tile(first, before, g, c);
         let together = if self.plan.together { self.team.threads().min(self.rows.len()) } else { self.rows.len() };
         self.team.run(&[&parts(&mut self.rows, together, |_, all| {
@@ -408,7 +409,7 @@ impl Fused {
             isa.run(output::Gather { blocks, group, rows: states, units: &mut codes.units });
         })]);
         let decoder = DecoderLayers { codes, dense: decoder, output, turned };
-        let seam = Seam { isa, shared, decoder, all: None };
+        let seam = Seam { isa, shared, decoder, turned: false, all: None };
         team.run(&[&each(rows, |_, rows| rows.resume(seam, estimator, 0))]);
     }
 
@@ -524,7 +525,7 @@ impl Fused {
         check_loss(reconstruction)?;
         if plan.slopes {
             let decoder = DecoderLayers { codes, dense: decoder, output, turned };
-            let seam = Seam { isa, shared, decoder, all: None };
+            let seam = Seam { isa, shared, decoder, turned: false, all: None };
             team.run(&[&each(pieces, |_, rows| rows.resume(seam, estimator, chunks))]);
             let none = each(&mut [(); 0], |_, ()| ());
             backward_encoder(team, isa, (first, encoder, pieces), shared, rates, &none);

@@ -12,7 +12,7 @@ use super::turned;
 use gumbel::Error;
 use gumbel::estimator::{self, Estimator, Follows, MEASURES, Memory, Noises, Tally};
 use gumbel::noise::Noise;
-use gumbel::oracle::{Followed, Oracle};
+use gumbel::oracle::{Followed, Oracle, Questions as Asked};
 use gumbel::structure::{AnyStructure, Structure, Sums};
 
 /// What an estimator makes of an engine's memory.
@@ -60,7 +60,7 @@ impl Plan {
         let states = if shares || estimator::reads_table(estimator, structure) { all } else { 0 };
         // What is learned is summed piece by piece, in an order that must not depend on the number of threads.
         let together = states == 0 && (questions.losses || questions.slopes) && estimator.sums() == 0;
-        let alone = states == 0 && questions.around && !questions.losses && !questions.slopes && !questions.states;
+        let alone = states == 0 && questions == Asked::AROUND;
         Ok(Plan {
             follows: estimator.follows(),
             numbers: if estimator.follows() == Follows::States { 1 } else { estimator.rows(samples) },
@@ -427,6 +427,8 @@ pub struct Seam<'a> {
     pub isa: Isa,
     pub shared: &'a Shared<'a>,
     pub decoder: DecoderLayers<'a>,
+    /// Whether the decoder is ready for questions about single rows.
+    pub turned: bool,
     /// All states, where they are asked about and the decoder's rows are images.
     pub all: Option<&'a States>,
 }
@@ -444,14 +446,8 @@ struct Questions<'a> {
 
 /// Rows that a question is cut into.
 pub const ASKED: usize = 64;
-/// From so many rows of one image on, they are computed in lanes of their own.
+/// From so many rows of one image on, they are computed in lanes of their own where single rows are an alternative.
 const TOGETHER: usize = 6;
-
-/// How many rows from the first on belong to one image and are computed together: up to sixteen, or none.
-fn rows_together(of: &[u32]) -> usize {
-    let count = of.iter().take(LANES).take_while(|b| **b == of[0]).count();
-    if count >= TOGETHER { count } else { 0 }
-}
 
 impl Questions<'_> {
     /// The images of some places.
@@ -464,6 +460,12 @@ impl Questions<'_> {
     /// The piece of rows that an image belongs to, and its place there.
     fn row(&self, place: usize) -> (usize, usize) {
         ((self.first + place) / LANES, (self.first + place) % LANES)
+    }
+
+    /// How many rows from the first on belong to one image and are computed together: up to sixteen, or none.
+    fn together(&self, of: &[u32]) -> usize {
+        let count = of.iter().take(LANES).take_while(|b| **b == of[0]).count();
+        if count >= TOGETHER || !self.seam.turned { count } else { 0 }
     }
 
     /// Losses of one image at all states of the table.
@@ -493,11 +495,11 @@ impl Oracle for Questions<'_> {
         let mut done = 0;
         while done < of.len() {
             // Rows of one image together, or whatever comes before the next of these.
-            let (left, together) = (&of[done..], rows_together(&of[done..]));
+            let (left, together) = (&of[done..], self.together(&of[done..]));
             let rows = done..done
                 + match together {
                     0 => (1..left.len().min(ASKED))
-                        .find(|i| rows_together(&left[*i..]) > 0)
+                        .find(|i| self.together(&left[*i..]) > 0)
                         .unwrap_or(left.len().min(ASKED)),
                     count => count,
                 };

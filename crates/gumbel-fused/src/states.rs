@@ -2,14 +2,14 @@
 //!
 //! `loss[b, s] = sum_d softplus(T[s, d]) - <x_b, T_s>` with the logits `T_s = W f_s + bias`. So `<x_b, T_s> = <W^T
 //! x_b, f_s> + <x_b, bias>`: the logits are needed for the sums alone, and an image needs the sum of the rows of W at
-//! its ones.
+//! its ones. Of eight states that follow each other a third of the units or more are zero in all: these are left out.
 
 use super::ask::{DecoderLayers, Scratch};
 use super::bits::Bits;
 use super::dense::rows_in;
 use super::simd::{Isa, Kernel, LANES, Lane, Vector, lanes};
 use super::team::{Team, each};
-use super::tile::{by_rows, rows_by_lanes, transpose};
+use super::tile::transpose;
 use gumbel::structure::{AnyStructure, Structure};
 
 /// Last hidden units and sums of all states under some parameters.
@@ -27,16 +27,32 @@ struct Block {
     count: usize,
     scratch: Scratch,
     assignments: Vec<u32>,
-    /// `[groups of units, states]`.
-    features: Vec<Lane>,
+    /// For each group of states the units that are not zero in at least one of them: how many come before their end, by
+    /// number, and their values.
+    ends: Vec<usize>,
+    used: Vec<u16>,
+    features: Vec<[f32; GROUP]>,
     /// `[chunks of states]`.
     sums: Vec<Lane>,
 }
 
+impl Block {
+    /// The units of a group of states.
+    #[inline(always)]
+    fn group(&self, group: usize) -> impl Iterator<Item = (usize, &[f32; GROUP])> {
+        let first = group.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let units = first..self.ends[group];
+        self.used[units.clone()].iter().map(|unit| *unit as usize).zip(&self.features[units])
+    }
+}
+
+/// States whose common zeros are left out.
+const GROUP: usize = 8;
+
 /// States in a block: their features stay in the cache while images pass.
 const STATES: usize = 256;
 /// Images that pass together.
-const IMAGES: usize = 128;
+const IMAGES: usize = 64;
 
 impl States {
     /// Decodes all states with the parameters of a step, if that has not been done.
@@ -61,8 +77,11 @@ impl States {
                 let scratch = Scratch::new(structure, &hidden);
                 let assignments = vec![0; count * structure.variables()];
                 let rows = lanes(count) * LANES;
-                let (features, sums) = (vec![Lane::ZERO; lanes(width) * rows], vec![Lane::ZERO; lanes(count)]);
-                let mut block = Block { first, count, scratch, assignments, features, sums };
+                let groups = rows / GROUP;
+                // Room for all units, so that no later parameters need more.
+                let (used, features) = (Vec::with_capacity(groups * width), Vec::with_capacity(groups * width));
+                let (ends, sums) = (Vec::with_capacity(groups), vec![Lane::ZERO; lanes(count)]);
+                let mut block = Block { first, count, scratch, assignments, ends, used, features, sums };
                 for (s, z) in block.assignments.chunks_exact_mut(structure.variables()).enumerate() {
                     structure.state(first + s, z);
                 }
@@ -111,11 +130,13 @@ struct Fill<'a> {
 impl Kernel for Fill<'_> {
     #[inline(always)]
     fn run<W: Vector>(self, w: W) {
-        let Block { count, scratch, assignments, features, sums, .. } = self.block;
+        let Block { scratch, assignments, ends, used, features, sums, .. } = self.block;
         let (n, width) = (self.structure.variables(), self.decoder.output.units);
-        let rows = lanes(*count) * LANES;
+        ends.clear();
+        used.clear();
+        features.clear();
         let mut logits = [Lane::ZERO; super::bits::BLOCK];
-        for (c, (z, sums)) in assignments.chunks(LANES * n).zip(sums).enumerate() {
+        for (z, sums) in assignments.chunks(LANES * n).zip(sums) {
             scratch.decode(w, self.structure, self.decoder, z);
             let last = scratch.units.last().expect("a decoder has a hidden layer");
             let mut sum = w.zero();
@@ -123,8 +144,15 @@ impl Kernel for Fill<'_> {
                 sum = w.add(sum, block.decode(w, last, width, &mut logits));
             }
             w.store(sums, sum);
-            for (g, tile) in last.chunks_exact(LANES).enumerate() {
-                transpose(tile, &mut features[g * rows + c * LANES..][..LANES]);
+            for group in 0..LANES / GROUP {
+                for (unit, values) in last.iter().enumerate().take(width) {
+                    let values = &values.0.as_chunks().0[group];
+                    if *values != [0.0; GROUP] {
+                        used.push(unit as u16);
+                        features.push(*values);
+                    }
+                }
+                ends.push(used.len());
             }
         }
     }
@@ -140,9 +168,9 @@ struct Products<'a> {
 
 impl Kernel for Products<'_> {
     #[inline(always)]
-    fn run<W: Vector>(self, w: W) {
+    fn run<W: Vector>(mut self, w: W) {
         let output = self.decoder.output;
-        let (groups, all) = (lanes(output.units), self.states.count);
+        let groups = lanes(output.units);
         let chunks = lanes(self.of.len());
         // For each chunk of images the sums of weights `[units, images in the lanes]`, and of biases.
         let (mut sums, mut biases) = (vec![Lane::ZERO; chunks * groups * LANES], vec![Lane::ZERO; chunks]);
@@ -161,32 +189,68 @@ impl Kernel for Products<'_> {
             rows.chunks_exact(LANES).zip(tiles).for_each(|(tile, out)| transpose(tile, out));
         }
         for block in &self.states.blocks {
-            let stride = lanes(block.count) * LANES;
-            for c in 0..chunks {
-                let images = rows_in(self.of.len(), c);
-                let sums = &sums[c * groups * LANES..][..groups * LANES];
-                let bias = w.load(&biases[c]);
-                for s in 0..lanes(block.count) {
-                    let mut tile = [Lane::ZERO; LANES];
-                    by_rows!(W, LANES, |first, R| {
-                        let mut acc = [w.zero(); R];
-                        for g in 0..groups {
-                            let features = &block.features[g * stride + s * LANES + first..];
-                            let n = rows_in(output.units, g);
-                            rows_by_lanes(w, &mut acc, features, &sums[g * LANES..][..n]);
+            let mut chunk = 0;
+            // Two chunks of images share the numbers of the states where there are registers for both.
+            while W::ROWS >= 16 && chunk + 2 <= chunks {
+                self.block::<W, GROUP, 2>(w, block, chunk, &sums, &biases);
+                chunk += 2;
+            }
+            while chunk < chunks {
+                match W::ROWS {
+                    16.. => self.block::<W, GROUP, 1>(w, block, chunk, &sums, &biases),
+                    4.. => self.block::<W, 4, 1>(w, block, chunk, &sums, &biases),
+                    _ => self.block::<W, 2, 1>(w, block, chunk, &sums, &biases),
+                }
+                chunk += 1;
+            }
+        }
+    }
+}
+
+impl Products<'_> {
+    /// Losses of N chunks of images, from `chunk` on, at the states of a block, R of them at once.
+    #[inline(always)]
+    fn block<W: Vector, const R: usize, const N: usize>(
+        &mut self,
+        w: W,
+        block: &Block,
+        chunk: usize,
+        sums: &[Lane],
+        biases: &[Lane],
+    ) {
+        let all = self.states.count;
+        let units = sums.len() / biases.len();
+        let image_sums: [&[Lane]; N] = std::array::from_fn(|i| &sums[(chunk + i) * units..][..units]);
+        let mut tiles = [[Lane::ZERO; LANES]; N];
+        let mut by_image = [Lane::ZERO; LANES];
+        for s in 0..lanes(block.count) {
+            for first in (0..LANES).step_by(R) {
+                let (group, place) = ((s * LANES + first) / GROUP, first % GROUP);
+                let mut acc = [[w.zero(); R]; N];
+                for (unit, values) in block.group(group) {
+                    let values: &[f32; R] = values[place..].first_chunk().expect("R divides a group");
+                    let images: [W::V; N] = std::array::from_fn(|i| w.load(&image_sums[i][unit]));
+                    for q in 0..R {
+                        let value = w.splat(values[q]);
+                        for i in 0..N {
+                            acc[i][q] = w.fma(value, images[i], acc[i][q]);
                         }
-                        for (q, acc) in acc.into_iter().enumerate() {
-                            let sum = w.splat(block.sums[s].0[first + q]);
-                            w.store(&mut tile[first + q], w.sub(w.sub(sum, bias), acc));
-                        }
-                    });
-                    let mut by_image = [Lane::ZERO; LANES];
-                    transpose(&tile, &mut by_image);
-                    let n = rows_in(block.count, s);
-                    for (l, lane) in by_image.iter().enumerate().take(images) {
-                        let at = (c * LANES + l) * all + block.first + s * LANES;
-                        self.losses[at..at + n].copy_from_slice(&lane.0[..n]);
                     }
+                }
+                for i in 0..N {
+                    let bias = w.load(&biases[chunk + i]);
+                    for q in 0..R {
+                        let sum = w.splat(block.sums[s].0[first + q]);
+                        w.store(&mut tiles[i][first + q], w.sub(w.sub(sum, bias), acc[i][q]));
+                    }
+                }
+            }
+            let n = rows_in(block.count, s);
+            for (i, tile) in tiles.iter().enumerate() {
+                transpose(tile, &mut by_image);
+                for (l, lane) in by_image.iter().enumerate().take(rows_in(self.of.len(), chunk + i)) {
+                    let at = ((chunk + i) * LANES + l) * all + block.first + s * LANES;
+                    self.losses[at..at + n].copy_from_slice(&lane.0[..n]);
                 }
             }
         }

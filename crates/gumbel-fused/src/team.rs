@@ -159,6 +159,11 @@ pub struct Team {
     helpers: Vec<Helper>,
     /// No helpers are woken before this moment.
     alone_until: Option<Instant>,
+    /// How many times as long as a helper was late the others work alone: a core that is taken now and then is soon
+    /// asked for again, one that another program keeps is not.
+    alone_for: u32,
+    /// When a helper was late.
+    late: Option<Instant>,
 }
 
 /// Rounds of waiting before a thread goes to sleep or lets others run: some tens of microseconds.
@@ -167,6 +172,8 @@ const SPINS: u32 = 4000;
 const LOOK: u32 = 256;
 /// What a helper may be late without having lost its core.
 const PATIENCE: Duration = Duration::from_micros(30);
+/// The least and the most times that a helper is left alone for as long as it was late.
+const ALONE: [u32; 2] = [4, 64];
 
 impl Team {
     /// How many threads it has.
@@ -194,7 +201,7 @@ impl Team {
             Some(Helper { asleep, handle: Some(handle) })
         });
         let helpers = helpers.collect();
-        Team { shared, helpers, alone_until: None }
+        Team { shared, helpers, alone_until: None, alone_for: ALONE[0], late: None }
     }
 
     /// Runs every piece of all kinds of work once, in no fixed order, and returns when all are done.
@@ -242,9 +249,12 @@ impl Team {
             }
         }
         // Nobody's last piece takes as long as half of ours together: a helper has lost its core inside of one. To
-        // hope for better next time would cost as much again, so work alone for fifty times as long.
+        // hope for better next time may cost as much again, so work alone for a while, longer whenever it was in vain.
         if let Some(lost) = lost {
-            self.alone_until = Some(Instant::now() + lost * 50);
+            let now = Instant::now();
+            let again = self.late.is_some_and(|late| now < late + lost * (2 * self.alone_for));
+            self.alone_for = if again { (2 * self.alone_for).min(ALONE[1]) } else { ALONE[0] };
+            (self.late, self.alone_until) = (Some(now), Some(now + lost * self.alone_for));
         }
         if shared.failed.swap(false, AcqRel) {
             panic!("a piece of work panicked");

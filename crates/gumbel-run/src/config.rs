@@ -152,7 +152,7 @@ impl Config {
     /// use gumbel_run::{Config, Registry};
     /// let registry = Registry::standard();
     /// let config = Config::new(&registry, &[("latent", "binary:15"), ("rao-blackwell", "true")])?;
-    /// assert_eq!(config.whole("epochs"), 10);
+    /// assert_eq!(config.whole("epochs"), 8);
     /// let error = Config::new(&registry, &[("estimator", "exact"), ("rao-blackwell", "true")]).unwrap_err();
     /// assert_eq!(error.to_string(), "rao-blackwell = true: expected estimator = direct, found estimator = exact");
     /// # Ok::<(), gumbel_run::Error>(())

@@ -189,7 +189,7 @@ pub fn evaluate(
     let kind = engine.inputs().kind();
     let states = states(&structure);
     let places = states.filter(|_| structure.code() == Code::Indicators).map(|states| Places::new(&structure, states));
-    let mut modes = vec![];
+    let (mut modes, mut losses) = (vec![], vec![]);
     let draws = if kind == Continuous::None { 1 } else { protocol.codes.max(1) };
     let mut found = mean(&structure, count, states, protocol, |b, range| {
         let batch: Vec<u32> = range.map(|i| i as u32).collect();
@@ -202,10 +202,11 @@ pub fn evaluate(
             let mut own = match states {
                 Some(states) => {
                     let of: Vec<u32> = (0..batch.len() as u32).collect();
-                    let mut losses = vec![0.0; batch.len() * states];
-                    oracle.states(&of, &mut losses)?;
+                    losses.resize(batch.len() * states, 0.0);
+                    let losses = &mut losses[..];
+                    oracle.states(&of, losses)?;
                     let places = places.as_ref();
-                    let mut own = with_states(&structure, &potentials, places, &losses, &noise, protocol)?;
+                    let mut own = with_states(&structure, &potentials, places, losses, &noise, protocol)?;
                     if let Some(codes) = &codes {
                         // The losses once more without the KL of the codes: what is missing is theirs.
                         let blocks = codes.kl.len() / batch.len();
@@ -213,7 +214,7 @@ pub fn evaluate(
                             let kl = &codes.kl[b * blocks..][..blocks];
                             losses.iter_mut().enumerate().for_each(|(s, l)| *l -= kl[s % blocks]);
                         }
-                        let without = with_states(&structure, &potentials, places, &losses, &noise, protocol)?;
+                        let without = with_states(&structure, &potentials, places, losses, &noise, protocol)?;
                         for (own, without) in own.iter_mut().zip(without) {
                             own.codes_kl = own.reconstruction - without.reconstruction;
                             own.reconstruction = without.reconstruction;

@@ -165,7 +165,7 @@ pub const KEYS: &[Setting] = &[
     setting(
         "epochs",
         Kind::Whole(0, 1_000_000),
-        "10",
+        "8",
         "N",
         "passes over the training images; 0 only behind a phase with labels",
     ),

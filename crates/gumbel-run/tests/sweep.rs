@@ -320,10 +320,10 @@ fn a_folder_of_something_else_is_refused_before_anything_begins() {
     assert_eq!(sweep::standing(&all[1], other.folder()).unwrap(), Standing::Started);
     // It has come further than the grid asks for.
     fs::write(other.summary(), serde_json::to_string(&summary(&all[1].config, 99, [1.0; 3])).unwrap()).unwrap();
-    assert!(refused().contains("epochs = 10: expected at least 99"), "{}", refused());
+    assert!(refused().contains("epochs = 8: expected at least 99"), "{}", refused());
     assert!(!folder.path().join("calls").exists());
     // As far, but without its model; then with it.
-    fs::write(other.summary(), serde_json::to_string(&summary(&all[1].config, 10, [1.0; 3])).unwrap()).unwrap();
+    fs::write(other.summary(), serde_json::to_string(&summary(&all[1].config, EPOCHS, [1.0; 3])).unwrap()).unwrap();
     assert_eq!(sweep::standing(&all[1], other.folder()).unwrap(), Standing::Started);
     store::write_model(&other.best(), &Default::default(), "", &all[1].digest()).unwrap();
     assert!(matches!(sweep::standing(&all[1], other.folder()).unwrap(), Standing::Finished(_)));
@@ -331,6 +331,9 @@ fn a_folder_of_something_else_is_refused_before_anything_begins() {
     fs::write(other.summary(), &whole[..whole.len() / 2]).unwrap();
     assert_eq!(sweep::standing(&all[1], other.folder()).unwrap(), Standing::Started);
 }
+
+/// What a run has where nobody says otherwise.
+const EPOCHS: usize = 8;
 
 /// A summary with bounds of validation, of the test, and of the test at the last epoch.
 fn summary(config: &Config, epochs: usize, [valid, test, last]: [f64; 3]) -> Summary {
@@ -356,7 +359,7 @@ fn finished(folder: &Path, given: &[(&str, &str)], bounds: [f64; 3]) -> Files {
     let files = Files::new(folder);
     fs::create_dir_all(folder).unwrap();
     fs::write(files.config(), config.to_toml()).unwrap();
-    fs::write(files.summary(), serde_json::to_string(&summary(&config, 10, bounds)).unwrap()).unwrap();
+    fs::write(files.summary(), serde_json::to_string(&summary(&config, EPOCHS, bounds)).unwrap()).unwrap();
     files
 }
 
@@ -480,6 +483,6 @@ fn what_cannot_stand_in_a_table_is_named() {
     fs::write(at("e").join("config.toml"), "title = \"a page\"").unwrap();
     let found = find(folder.path()).unwrap();
     let unfinished: Vec<_> = found.unfinished.iter().map(|run| (run.epoch, run.epochs)).collect();
-    assert_eq!((found.runs.len(), unfinished), (1, vec![(10, 30), (0, 30)]));
+    assert_eq!((found.runs.len(), unfinished), (1, vec![(EPOCHS, 30), (0, 30)]));
     assert!(find(&at("none")).unwrap_err().to_string().contains("cannot read"));
 }

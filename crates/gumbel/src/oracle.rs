@@ -196,6 +196,8 @@ pub enum Followed<'a> {
 pub struct Questions {
     /// [`Oracle::losses`].
     pub losses: bool,
+    /// The same of several assignments of one example, side by side.
+    pub several: bool,
     /// [`Oracle::around`].
     pub around: bool,
     /// [`Oracle::states`].
@@ -206,9 +208,12 @@ pub struct Questions {
 
 impl Questions {
     /// None: the estimator only follows.
-    pub const NONE: Questions = Questions { losses: false, around: false, states: false, slopes: false };
+    pub const NONE: Questions =
+        Questions { losses: false, several: false, around: false, states: false, slopes: false };
     /// Losses at assignments.
     pub const LOSSES: Questions = Questions { losses: true, ..Questions::NONE };
+    /// Losses at several assignments of each example.
+    pub const SEVERAL: Questions = Questions { several: true, ..Questions::NONE };
     /// Losses of one-coordinate changes.
     pub const AROUND: Questions = Questions { around: true, ..Questions::NONE };
     /// Losses of all states.
@@ -220,6 +225,7 @@ impl Questions {
     pub const fn and(self, other: Questions) -> Questions {
         Questions {
             losses: self.losses || other.losses,
+            several: self.several || other.several,
             around: self.around || other.around,
             states: self.states || other.states,
             slopes: self.slopes || other.slopes,

@@ -682,7 +682,7 @@ pub struct DirectExpectation(Direct);
 
 impl<S: Structure> Estimator<S> for DirectExpectation {
     fn questions(&self, structure: &S) -> Questions {
-        if structure.is_independent() { Questions::AROUND } else { Questions::LOSSES }
+        if structure.is_independent() { Questions::AROUND } else { Questions::SEVERAL }
     }
 
     fn kl(&self, _: &S) -> KlTerm {

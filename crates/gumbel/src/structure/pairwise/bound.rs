@@ -56,9 +56,14 @@ pub(super) struct Diagonal {
     trial: Vec<f64>,
 }
 
+/// What a step may still change of a diagonal that is good enough.
+const SETTLED: f64 = 0.1;
+
 impl Diagonal {
     /// Minimises `tr(D) + tr(A^-1 G) - mu ln det A` for the leading k variables by Newton steps from the present D,
-    /// with mu shrinking from `mu.0` to `mu.1`, and leaves the factors of the D reached in `anchor`.
+    /// with mu shrinking from `mu.0` to `mu.1`, and leaves the factors of the D reached in `anchor`. The least of
+    /// `steps` are made in any case, more, up to the most, while one still changes the trace of D by more than
+    /// [`SETTLED`].
     ///
     /// D must make A positive definite; if it does not, `false` is returned.
     #[inline(always)]
@@ -67,7 +72,7 @@ impl Diagonal {
         (j, g): (&Square, &Square),
         k: usize,
         mu: (f64, f64),
-        steps: usize,
+        steps: [usize; 2],
         anchor: &mut Anchor,
     ) -> bool {
         self.trial.clear();
@@ -75,8 +80,11 @@ impl Diagonal {
         if !factorise(j, &self.trial, &mut self.factor) {
             return false;
         }
-        let mut mu_now = mu.0;
-        for _ in 0..steps {
+        let (mut mu_now, mut settled) = (mu.0, false);
+        for step in 0..steps[1] {
+            if step >= steps[0] && settled {
+                break;
+            }
             self.lower.invert_transposed(&self.factor);
             self.direction(g, k, mu_now);
             // The longest of a few steps that stays inside the cone.
@@ -94,6 +102,8 @@ impl Diagonal {
             if !accepted {
                 break;
             }
+            let (before, after) = (self.d[..k].iter().sum::<f64>(), self.trial.iter().sum::<f64>());
+            settled = (after - before).abs() <= SETTLED * before;
             self.d[..k].copy_from_slice(&self.trial);
             std::mem::swap(&mut self.factor, &mut self.other);
             mu_now = (0.3 * mu_now).max(mu.1);

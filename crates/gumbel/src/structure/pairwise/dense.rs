@@ -71,6 +71,12 @@ impl Square {
         self.rows[i * self.chunks..][..self.chunks].as_flattened()
     }
 
+    /// A row, chunk by chunk.
+    #[inline(always)]
+    pub(super) fn chunks(&self, i: usize) -> &[Chunk] {
+        &self.rows[i * self.chunks..][..self.chunks]
+    }
+
     #[inline(always)]
     pub(super) fn row_mut(&mut self, i: usize) -> &mut [f64] {
         self.rows[i * self.chunks..][..self.chunks].as_flattened_mut()

@@ -1,15 +1,15 @@
 //! Branch and bound on one connected component, in signs `s = 2z - 1`: maximise `g's + sum_{i<j} J_ij s_i s_j`.
 //!
 //! The variables are put into a static order; the last position is fixed first, so that what remains is always a
-//! leading block. Three bounds decide at a node with k variables left:
+//! leading block. Four bounds decide at a node with k variables left:
 //!
 //! 1. persistency: `|g_p| >= sum_i |J_pi|` fixes `s_p`;
-//! 2. `sum_i |g_i| + sum_{i<j} |J_ij|` after each of the two choices of `s_p`;
-//! 3. the concave quadratic bound of [`bound`](super::bound): tracked along the path in O(k), renewed in O(k^2) every
-//!    few levels with a diagonal made for that level.
+//! 2. the concave quadratic bound of [`bound`](super::bound), tracked along the path in O(k);
+//! 3. `sum_i |g_i| + sum_{i<j} |J_ij|` after each of the two choices of `s_p`;
+//! 4. the concave bound again, renewed in O(k^2) every few levels with a diagonal made for that level.
 
 use super::bound::{Anchor, Diagonal, dot};
-use super::dense::{LANES, Square};
+use super::dense::{Chunk, LANES, Square};
 use std::time::Instant;
 
 /// Components of this size on are searched with anchors, unless a probe solves them.
@@ -18,10 +18,10 @@ pub(super) const ANCHORED: usize = 26;
 const LARGEST: usize = 256;
 /// Up to this size the search is so short that fewer and weaker anchors, which cost less, are better.
 const EASY: usize = 44;
-/// Newton steps for the first anchor, of easy components and of others, and for each of the anchors that follow, which
-/// start from the one before.
-const FIRST_STEPS: [usize; 2] = [4, 6];
-const LATER_STEPS: usize = 1;
+/// The least and the most Newton steps for the first anchor, of easy components and of others, and for each of the
+/// anchors that follow, which start from the one before.
+const FIRST_STEPS: [[usize; 2]; 2] = [[4, 8], [6, 8]];
+const LATER_STEPS: [usize; 2] = [1; 2];
 /// Weight of the barrier at the end, per value of a variable.
 const FINAL_MU: f64 = 0.05;
 /// Rounding of the bounds, in units of the sum of all magnitudes.
@@ -58,6 +58,8 @@ pub(super) struct Component {
     size: usize,
     /// Couplings, symmetric with a zero diagonal.
     j: Square,
+    /// Those to the positions before: the lower triangle.
+    before: Square,
     /// Fields.
     g: Vec<f64>,
     /// `sum_{i<p} |J_pi|` of each position.
@@ -85,12 +87,13 @@ pub(super) struct Buffers {
     signs: Vec<f64>,
     local: Vec<f64>,
     tabu: Vec<u32>,
-    /// Fields of the nodes on the path, one row of m per number of remaining variables.
-    g: Vec<f64>,
-    /// `L^-1 g` likewise.
-    y: Vec<f64>,
+    /// Fields of the nodes on the path, one row for each number of remaining variables, as long as those of `j`; zero
+    /// behind the remaining ones.
+    g: Vec<Chunk>,
+    /// `L^-1 g` likewise, of no meaning behind the remaining ones.
+    y: Vec<Chunk>,
     /// The same for a new anchor, before the sign of the variable fixed last.
-    renewed: Vec<f64>,
+    renewed: Vec<Chunk>,
     path: Vec<f64>,
     nodes: Vec<Node>,
     keys: Vec<f64>,
@@ -111,6 +114,7 @@ impl Component {
         self.variables.clear();
         self.variables.extend(buffers.order.iter().rev());
         self.j.clear(m);
+        self.before.clear(m);
         self.below.clear();
         self.inside.clear();
         self.inside.push(0.0);
@@ -120,6 +124,7 @@ impl Component {
             let row = &w[v * n..][..n];
             let out = &mut self.j.row_mut(p)[..m];
             out.iter_mut().zip(&self.variables).for_each(|(o, &q)| *o = 0.25 * row[q]);
+            self.before.row_mut(p)[..p].copy_from_slice(&out[..p]);
             let below: f64 = out[..p].iter().map(|j| j.abs()).sum();
             self.below.push(below);
             inside += below;
@@ -176,12 +181,12 @@ impl Component {
         let mut value = self.initial(start, again, buffers);
         // Nothing above the best value within this is looked for.
         let slack = if integral { 1.0 - 1e-6 } else { SLACK * scale };
-        buffers.g.resize((m + 1) * m, 0.0);
-        buffers.y.resize((m + 1) * m, 0.0);
-        buffers.renewed.resize((m + 1) * m, 0.0);
+        let chunks = self.j.stride() / LANES;
+        for rows in [&mut buffers.g, &mut buffers.y, &mut buffers.renewed] {
+            rows.resize((m + 1) * chunks, [0.0; LANES]);
+        }
         buffers.path.resize(m, 0.0);
         buffers.nodes.resize(m + 1, Node::default());
-        buffers.g[m * m..][..m].copy_from_slice(&self.g);
         if self.anchors.is_empty() {
             self.anchor_at.clear();
             self.anchor_at.resize(m + 1, NONE);
@@ -219,9 +224,14 @@ impl Component {
         buffers: &mut Buffers,
     ) -> Option<f64> {
         let m = self.size;
+        let chunks = self.j.stride() / LANES;
+        let fields = buffers.g[m * chunks..][..chunks].as_flattened_mut();
+        fields[..m].copy_from_slice(&self.g);
+        fields[m..].fill(0.0);
         let mut search = Search {
             m,
-            j: &self.j,
+            chunks,
+            before: &self.before,
             below: &self.below,
             inside: &self.inside,
             anchors: &self.anchors,
@@ -229,6 +239,7 @@ impl Component {
             g: &mut buffers.g,
             y: &mut buffers.y,
             renewed: &mut buffers.renewed,
+            sums: [[0.0; LANES]; 2],
             path: &mut buffers.path,
             nodes: &mut buffers.nodes,
             best: &mut self.best,
@@ -339,8 +350,8 @@ impl Component {
             if !buffers.diagonal.improve(problem, k, (mu, FINAL_MU * unit), steps, &mut anchor) {
                 return;
             }
-            anchor.step.resize(k, 0.0);
             let mut step = std::mem::take(&mut anchor.step);
+            step.resize(anchor.inverse.stride(), 0.0);
             anchor.inverse.apply_transposed(&self.j.row(k)[..k], &mut step);
             anchor.step_norm = dot(&step, &step);
             anchor.step = step;
@@ -375,7 +386,7 @@ impl Component {
         let Some(unit) = self.start_diagonal(m, value, buffers) else { return f64::INFINITY };
         let mut anchor = Anchor::default();
         let problem = (&self.j, &buffers.moments);
-        if !buffers.diagonal.improve(problem, m, (unit, 1e-3 * unit), 12, &mut anchor) {
+        if !buffers.diagonal.improve(problem, m, (unit, 1e-3 * unit), [12; 2], &mut anchor) {
             return f64::INFINITY;
         }
         let mut y = vec![0.0; m];
@@ -412,24 +423,35 @@ fn order(variables: &[usize], w: &[f64], n: usize, buffers: &mut Buffers) {
     }
 }
 
-/// `sum_i |g_i + j_i|` and `sum_i |g_i - j_i|`.
+/// `sum_i |g_i + j_i|` and `sum_i |g_i - j_i|`. The sums of the lanes are left in memory: only so the compiler keeps
+/// them in vectors.
 #[inline(always)]
-fn magnitudes(g: &[f64], j: &[f64]) -> (f64, f64) {
-    let (g, j) = (g.chunks_exact(4), j.chunks_exact(4));
-    let (mut plus, mut minus) = ([0.0; 4], [0.0; 4]);
-    let mut rest = (0.0, 0.0);
-    for (g, j) in g.remainder().iter().zip(j.remainder()) {
-        rest.0 += (g + j).abs();
-        rest.1 += (g - j).abs();
-    }
-    for (g, j) in g.zip(j) {
-        for lane in 0..4 {
+fn magnitudes(g: &[Chunk], j: &[Chunk], sums: &mut [Chunk; 2]) -> (f64, f64) {
+    let (mut plus, mut minus) = ([0.0; LANES], [0.0; LANES]);
+    for (g, j) in g.iter().zip(j) {
+        for lane in 0..LANES {
             plus[lane] += (g[lane] + j[lane]).abs();
+        }
+        for lane in 0..LANES {
             minus[lane] += (g[lane] - j[lane]).abs();
         }
     }
-    let sum = |x: [f64; 4]| (x[0] + x[1]) + (x[2] + x[3]);
-    (sum(plus) + rest.0, sum(minus) + rest.1)
+    *sums = [plus, minus];
+    let across = |x: &Chunk| ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+    (across(std::hint::black_box(&sums[0])), across(std::hint::black_box(&sums[1])))
+}
+
+/// `a + factor * b` into `out`.
+#[inline(always)]
+fn add(out: &mut [Chunk], a: &[Chunk], factor: f64, b: &[Chunk]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        let (a, b) = (*a, *b);
+        let mut sum = [0.0; LANES];
+        for lane in 0..LANES {
+            sum[lane] = a[lane] + factor * b[lane];
+        }
+        *out = sum;
+    }
 }
 
 /// A choice for the sign of the variable fixed last.
@@ -457,14 +479,17 @@ pub(super) struct Node {
 /// A depth-first search in progress.
 struct Search<'a> {
     m: usize,
-    j: &'a Square,
+    /// Chunks of a row.
+    chunks: usize,
+    before: &'a Square,
     below: &'a [f64],
     inside: &'a [f64],
     anchors: &'a [Anchor],
     anchor_at: &'a [u8],
-    g: &'a mut [f64],
-    y: &'a mut [f64],
-    renewed: &'a mut [f64],
+    g: &'a mut [Chunk],
+    y: &'a mut [Chunk],
+    renewed: &'a mut [Chunk],
+    sums: [Chunk; 2],
     path: &'a mut [f64],
     /// The nodes on the path, by number of remaining variables.
     nodes: &'a mut [Node],
@@ -521,40 +546,50 @@ impl Search<'_> {
     /// anchor in charge row k of `y`; `false` if there is nothing to be found.
     #[inline(always)]
     fn expand(&mut self, k: usize, here: Child, anchor: u8) -> bool {
-        let (m, p) = (self.m, k - 1);
-        let row = &self.j.row(p)[..p];
-        let field = self.g[k * m + p];
+        let (p, chunks) = (k - 1, (k - 1).div_ceil(LANES));
+        let g = &mut self.g[k * self.chunks..][..self.chunks];
+        let field = g[p / LANES][p % LANES];
+        // From here on that of a fixed variable.
+        g[p / LANES][p % LANES] = 0.0;
+        let g = &g[..chunks];
         let (value_up, value_down) = (here.value + field, here.value - field);
-        let (mut up, mut down) = (value_up, value_down);
+        let (mut up, mut down) = (f64::INFINITY, f64::INFINITY);
         // 1. Persistency.
         if field.abs() >= self.below[p] {
             if field >= 0.0 { down = f64::NEG_INFINITY } else { up = f64::NEG_INFINITY }
         }
-        // 2. The plain bound.
-        let (sum_up, sum_down) = magnitudes(&self.g[k * m..][..p], row);
-        up += self.inside[p] + sum_up;
-        down += self.inside[p] + sum_down;
         let limit = self.value + self.slack;
+        // 2. The concave bound of the present anchor, if the next level has no new one.
+        let next = self.anchor_at[p];
+        let mut tracked = (f64::INFINITY, f64::INFINITY);
+        if next == NONE && anchor != NONE {
+            let a = &self.anchors[anchor as usize];
+            let l = a.factor.at(p, p);
+            let y = self.y[k * self.chunks + p / LANES][p % LANES];
+            tracked = (here.tracked - 0.5 * (l - y) * (l - y), here.tracked - 0.5 * (l + y) * (l + y));
+            (up, down) = (up.min(tracked.0), down.min(tracked.1));
+            if up <= limit && down <= limit {
+                return false;
+            }
+        }
+        // 3. The plain bound.
+        let (sum_up, sum_down) = magnitudes(g, self.before.chunks(p), &mut self.sums);
+        up = up.min(value_up + self.inside[p] + sum_up);
+        down = down.min(value_down + self.inside[p] + sum_down);
         if up <= limit && down <= limit {
             return false;
         }
-        // 3. The concave bound: a new one if the next level has an anchor, or the present one continued.
-        let next = self.anchor_at[p];
-        let mut tracked = (f64::INFINITY, f64::INFINITY);
+        // 4. The concave bound of a new anchor.
         if next != NONE {
             let a = &self.anchors[next as usize];
-            let (g, y) = (&self.g[k * m..][..p], &mut self.renewed[p * m..][..p]);
-            a.inverse.apply_transposed(g, y);
+            let y = &mut self.renewed[p * self.chunks..][..chunks];
+            a.inverse.apply_transposed(&g.as_flattened()[..p], y.as_flattened_mut());
+            let y = &y.as_flattened()[..p];
             let base = 0.5 * (dot(y, y) + a.step_norm) + a.half_trace[p];
             let slope = dot(y, &a.step);
             tracked = (value_up + base + slope, value_down + base - slope);
-        } else if anchor != NONE {
-            let a = &self.anchors[anchor as usize];
-            let l = a.factor.at(p, p);
-            let y = self.y[k * m + p];
-            tracked = (here.tracked - 0.5 * (l - y) * (l - y), here.tracked - 0.5 * (l + y) * (l + y));
+            (up, down) = (up.min(tracked.0), down.min(tracked.1));
         }
-        (up, down) = (up.min(tracked.0), down.min(tracked.1));
         let plus = Child { sign: 1.0, bound: up, value: value_up, tracked: tracked.0 };
         let minus = Child { sign: -1.0, bound: down, value: value_down, tracked: tracked.1 };
         let children = if up >= down { [plus, minus] } else { [minus, plus] };
@@ -565,28 +600,20 @@ impl Search<'_> {
     /// Fixes the last of k free positions: its sign, and the fields and y of the others.
     #[inline(always)]
     fn enter(&mut self, k: usize, child: Child, anchor: u8) {
-        let (m, p, sign) = (self.m, k - 1, child.sign);
+        let (p, chunks, sign) = (k - 1, (k - 1).div_ceil(LANES), child.sign);
         self.path[p] = sign;
-        let row = &self.j.row(p)[..p];
-        let (rest, here) = self.g.split_at_mut(k * m);
-        let out = &mut rest[p * m..][..p];
-        for ((o, g), j) in out.iter_mut().zip(&*here).zip(row) {
-            *o = g + sign * j;
-        }
+        let (rest, here) = self.g.split_at_mut(k * self.chunks);
+        let out = &mut rest[p * self.chunks..][..chunks];
+        add(out, here, sign, self.before.chunks(p));
         let next = self.anchor_at[p];
         if next != NONE {
-            let (y, step) = (&self.renewed[p * m..][..p], &self.anchors[next as usize].step);
-            for ((o, y), step) in self.y[p * m..][..p].iter_mut().zip(y).zip(step) {
-                *o = y + sign * step;
-            }
+            let step = self.anchors[next as usize].step.as_chunks().0;
+            let (y, renewed) = (&mut self.y[p * self.chunks..][..chunks], &self.renewed[p * self.chunks..]);
+            add(y, renewed, sign, step);
         } else if anchor != NONE {
-            let a = &self.anchors[anchor as usize];
-            let l = &a.factor.row(p)[..p];
-            let (rest, here) = self.y.split_at_mut(k * m);
-            let out = &mut rest[p * m..][..p];
-            for ((o, y), l) in out.iter_mut().zip(&*here).zip(l) {
-                *o = y - sign * l;
-            }
+            let (rest, here) = self.y.split_at_mut(k * self.chunks);
+            let out = &mut rest[p * self.chunks..][..chunks];
+            add(out, here, -sign, self.anchors[anchor as usize].factor.chunks(p));
         }
     }
 
