@@ -31,9 +31,9 @@ BESIDE = {
     ("fashion-mnist", "categorical:10"): ["1 inside rao"],
     ("mnist", "categorical:10"): ["1 inside rao"],
     ("fashion-mnist", "binary:15"): ["0.3 inside one-round", "0.1 inside rao"],
-    ("fashion-mnist", "pairwise:15"): ["0.3 inside one-round"],
+    ("fashion-mnist", "pairwise:15"): ["0.3 inside one-round", "0.3 off rao"],
     ("mnist", "binary:15"): ["0.3 inside one-round"],
-    ("mnist", "pairwise:15"): ["0.3 inside one-round"],
+    ("mnist", "pairwise:15"): ["0.3 inside one-round", "0.3 off rao"],
     ("fashion-mnist", "pairwise:40"): ["0.3 inside search"],
 }
 

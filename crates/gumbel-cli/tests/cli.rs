@@ -187,8 +187,7 @@ fn every_structure_trains_and_says_what_its_bound_is() {
         // Asked for, and the default where there is no expectation.
         let others = ["--estimator", "--two-sided", "exact", "flips", "paper"];
         let moves = ["subset", "spanning-tree", "permutation"].iter().any(|name| more[1].starts_with(name));
-        let searched = others.iter().all(|other| !more.contains(other))
-            && (moves || more.contains(&"search") || more.contains(&"off"));
+        let searched = others.iter().all(|other| !more.contains(other)) && (moves || more.contains(&"search"));
         assert_eq!(train["search_rows"].is_number(), searched, "{more:?}");
         assert!(run.join("samples.png").exists());
 

@@ -910,7 +910,7 @@ mod tests {
         let searched = settings(&[("latent", "pairwise:40"), ("samples", "auto"), ("joint", "search")]);
         assert_eq!(searched, "search 8 false 0.3");
         assert_eq!(settings(&[("latent", "pairwise:80")]), searched);
-        assert_eq!(settings(&[("latent", "pairwise:40")]), "off 8 true 0.01");
+        assert_eq!(settings(&[("latent", "pairwise:40")]), "off 8 true 0.03");
         assert_eq!(settings(&[("latent", "binary:15"), ("kl", "off")]), "search 1 false 1");
         assert_eq!(settings(&[("latent", "categorical:10"), ("kl", "added")]), "off 8 false 0.1");
         assert_eq!(settings(&[("latent", "categorical:10")]), "off 8 true 1");
@@ -929,7 +929,8 @@ mod tests {
         assert_eq!(settings(&[("latent", "subset:10,3")]), "search 1 false 0.3");
         assert_eq!(settings(&[("latent", "pairwise:15"), ("joint", "search")]), "search 1 false 0.3");
         assert_eq!(settings(&[("latent", "pairwise:15"), ("rao-blackwell", "false")]), "search 1 false 0.3");
-        assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "search 1 false 1");
+        assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "off 8 true 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:40"), ("kl", "off")]), "search 8 false 1");
         assert_eq!(coupled, settings(&[("latent", "pairwise:15"), ("joint", "auto"), ("epsilon", "auto")]));
         let chosen =
             settings(&[("latent", "binary:200"), ("joint", "off"), ("epsilon", "0.7"), ("rao-blackwell", "false")]);

@@ -193,9 +193,12 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     // The exact gradient of the KL wants a fair estimate of the other term beside it, one that is alive everywhere.
     let beside = single && is("kl", "added");
     let inside = chosen("kl").is_none_or(|kl| kl == "on"); // from the first step
+    let off = is("kl", "off");
     let rao = match chosen("rao-blackwell") {
         Some(value) => value == "true",
-        None if rows => changes <= FEW && inside && !special && !held && !is("joint", "search"),
+        None if rows => {
+            (changes <= FEW && inside || changes <= FEWEST && off) && !special && !held && !is("joint", "search")
+        }
         None => {
             independent
                 && !special
@@ -223,11 +226,16 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         // A value that is nearly unused is alive only at a large epsilon.
         () if single => ("1", "1"),
         () if rao && joint == "search" => ("0.003", "0.003"),
-        () if rao && changes > FEWEST => ("0.01", "0.01"),
+        () if rao && changes > FEWEST => match rows {
+            true => ("0.03", "0.03"),
+            false => ("0.01", "0.01"),
+        },
+        // Without the KL a small one may end on the plateau of the exact gradient.
+        () if rao && rows && off => ("0.3", "0.3"),
         () if rao => ("0.1", "0.1"),
         () if joint == "search" && is("kl", "added") => ("0.1", "0.1"),
         // With the KL inside, a large one leaves nothing of the potentials.
-        () if joint == "search" && !is("kl", "off") => ("0.3", "0.3"),
+        () if joint == "search" && !off => ("0.3", "0.3"),
         () => ("1", "0.1"),
     };
     let least = if chosen("epsilon").is_none() { least } else { "0.1" };
