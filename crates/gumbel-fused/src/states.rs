@@ -30,7 +30,7 @@ struct Block {
     /// For each group of states the units that are not zero in at least one of them: how many come before their end, by
     /// number, and their values.
     ends: Vec<usize>,
-    used: Vec<u16>,
+    used: Vec<u32>,
     features: Vec<[f32; GROUP]>,
     /// `[chunks of states]`.
     sums: Vec<Lane>,
@@ -148,7 +148,7 @@ impl Kernel for Fill<'_> {
                 for (unit, values) in last.iter().enumerate().take(width) {
                     let values = &values.0.as_chunks().0[group];
                     if *values != [0.0; GROUP] {
-                        used.push(unit as u16);
+                        used.push(unit as u32);
                         features.push(*values);
                     }
                 }
