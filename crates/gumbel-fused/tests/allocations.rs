@@ -135,7 +135,7 @@ fn main() {
                         4 * STEPS as usize
                     }
                     Some(("supermodular", _)) => STEPS as usize,
-                    Some(("pairwise", _)) => 4,
+                    Some(("pairwise", _)) => 3,
                     // Much noise is drawn on all threads, whose queue is made of blocks of 63 jobs.
                     _ if name.starts_with("gumbel-rao") => 4,
                     _ => 0,

@@ -60,6 +60,11 @@ impl Square {
         self.rows.resize(self.chunks * self.chunks * LANES, [0.0; LANES]);
     }
 
+    /// Room for n rows, a multiple of eight.
+    pub(super) fn reserve(&mut self, n: usize) {
+        self.rows.reserve((n * n / LANES).saturating_sub(self.rows.len()));
+    }
+
     /// Numbers in a row, padding included.
     #[inline(always)]
     pub(super) fn stride(&self) -> usize {

@@ -110,6 +110,14 @@ impl Component {
     pub(super) fn load(&mut self, variables: &[usize], u: &[f64], (w, n): (&[f64], usize), buffers: &mut Buffers) {
         let m = variables.len();
         self.size = m;
+        // Room at once for the largest component that there may be, where that is little.
+        let most = n.min(64);
+        let (rows, chunks) = (most.div_ceil(LANES) * LANES, most.div_ceil(LANES));
+        for path in [&mut buffers.g, &mut buffers.y, &mut buffers.renewed] {
+            path.reserve(((most + 1) * chunks).saturating_sub(path.len()));
+        }
+        self.j.reserve(rows);
+        self.before.reserve(rows);
         order(variables, w, n, buffers);
         self.variables.clear();
         self.variables.extend(buffers.order.iter().rev());
