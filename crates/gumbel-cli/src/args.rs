@@ -384,12 +384,15 @@ fn after_train() -> String {
             "\n\nWhat auto becomes for {}, if nothing else is chosen (config.toml has it too):",
             estimator.name()
         );
-        for kl in ["on", "off"] {
+        for kl in ["on", "off", "added"] {
             for latent in AUTO_LATENTS {
                 let structure = registry().latents.parse(latent).expect("a latent of ours").structure;
+                if kl == "added" && !structure.has_sums() {
+                    continue; // its KL has no gradient to add
+                }
                 let values = estimator.auto(&structure, &|name| (name == "kl").then_some(kl));
                 let said: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value}")).collect();
-                text += &format!("\n  --kl {kl:3} --latent {latent:14} {}", said.join(", "));
+                text += &format!("\n  --kl {kl:5} --latent {latent:14} {}", said.join(", "));
             }
         }
     }
@@ -397,8 +400,8 @@ fn after_train() -> String {
 }
 
 /// Latents that the help of `train` has as examples of `auto`.
-const AUTO_LATENTS: [&str; 6] =
-    ["categorical:10", "binary:15", "binary:40", "binary:200", "pairwise:15", "pairwise:40"];
+const AUTO_LATENTS: [&str; 7] =
+    ["categorical:10", "binary:15", "binary:40", "binary:200", "pairwise:15", "pairwise:40", "subset:20,5"];
 const TRAIN_EXAMPLES: &str = "Examples:
   gumbel train
   gumbel train --dataset fashion-mnist --latent categorical:50 --estimator marginal --epochs 60

@@ -54,7 +54,7 @@ fn estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)> {
             settings.push(with("joint", Value::Text("flips".into())));
             let mut search = with("joint", Value::Text("search".into()));
             settings.push(search.clone());
-            // What a run has by default.
+            // What a run with a search has by default.
             let mut changes = search.clone();
             changes.set("first", Value::Text("changes".into()));
             changes.set("rounds", Value::Whole(1));

@@ -755,7 +755,7 @@ mod tests {
             ("\n\nlabels = \"al\"", "line 3: labels = "),
             (
                 "epochs = 3\nlatent = \"subset:4,2\"\nrao-blackwell = true",
-                "line 2: latent = subset:4,2: expected independent",
+                "line 3: rao-blackwell = true: expected false for a latent",
             ),
             ("\nestimator = \"dirct\"", "line 2: estimator = \"dirct\": expected one of"),
             ("estimator = \"dirct\"", "did you mean direct?"),
@@ -930,7 +930,13 @@ mod tests {
         assert_eq!(settings(&[("latent", "pairwise:15"), ("joint", "search")]), "search 1 false 0.3");
         assert_eq!(settings(&[("latent", "pairwise:15"), ("rao-blackwell", "false")]), "search 1 false 0.3");
         assert_eq!(settings(&[("latent", "pairwise:15"), ("kl", "off")]), "off 8 true 0.3");
-        assert_eq!(settings(&[("latent", "pairwise:40"), ("kl", "off")]), "search 8 false 1");
+        assert_eq!(settings(&[("latent", "pairwise:40"), ("kl", "off")]), "off 8 true 0.3");
+        assert_eq!(settings(&[("latent", "pairwise:80"), ("kl", "off")]), "search 8 false 1");
+        // Who sets what only a search has wants one.
+        assert_eq!(settings(&[("latent", "pairwise:15"), ("rounds", "3")]), "search 3 false 0.3");
+        assert_eq!(settings(&[("latent", "binary:15"), ("halvings", "2")]), "search 1 false 0.3");
+        assert_eq!(settings(&[("latent", "categorical:10"), ("first", "slopes")]), "search 1 false 1");
+        assert_eq!(settings(&[("latent", "categorical:100"), ("joint", "search")]), "search 8 false 1");
         assert_eq!(coupled, settings(&[("latent", "pairwise:15"), ("joint", "auto"), ("epsilon", "auto")]));
         let chosen =
             settings(&[("latent", "binary:200"), ("joint", "off"), ("epsilon", "0.7"), ("rao-blackwell", "false")]);

@@ -231,7 +231,7 @@ fn all_estimators(structure: &AnyStructure) -> Vec<(String, Box<dyn Estimator>)>
             slopes.set("rao-blackwell", Value::Switch(true));
             slopes.set("rounds", Value::Whole(0));
             variants.push((" slopes".into(), slopes));
-            // What a run has by default.
+            // What a run with a search has by default.
             let mut changes = defaults.clone();
             changes.set("joint", Value::Text("search".into()));
             changes.set("first", Value::Text("changes".into()));

@@ -49,7 +49,6 @@ use super::piece::Row;
 use super::registry::{EPSILON, EstimatorEntry, PAPER};
 use super::{
     Chosen, DirectJoint, Estimator, Flips, KlTerm, Moment, Perturbation, Piece, Search, difference, enumerable,
-    independent,
 };
 use crate::Error;
 use crate::error::check_len;
@@ -179,8 +178,9 @@ const FEWEST: usize = 24;
 /// For one variable the expectation of the step at epsilon 1, towards the posterior; for independent ones the
 /// conditional expectation at an epsilon that falls with their number, from the losses of single changes or, where
 /// these are many, from slopes (few variables without the KL, where a small epsilon leads into a plateau, have the
-/// search); for coupled ones the search, from all single changes where these are few, with two samples where they are
-/// many.
+/// search); for coupled ones with values the conditional expectation from max-marginals, while there are not too many;
+/// for all others, and for who sets what only a search has, the search, from all single changes where these are few,
+/// with two samples where they are many.
 fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, String)> {
     let is = |name: &str, value: &str| chosen(name) == Some(value);
     let changes = structure.code().changes(structure.unary());
@@ -194,23 +194,23 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
     let beside = single && is("kl", "added");
     let inside = chosen("kl").is_none_or(|kl| kl == "on"); // from the first step
     let off = is("kl", "off");
+    let wanted = || ["first", "rounds", "halvings"].into_iter().any(|name| chosen(name).is_some());
+    let search = is("joint", "search") || chosen("joint").is_none() && structure.has_moves() && wanted();
     let rao = match chosen("rao-blackwell") {
         Some(value) => value == "true",
-        None if rows => {
-            (changes <= FEW && inside || changes <= FEWEST && off) && !special && !held && !is("joint", "search")
-        }
+        None if rows => changes <= FEW && (inside || off) && !special && !held && !search,
         None => {
             independent
                 && !special
                 && !held
                 && !beside
                 && (changes > FEWEST || single || inside)
-                && !(is("joint", "search") && few)
+                && !(search && (few || single))
         }
     };
     let joint = match chosen("joint") {
         Some(joint) => joint,
-        None if special || (rao || held || beside) && single || rao && (few || rows) => "off",
+        None if special || (rao || held || beside) && single && !search || rao && (few || rows) => "off",
         None if rao || structure.has_moves() => "search",
         None => "off",
     };
@@ -226,12 +226,12 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         // A value that is nearly unused is alive only at a large epsilon.
         () if single => ("1", "1"),
         () if rao && joint == "search" => ("0.003", "0.003"),
+        // Without the KL a small one may end on the plateau of the exact gradient.
+        () if rao && rows && off => ("0.3", "0.3"),
         () if rao && changes > FEWEST => match rows {
             true => ("0.03", "0.03"),
             false => ("0.01", "0.01"),
         },
-        // Without the KL a small one may end on the plateau of the exact gradient.
-        () if rao && rows && off => ("0.3", "0.3"),
         () if rao => ("0.1", "0.1"),
         () if joint == "search" && is("kl", "added") => ("0.1", "0.1"),
         // With the KL inside, a large one leaves nothing of the potentials.
@@ -264,8 +264,17 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
         signed: !structure.takes_any_sign(),
         ..Direct::new(schedule.at(0))?
     };
-    if rao && (joint == "search" || structure.code() == Code::Indicators) {
-        independent(structure, "rao-blackwell")?;
+    match structure.is_independent() {
+        false if rao && structure.code() == Code::Indicators => {
+            return refused(
+                "rao-blackwell",
+                "false for a latent that is not made of variables with values of their own",
+            );
+        }
+        false if rao && joint == "search" => {
+            return refused("joint", "off with rao-blackwell = true, for variables that are not independent");
+        }
+        _ => {}
     }
     let direct = match settings.real(TARGET.name) as f32 {
         0.0 => direct,

@@ -490,7 +490,7 @@ fn search_serves_every_latent_and_flips_those_of_one_hot_rows() {
             let rao = [("joint", joint), ("rao-blackwell", "true")];
             match structure.is_independent() || joint == "off" && one_hot {
                 true => drop(direct(&structure, &rao).unwrap()),
-                false => refused(&rao, "independent"),
+                false => refused(&rao, if one_hot { "not independent" } else { "values of their own" }),
             }
         }
         refused(&[("joint", "search"), ("two-sided", "true")], "off or exact with two-sided");
