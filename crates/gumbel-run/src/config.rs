@@ -936,6 +936,7 @@ mod tests {
         assert_eq!(settings(&[("latent", "pairwise:15"), ("rounds", "3")]), "search 3 false 0.3");
         assert_eq!(settings(&[("latent", "binary:15"), ("halvings", "2")]), "search 1 false 0.3");
         assert_eq!(settings(&[("latent", "categorical:10"), ("first", "slopes")]), "search 1 false 1");
+        assert_eq!(settings(&[("latent", "binary:200"), ("first", "changes")]), "search 8 false 0.3");
         assert_eq!(settings(&[("latent", "categorical:100"), ("joint", "search")]), "search 8 false 1");
         assert_eq!(coupled, settings(&[("latent", "pairwise:15"), ("joint", "auto"), ("epsilon", "auto")]));
         let chosen =

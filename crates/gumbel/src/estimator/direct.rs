@@ -205,7 +205,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
                 && !held
                 && !beside
                 && (changes > FEWEST || single || inside)
-                && !(search && (few || single))
+                && !(search && (few || single || is("first", "changes")))
         }
     };
     let joint = match chosen("joint") {
