@@ -102,7 +102,7 @@ all() {
     done
     cells fashion-mnist binary:15 "1 0.3" off rao
     cells mnist binary:15 "1 0.3" off rao
-    cells fashion-mnist binary:40 "0.1 0.01" off rao
+    cells fashion-mnist binary:40 "0.3 0.1 0.01" off rao
     cells fashion-mnist binary:40 "0.01" added rao
     cells fashion-mnist binary:200 "0.1 0.003" off slopes
     cells fashion-mnist binary:200 "0.003" added slopes

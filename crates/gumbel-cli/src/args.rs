@@ -448,9 +448,12 @@ impl Args for Settings {
 
 /// `gumbel list`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:
   gumbel list estimators
-  gumbel list latents --json")]
+  gumbel list latents --json"
+)]
 pub struct List {
     /// Which list
     #[arg(value_enum)]

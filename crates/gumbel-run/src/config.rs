@@ -921,6 +921,11 @@ mod tests {
         assert_eq!(settings(&[("latent", "binary:15"), ("joint", "search")]), "search 1 false 0.3");
         let between = settings(&[("latent", "binary:40")]);
         assert!(between.starts_with("off") && between.ends_with("true 0.01"), "{between}");
+        assert_eq!(settings(&[("latent", "binary:40"), ("kl", "added")]), between);
+        assert_eq!(settings(&[("latent", "binary:40"), ("kl", "off")]), "search 1 false 1");
+        let forced = settings(&[("latent", "binary:40"), ("kl", "off"), ("rao-blackwell", "true")]);
+        assert_eq!(forced, "off 8 true 0.1");
+        assert_eq!(settings(&[("latent", "binary:200"), ("kl", "off")]), many);
         let asked = settings(&[("latent", "binary:40"), ("joint", "search")]);
         assert!(asked.starts_with("search 1 false"), "{asked}");
         let coupled = settings(&[("latent", "pairwise:15")]);

@@ -157,11 +157,13 @@ pub(super) fn entry() -> EstimatorEntry {
         .with_settings(EPSILON.settings.into_iter().chain(OWN))
         .with_schedules(&[EPSILON])
         .with_costs(
-            "z* and its one-coordinate changes; search: 2, 1 for each proposal, 2 for each accepted; exact: all states",
+            "z* and its one-coordinate changes, coupled and Rao-Blackwellised as many other states; search: 2, 1 for \
+             each proposal, 2 for each accepted; exact: all states",
             "1",
         )
         .with_quality(
-            "of order epsilon (two-sided: epsilon²), of the separable approximation's loss",
+            "of order epsilon (two-sided: epsilon²), of the separable approximation's loss, Rao-Blackwellised of the \
+             true one; with kl = on of the whole bound",
             "grows like 1 / epsilon; Rao-Blackwellised smaller, zero for one variable",
         )
         .with_paper_samples(PAPER)
@@ -173,11 +175,11 @@ const FEW: usize = 64;
 /// Those of coupled variables up to which all are asked about; independent ones so few bear a larger epsilon.
 const FEWEST: usize = 24;
 
-/// What is best for a latent, as experiments/ablation.sh found; docs/direct.md has the tables.
+/// What is best for a latent, as experiments/ablation.sh found; docs/ablation.md has the tables.
 ///
 /// For one variable the expectation of the step at epsilon 1, towards the posterior; for independent ones the
 /// conditional expectation at an epsilon that falls with their number, from the losses of single changes or, where
-/// these are many, from slopes (few variables without the KL, where a small epsilon leads into a plateau, have the
+/// these are many, from slopes (not so many without the KL, where a small epsilon leads into a plateau, have the
 /// search); for coupled ones with values the conditional expectation from max-marginals, while there are not too many;
 /// for all others, and for who sets what only a search has, the search, from all single changes where these are few,
 /// with two samples where they are many.
@@ -204,7 +206,7 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
                 && !special
                 && !held
                 && !beside
-                && (changes > FEWEST || single || inside)
+                && (changes > if off { FEW } else { FEWEST } || single || inside)
                 && !(search && (few || single || is("first", "changes")))
         }
     };
@@ -228,10 +230,8 @@ fn auto(structure: &AnyStructure, chosen: &Chosen<'_>) -> Vec<(&'static str, Str
         () if rao && joint == "search" => ("0.003", "0.003"),
         // Without the KL a small one may end on the plateau of the exact gradient.
         () if rao && rows && off => ("0.3", "0.3"),
-        () if rao && changes > FEWEST => match rows {
-            true => ("0.03", "0.03"),
-            false => ("0.01", "0.01"),
-        },
+        () if rao && rows && changes > FEWEST => ("0.03", "0.03"),
+        () if rao && changes > FEWEST && !off => ("0.01", "0.01"),
         () if rao => ("0.1", "0.1"),
         () if joint == "search" && is("kl", "added") => ("0.1", "0.1"),
         // With the KL inside, a large one leaves nothing of the potentials.
@@ -285,6 +285,12 @@ fn build(settings: &Settings, structure: &AnyStructure) -> Result<Box<dyn Estima
         enumerable(structure)?;
     }
     let rounds = settings.whole("rounds") as u32;
+    // What only a search has is not passed over where there is none.
+    for setting in [ROUNDS, HALVINGS] {
+        if joint != "search" && settings.get(setting.name).is_some_and(|v| v.to_string() != setting.default) {
+            return refused(setting.name, &format!("{}, or another number with joint = search", setting.default));
+        }
+    }
     match joint {
         "exact" if rao => refused("joint", "off or search with rao-blackwell = true"),
         "exact" => {

@@ -496,6 +496,10 @@ fn search_serves_every_latent_and_flips_those_of_one_hot_rows() {
         refused(&[("joint", "search"), ("two-sided", "true")], "off or exact with two-sided");
         refused(&[("joint", "search"), ("noise", "full")], "joint = exact");
         refused(&[("joint", "search"), ("rounds", "0")], "at least 1");
+        for only in [("rounds", "3"), ("halvings", "2")] {
+            refused(&[("joint", "off"), only], "with joint = search");
+            refused(&[("joint", "exact"), only], "with joint = search");
+        }
         if structure.is_independent() {
             refused(&[("joint", "flips"), ("rao-blackwell", "true")], "off or search with rao-blackwell");
             refused(&[("joint", "exact"), ("rao-blackwell", "true")], "off or search with rao-blackwell");
