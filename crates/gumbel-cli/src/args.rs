@@ -245,7 +245,9 @@ fn time_limit(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 #[command(after_help = "Trains what is missing, in OUT/EXPERIMENT/runs, keeps a small record of every finished run in
 OUT/EXPERIMENT/results, and writes OUT/report/index.html and OUT/reproduce.md: the paper, the authors' code and ours
-side by side. The same command goes on after kill or Ctrl-C. With --json there is a line for each place of the tables:
+side by side. The same command goes on after kill or Ctrl-C. What has a record and no run is not trained again: copy
+experiments/NAME/results of the repository to OUT/NAME/results to train only what is missing there. With --json there
+is a line for each place of the tables:
 \"experiment\", \"table\", \"row\", \"column\", \"metric\", \"paper\", \"authors\", \"mean\", \"se\", \"n\",
 \"quick\" (whether runs of a quick look are in it).
 

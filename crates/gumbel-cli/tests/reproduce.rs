@@ -94,6 +94,18 @@ fn an_experiment_of_ones_own_also_after_kills() {
     let before = (fs::read(&record).unwrap(), fs::metadata(&record).unwrap().modified().unwrap());
     assert_eq!(succeeds(&gumbel(here, &["reproduce", "own/", "--out", "b", "--json", "--quiet"])), told);
     assert_eq!((fs::read(&record).unwrap(), fs::metadata(&record).unwrap().modified().unwrap()), before);
+    // A record is enough, but for the run whose samples are drawn.
+    fs::remove_dir_all(here.join("b/own/runs")).unwrap();
+    let listed = succeeds(&gumbel(here, &["reproduce", "own/", "--out", "b", "--dry-run"]));
+    let of = |status: &str| listed.lines().filter(|line| line.starts_with(status)).count();
+    assert_eq!((of("recorded "), of("new ")), (3, 1), "{listed}");
+    assert!(listed.contains("new       categorical4-direct-s0"), "{listed}");
+    assert_eq!(succeeds(&gumbel(here, &["reproduce", "own/", "--out", "b", "--json", "--quiet"])), told);
+    assert!(!here.join("b/own/runs/binary3-direct-s0").exists());
+    // Of a quick look it is none.
+    fs::remove_dir_all(here.join("b/own/runs")).unwrap();
+    let listed = succeeds(&gumbel(here, &["reproduce", "own/", "--out", "b", "--quick", "--dry-run"]));
+    assert!(!listed.contains("recorded"), "{listed}");
     // The report alone, from the records.
     let told_again = succeeds(&gumbel(here, &["reproduce", "own/", "--results", "b", "--out", "c", "--json"]));
     assert_eq!(told_again, told);

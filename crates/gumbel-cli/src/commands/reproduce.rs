@@ -1,6 +1,6 @@
 //! `gumbel reproduce`.
 
-use super::sweep::{Show, error_of, foreseen, options, places, refused, same_way};
+use super::sweep::{Show, error_of, foreseen, options, places, refused, same_way, standing};
 use crate::args::{Common, Reproduce};
 use crate::output::{self, Failure};
 use crate::registry;
@@ -49,19 +49,24 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
         return written(common, command, &experiments, results, &out);
     }
     let trained: Vec<Experiment> = experiments.iter().filter(|e| !untrained.contains(&e.name)).cloned().collect();
-    let plan = reproduce::plan(&trained, registry(), command.seeds, command.quick)?;
+    let mut plan = reproduce::plan(&trained, registry(), command.seeds, command.quick)?;
+    let kept = recorded(&trained, &mut plan, &out, command.quick)?;
     if !common.quiet {
         failed.iter().for_each(|error| output::note(&format!("not trained: {error}")));
     }
     if command.dry_run {
+        for cell in &kept {
+            standing(common, cell, "recorded", None)?;
+        }
         let all = plan.iter().flat_map(|(name, cells)| cells.iter().map(move |cell| (name, cell)));
         return all.into_iter().try_for_each(|(name, cell)| foreseen(common, cell, &out.join(name).join(RUNS)));
     }
     let count = plan.iter().map(|(_, cells)| cells.len()).sum();
     let mut show = Show::new(common, count)?;
+    let count = count + kept.len();
     show.json = false; // stdout is that of the tables
     let options = options(common, command.jobs, 120.0)?;
-    let (mut stopped, mut ready) = (false, 0);
+    let (mut stopped, mut ready) = (false, kept.len());
     for (name, cells) in &plan {
         let own = out.join(name);
         let mut keep = Keep { show: &mut show, registry: registry(), results: own.join(RESULTS), errors: vec![] };
@@ -105,6 +110,29 @@ pub fn run(common: &Common, command: &Reproduce) -> Result<(), Failure> {
         return Err(Failure::Other(format!("{} of {count} cells and steps failed, the first {first}", failed.len())));
     }
     Ok(())
+}
+
+/// Takes the cells that have a record with their settings and no run from a plan: their runs were made elsewhere, or
+/// are gone. Not those that a step looks at.
+fn recorded(
+    experiments: &[Experiment],
+    plan: &mut [(String, Vec<Cell>)],
+    out: &Path,
+    quick: bool,
+) -> Result<Vec<Cell>, Failure> {
+    let results = reproduce::results(experiments, registry(), out)?;
+    let mut kept = vec![];
+    for (name, cells) in plan {
+        let steps: Vec<&Step> =
+            experiments.iter().filter(|e| e.name == *name).flat_map(|e| &e.published.steps).collect();
+        let is_kept = |cell: &mut Cell| {
+            results.of(name).any(|(_, record)| record.cell == cell.name && record.is_quick == quick)
+                && !cell.folder(&out.join(&*name).join(RUNS)).exists()
+                && steps.iter().all(|step| !step.runs().contains(&&*cell.name))
+        };
+        kept.extend(cells.extract_if(.., is_kept));
+    }
+    Ok(kept)
 }
 
 /// The command that goes on.

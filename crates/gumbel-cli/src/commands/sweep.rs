@@ -113,9 +113,14 @@ pub(super) fn foreseen(common: &Common, cell: &Cell, out: &Path) -> Result<(), F
         Standing::Started => "started",
         Standing::Finished(_) => "finished",
     };
+    standing(common, cell, status, Some(&folder))
+}
+
+/// What there is of a cell, and where.
+pub(super) fn standing(common: &Common, cell: &Cell, status: &str, folder: Option<&Path>) -> Result<(), Failure> {
     match common.json {
         true => {
-            let folder = folder.to_string_lossy();
+            let folder = folder.map(Path::to_string_lossy);
             output::json(&serde_json::json!({ "cell": cell.name, "folder": folder, "status": status }))
         }
         false => output::line(&format!("{status:<8}  {}", cell.name)),
