@@ -12,10 +12,13 @@ registry = {entry["name"]: entry for entry in map(json.loads, listed.splitlines(
 PASSES = ["passes_without_gradient", "passes_with_gradient"]
 
 results = pathlib.Path(os.environ.get("RESULTS", pathlib.Path(__file__).with_suffix(".jsonl")))
-cells = {}
+cells, reasons = {}, {}
 for line in map(json.loads, results.read_text().splitlines()):
     engine, latent, estimator = line["cell"].split(" ", 2)
-    cells.setdefault(estimator, {})[engine, latent] = line["step_ms"]
+    # What cannot be has a letter, and its reason stands below.
+    refused = line.get("refused")
+    letter = reasons.setdefault(refused.split(", found")[0], chr(ord("a") + len(reasons))) if refused else None
+    cells.setdefault(estimator, {})[engine, latent] = f"({letter})" if refused else f"{line['step_ms']:.2f}"
 columns = sorted(
     {key for row in cells.values() for key in row},
     key=lambda k: (k[0] != "fused", k[1] != "categorical:10", len(k[1]), k),
@@ -26,5 +29,7 @@ print("|---|" + "---|" * len(PASSES) + "---:|" * len(columns))
 for estimator, row in cells.items():
     # A form of an estimator stands behind its name.
     passes = [registry.get(estimator.split(" ", 1)[0], {}).get(name, "") for name in PASSES]
-    times = [f"{row[key]:.2f}" if key in row else "" for key in columns]
+    times = [row.get(key, "") for key in columns]
     print(f"| {estimator} | " + " | ".join(passes + times) + " |")
+for reason, letter in reasons.items():
+    print(f"\n({letter}) {reason}")

@@ -24,10 +24,16 @@ for line in sys.stdin: print(json.loads(line)["name"])'); do
                 name="$engine $latent $estimator${form:+ (separable)}"
                 if grep -q "\"cell\": \"$name\"" "$results"; then continue; fi
                 # shellcheck disable=SC2086
+                said=$(mktemp)
                 if line=$("$gumbel" bench step --dataset mnist --latent "$latent" --estimator "$estimator" --samples $samples --kl off \
-                    $form --engine "$engine" --threads 1 --warmup 10 --steps "${STEPS:-60}" --json 2> /dev/null); then
+                    $form --engine "$engine" --threads 1 --warmup 10 --steps "${STEPS:-60}" --json 2> "$said"); then
                     echo "{\"cell\": \"$name\", ${line#\{}" >> "$results"
+                else
+                    # What cannot be: the reason stands in its place.
+                    python3 -c 'import json,sys
+print(json.dumps({"cell": sys.argv[1], "refused": open(sys.argv[2]).read().strip().removeprefix("gumbel: ")}))' "$name" "$said" >> "$results"
                 fi
+                rm "$said"
             done
         done
     done

@@ -8,7 +8,9 @@ out=${1:-runs/figure1} gumbel=${GUMBEL:-target/release/gumbel}
 "$gumbel" train --quiet --dataset mnist --latent categorical:10 --estimator exact --kl warmup:20 --epochs 40 --eval-every 10 \
     --resume --out "$out"
 paper=direct,direct:two-sided,direct:rao-blackwell,direct:kl,gumbel-softmax
-points=straight-through,reinmax,gumbel-rao,reinforce,rloo,rloo:samples=4,arsm,rebar,relax,direct-rebar,local-expectation,exact
+points=straight-through,reinmax,gumbel-rao,decoupled-straight-through,simple,softmax-trick,imle,adaptive-imle
+points=$points,perturbed:samples=4,reinforce,rloo,rloo:samples=4,vimco:samples=4,arsm,rebar,relax,direct-rebar
+points=$points,local-expectation,marginal,exact
 "$gumbel" diagnose "$out" --estimators "$paper,$points" --epsilon 0.01,0.03,0.1,0.3,1,3 --temperature 0.05,0.1,0.3,0.5,1,3 \
     --draws "${DRAWS:-2000}" --title "MNIST, ten categories, parameters of the exact gradient" --out docs/figure1.svg \
     --json > experiments/figure1.jsonl

@@ -42,7 +42,9 @@ with pages(arguments.page, arguments.pictures) as (opened, picture):
                    return [t.x, t.y]; }"""
             )
             page.mouse.move(at[0] + 1, at[1] - 1)
-            assert page.is_visible(".tip") and " at epoch " in page.text_content(".tip"), page.text_content(".tip")
+            tip, unit = page.text_content(".tip"), svg.get_attribute("data-unit")
+            assert page.is_visible(".tip") and " at epoch " in tip and tip.endswith(unit), (tip, unit)
+            assert unit or tip.split(" at epoch ")[1].isdigit(), tip
         page.mouse.move(1, 1)
         entry = page.query_selector(".legend li")
         key = entry.get_attribute("data-key")
@@ -52,6 +54,20 @@ with pages(arguments.page, arguments.pictures) as (opened, picture):
         assert not page.evaluate(shown)
         entry.query_selector("button").click()
         assert page.evaluate(shown) and not said, said
+        # Dark and light, and whole on paper.
+        colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
+        first = colour()
+        page.click(".theme")
+        assert colour() != first
+        page.click(".theme")
+        assert colour() == first
+        folded = "[...document.querySelectorAll('details')].filter(d => !d.open).length"
+        count = page.evaluate(folded)
+        assert count
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(folded) == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(folded) == count
         # Every figure of ours names its file.
         own = "e => /[.]json#.(summary|curve)./.test(e.dataset.source)"
         places = f"[...document.querySelectorAll('[data-value]')].every({own})"

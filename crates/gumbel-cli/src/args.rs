@@ -249,7 +249,7 @@ side by side. The same command goes on after kill or Ctrl-C. What has a record a
 experiments/NAME/results of the repository to OUT/NAME/results to train only what is missing there. With --json there
 is a line for each place of the tables:
 \"experiment\", \"table\", \"row\", \"column\", \"metric\", \"paper\", \"authors\", \"mean\", \"se\", \"n\",
-\"quick\" (whether runs of a quick look are in it).
+\"quick\" (whether runs of a quick look are in it), \"sources\" (the places of its figures in the records).
 
 Experiments: table1, table1-bound (one objective, and our best), table1-kl (KL term x estimator), figure1, figure2,
 figure3a, figure3b, n200, epsilon-lr, table2, table2-long (all 400 epochs), labels-epsilon, labels-best, figure4,
@@ -681,8 +681,10 @@ estimators`), so that `direct` is the paper's. Beside these, kl puts the KL into
 samples of each image. Those with something to learn learn first, and then stand still. What holds its zero gradients
 (zero-gradient-target) stands at the epsilon that it was measured at.
 
-The reference is exact where the latent has at most 32,768 states. Where it has more it is a long average of an
-estimator without bias, whose error (\"norm_error\") is taken out of the bias.
+The reference is exact where the latent has at most 32,768 states (with --layers and the fused engine, 1,024). Where it
+has more it is a long average of an estimator without bias, whose error (\"norm_error\") is taken out of the bias. It is
+the gradient of the loss, or with kl of the bound, for all: marginal and vimco, which have objectives of their own, are
+as far from it as their objectives are.
 
 --json prints a line for each estimator and value: \"estimator\", \"spec\", \"epsilon\" or \"temperature\",
 \"objective\" (loss, or bound with the KL), \"at\" (potentials, or a layer), \"norm\" of the exact gradient, \"bias\",
@@ -714,13 +716,13 @@ pub struct Diagnose {
         value_parser = positive
     )]
     pub temperature: Vec<f64>,
-    /// Draws of each estimate
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = whole(2..=100_000_000))]
+    /// Draws of each estimate; its standard errors are those of ten blocks of them
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = whole(20..=100_000_000))]
     pub draws: usize,
     /// Draws that those with something to learn learn from first
     #[arg(long, value_name = "N", default_value = "500", value_parser = whole(0..=100_000_000))]
     pub learn: usize,
-    /// Draws of the reference, an average where there are more than 32,768 states; with --layers, training steps too
+    /// Draws of the reference where it is an average; with --layers, training steps too
     #[arg(long, value_name = "N", default_value = "10000", value_parser = whole(2..=100_000_000))]
     pub reference_draws: usize,
     /// Training images: the first of them

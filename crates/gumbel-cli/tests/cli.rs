@@ -973,6 +973,10 @@ fn mixed_models_are_traversed_class_by_class() {
     let mixed = ["--latent", "categorical:10", "--continuous", "rows:3", "--labels", "50"];
     succeeds(&small(&at("run"), &[&mixed[..], &widths].concat()));
 
+    let text = succeeds(&gumbel(&["evaluate", &run]));
+    assert!(text.contains("\naccuracy ") && text.contains("\n  heart  ") && text.ends_with(" %\n"), "{text}");
+    let refused = small(&at("other"), &["--label-draw", "3"]);
+    fails(&refused, 2, &["label-draw = 3: expected labels, which are none here"]);
     let out = json(succeeds(&gumbel(&["traverse", &run, "--class", "heart", "--image", "2", "--json"])).trim());
     assert_eq!((&out["name"], &out["z"][0], &out["image"]), (&"heart".into(), &5.into(), &2.into()));
     assert_eq!((out["values"].as_array().unwrap().len(), out["coordinates"].as_array().unwrap().len()), (11, 3));

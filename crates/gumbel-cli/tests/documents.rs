@@ -3,6 +3,7 @@
 mod common;
 
 use common::succeeds;
+use gumbel_run::config::KEYS;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -183,6 +184,13 @@ fn reference() -> String {
          gumbel-cli --test documents`; `gumbel list KIND`, with `--json` for programs, says the same. A setting is a \
          flag of `gumbel train` and a key of a configuration file.\n",
     );
+    page.push_str("\n## Every run\n\n| setting | default | what it is | range |\n|---|---|---|---|\n");
+    for setting in KEYS {
+        let default = if setting.default.is_empty() { "(nothing)".into() } else { format!("`{}`", setting.default) };
+        let cell = |text: &str| text.replace('|', "\\|");
+        let (help, range) = (cell(setting.help), cell(&setting.range()));
+        writeln!(page, "| `{}` | {default} | {help} | {range} |", setting.name).unwrap();
+    }
     for (kind, title) in [
         ("estimators", "Estimators"),
         ("latents", "Latents"),

@@ -210,13 +210,33 @@ fn wrong_grids_and_flags_are_usage_errors_before_anything_runs() {
     fs::write(&place.grid, "[run]\nlatnt = \"binary:4\"\n").unwrap();
     fails(&place.sweep(&[]), 2, &["grid.toml: line 2: unknown key \"latnt\" (did you mean latent?)"]);
     fails(&gumbel(&["sweep", "no-such.toml"]), 1, &["no-such.toml"]);
-    assert!(!place.out.exists());
+    fs::write(&place.grid, "[run]\nlatent = \"binary:4\"\nlr = [0.1, 0.2, 0.1]\n").unwrap();
+    fails(&place.sweep(&[]), 2, &["grid.toml: line 3: lr: expected other values, found 0.1 twice"]);
+    fs::write(&place.grid, "[cell.a]\nlr = 0.1\n[cell.b]\nlr = 0.1\n").unwrap();
+    fails(&place.sweep(&[]), 2, &["expected other settings in every cell, found the same in a-s0 and b-s0"]);
+    // A share without a cell says so.
+    fs::write(&place.grid, "[run]\nlr = [0.1, 0.2]\n").unwrap();
+    let output = place.sweep(&["--index", "2", "--of", "3"]);
+    succeeds(&output);
+    let said = text(&output.stderr);
+    assert!(said.contains("share 2 of 3 has nothing to do: there are 2 cells, those of 0 to 1"), "{said}");
+    let output = place.sweep(&["--print-sbatch", "--of", "3"]);
+    assert!(succeeds(&output).contains("--array=0-2") && text(&output.stderr).contains("3 tasks for 2 cells"));
+    fs::remove_dir_all(&place.out).ok();
     // Another run in the folder of a cell.
     fs::write(&place.grid, "[run]\nlr = [0.1, 0.2]\n").unwrap();
     let folder = place.out.join("lr_0.2-s0");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("config.toml"), "lr = 0.3\n").unwrap();
     fails(&place.sweep(&[]), 2, &["lr_0.2-s0/config.toml", "lr = 0.3, found lr = 0.2", "--out"]);
+    // Something else there.
+    fs::remove_file(folder.join("config.toml")).unwrap();
+    fs::write(folder.join("notes.txt"), "mine").unwrap();
+    let expected = "expected nothing, or the run of the cell lr_0.2-s0, found notes.txt: --out";
+    fails(&place.sweep(&[]), 1, &["lr_0.2-s0: ", expected]);
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "mine").unwrap();
+    fails(&place.sweep(&[]), 1, &["the run of the cell lr_0.2-s0, found no folder: --out"]);
     assert_eq!(fs::read_dir(&place.out).unwrap().count(), 1, "nothing has begun");
 }
 

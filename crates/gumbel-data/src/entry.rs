@@ -47,6 +47,7 @@ pub struct DatasetEntry {
     name: String,
     help: String,
     pixels: PixelKind,
+    suited: &'static [(&'static str, &'static str)],
     content: Content,
 }
 
@@ -154,7 +155,7 @@ impl DatasetEntry {
         make: impl Fn(&Source, Limits) -> Result<Dataset, DataError> + Send + Sync + 'static,
     ) -> DatasetEntry {
         let content = Content::Made { make: Arc::new(make), check: None };
-        DatasetEntry { name: name.into(), help: help.into(), pixels: PixelKind::default(), content }
+        DatasetEntry { name: name.into(), help: help.into(), pixels: PixelKind::default(), suited: &[], content }
     }
 
     /// A data set that is read from files, which are found, fetched and verified here.
@@ -164,7 +165,7 @@ impl DatasetEntry {
     #[must_use]
     pub fn of_files(name: impl Into<String>, help: impl Into<String>, forms: Vec<Form>) -> DatasetEntry {
         let content = Content::Files(forms);
-        DatasetEntry { name: name.into(), help: help.into(), pixels: PixelKind::default(), content }
+        DatasetEntry { name: name.into(), help: help.into(), pixels: PixelKind::default(), suited: &[], content }
     }
 
     /// Lets [`verify`](crate::verify) compare `bytes`, which are `what` of a data set that is made, with their digest:
@@ -193,6 +194,20 @@ impl DatasetEntry {
     #[must_use]
     pub fn pixels(&self) -> PixelKind {
         self.pixels
+    }
+
+    /// Says which settings of a run suit it, as keys and values: a program may take them where nobody has said any of
+    /// them. None where nobody says so.
+    #[must_use]
+    pub fn with_suited(mut self, settings: &'static [(&'static str, &'static str)]) -> DatasetEntry {
+        self.suited = settings;
+        self
+    }
+
+    /// Which settings of a run suit it.
+    #[must_use]
+    pub fn suited(&self) -> &'static [(&'static str, &'static str)] {
+        self.suited
     }
 
     /// The same data set in one of its forms only.
@@ -234,8 +249,10 @@ impl DatasetEntry {
 
     /// The form that is, or would be, read from `folder`; `None` if it is made.
     pub(crate) fn form_in(&self, folder: &Path) -> Option<&Form> {
-        let there = self.forms().iter().find(|form| form.absent(folder).next().is_none());
-        there.or_else(|| self.to_fetch())
+        // Of what is there in part, that of which the least is missing.
+        let begun = |form: &&Form| form.absent(folder).count() < form.files.len();
+        let found = self.forms().iter().filter(begun).min_by_key(|form| form.absent(folder).count());
+        found.or_else(|| self.to_fetch())
     }
 
     /// The form that is fetched: the first public one, or simply the first.
@@ -279,7 +296,12 @@ impl DatasetEntry {
         let form = form.ok_or_else(|| DataError::argument("data set to read", "one that has files", &self.name))?;
         let paths: Vec<PathBuf> = form.files.iter().filter_map(|file| file.locate(folder)).collect();
         if paths.len() < form.files.len() {
-            return Err(self.missing(form, folder, NotFetched::NotAsked));
+            let public = self.forms().iter().any(Form::is_public);
+            return Err(self.missing(
+                form,
+                folder,
+                if public { NotFetched::NotAsked } else { NotFetched::NoPublicCopy },
+            ));
         }
         self.own((form.read)(&paths, cache)?)
     }

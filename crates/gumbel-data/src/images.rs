@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attributes, Binarization, DataError};
+use crate::{Attributes, DataError};
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,14 +54,6 @@ pub enum PixelKind {
     Grey,
     /// Red, green and blue, in 256 levels each.
     Colour,
-}
-
-impl PixelKind {
-    /// How such pixels come to a network where nobody says otherwise: ink is rounded, all others stay as they are.
-    #[must_use]
-    pub fn binarization(self) -> Binarization {
-        if self == PixelKind::Ink { Binarization::Round } else { Binarization::Grey }
-    }
 }
 
 impl fmt::Display for PixelKind {
@@ -376,7 +368,7 @@ impl Dataset {
     /// no attributes, no names, or a name is given twice.
     pub fn with_attributes(self, names: &[impl AsRef<str>]) -> Result<Dataset, DataError> {
         let choose = |images: Images| {
-            let chosen = attributes_of(&images)?.choose(names)?;
+            let chosen = attributes_of(&self.name, &images)?.choose(names)?;
             images.with_attributes(Some(chosen))
         };
         let (train, valid, test) = (choose(self.train)?, choose(self.valid)?, choose(self.test)?);
@@ -408,7 +400,7 @@ impl Dataset {
     /// # Ok::<(), gumbel_data::DataError>(())
     /// ```
     pub fn with_attribute_classes(self, names: &[impl AsRef<str>]) -> Result<Dataset, DataError> {
-        let columns = attributes_of(&self.train)?.positions(names)?;
+        let columns = attributes_of(&self.name, &self.train)?.positions(names)?;
         if columns.len() > MAX_CLASS_ATTRIBUTES {
             let expected = format!("at most {MAX_CLASS_ATTRIBUTES}");
             return Err(DataError::argument("attributes of classes", expected, columns.len()));
@@ -430,7 +422,7 @@ impl Dataset {
                     value => Ok(label << 1 | u16::from(value > 0)),
                 })
             };
-            let rows = attributes_of(images)?.values().chunks_exact(names.len());
+            let rows = attributes_of(&self.name, images)?.values().chunks_exact(names.len());
             rows.enumerate().map(label).collect::<Result<Vec<_>, _>>()
         };
         let [train, valid, test] = Split::ALL.map(|split| labelled(self.split(split), split).map(Some));
@@ -456,8 +448,8 @@ impl Dataset {
 pub const MAX_CLASS_ATTRIBUTES: usize = 12;
 
 /// The attributes of images that must have some.
-fn attributes_of(images: &Images) -> Result<&Attributes, DataError> {
-    let none = || DataError::argument("data set to choose attributes of", "one that has attributes", "none");
+fn attributes_of<'a>(dataset: &str, images: &'a Images) -> Result<&'a Attributes, DataError> {
+    let none = || DataError::argument("data set to choose attributes of", "one that has attributes", dataset);
     images.attributes().ok_or_else(none)
 }
 
@@ -574,11 +566,10 @@ mod tests {
         let message = |names: &[&str]| data().with_attribute_classes(names).unwrap_err().to_string();
         assert!(message(&["one", "one"]).contains("one twice"));
         assert!(message(&["tow"]).contains("did you mean two?"));
-        let mut bare = data();
+        let mut bare = Dataset { name: "bare".into(), ..data() };
         bare.valid.attributes = None;
-        assert!(
-            bare.with_attributes(&["one"]).unwrap_err().to_string().contains("one that has attributes, found none")
-        );
+        let message = bare.with_attributes(&["one"]).unwrap_err().to_string();
+        assert!(message.contains("one that has attributes, found bare"), "{message}");
         let mut unknown = data();
         unknown.valid.attributes = Some(Attributes::new(vec!["two".into(), "one".into()], vec![1, 0]).unwrap());
         assert_eq!(unknown.clone().with_attribute_classes(&["two"]).unwrap().valid.label(0), Some(1));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use gumbel_data::{DataError, Dataset, FileStatus, Limits, PixelKind, Source, Split, dataset};
+use gumbel_data::{DataError, Dataset, FileStatus, Limits, NotFetched, PixelKind, Source, Split, dataset};
 use image::codecs::jpeg::JpegEncoder;
 use tempfile::TempDir;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
@@ -191,6 +191,13 @@ fn broken_images_are_named() {
         assert!(message.contains("list_attr_celeba.txt (attributes, line 4): expected an image in"), "{message}");
         assert!(message.ends_with("found no 000002.jpg"), "{message}");
     }
+    // A list that is missing beside the folder, which nobody publishes.
+    let root = folder();
+    unpack(root.path());
+    fs::remove_file(root.path().join("celeba").join(PARTITION)).unwrap();
+    let error = read(root.path()).unwrap_err();
+    let DataError::Missing { missing, why, .. } = &error else { panic!("{error}") };
+    assert_eq!((&missing[..], *why), (&[PARTITION.to_string()][..], NotFetched::NoPublicCopy));
     // The archive itself: no archive, an image damaged inside, a file twice.
     let root = folder();
     let path = root.path().join("celeba").join(ARCHIVE);

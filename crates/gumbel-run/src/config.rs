@@ -8,6 +8,7 @@ mod file;
 
 use crate::keys::FREE;
 use crate::labels;
+use crate::model::mlp;
 use crate::presets;
 use crate::{Error, KlSchedule, Registry, Result};
 use gumbel::continuous::{Continuous, Inputs, KlWeights};
@@ -88,6 +89,21 @@ fn falling(settings: &Settings) -> Result<Option<Annealing>> {
     made.map(Some).map_err(|e| Error::setting("continuous-kl-weight", start, expected(e)))
 }
 
+/// Settings without effect where no image has a label.
+const OF_LABELS: [&str; 8] = [
+    "label-draw",
+    "labels-balanced",
+    "labels-binarization",
+    "supervision",
+    "supervised-loss",
+    "supervised-draws",
+    "supervised-epsilon",
+    "supervised-weight",
+];
+/// Settings without effect where there are no Gaussian codes, beside those of the model.
+const OF_CODES: [&str; 5] =
+    ["continuous-kl", "continuous-kl-weight", "continuous-kl-min", "continuous-kl-decay", "eval-codes"];
+
 /// The entry that a key chooses: given, or by default.
 fn chosen<'a>(given: &'a Given, key: &str) -> &'a str {
     let default = KEYS.iter().find(|s| s.name == key).map_or("", |s| s.default);
@@ -152,7 +168,7 @@ impl Config {
     /// use gumbel_run::{Config, Registry};
     /// let registry = Registry::standard();
     /// let config = Config::new(&registry, &[("latent", "binary:15"), ("rao-blackwell", "true")])?;
-    /// assert_eq!(config.whole("epochs"), 8);
+    /// assert_eq!(config.whole("epochs"), 5);
     /// let error = Config::new(&registry, &[("estimator", "exact"), ("rao-blackwell", "true")]).unwrap_err();
     /// assert_eq!(error.to_string(), "rao-blackwell = true: expected estimator = direct, found estimator = exact");
     /// # Ok::<(), gumbel_run::Error>(())
@@ -193,15 +209,32 @@ impl Config {
     fn resolved(registry: &Registry, file: Option<&ConfigFile>, flags: &Given) -> Result<Self> {
         let mut all = file.map_or(Ok(Given::new()), |f| f.given(registry))?;
         all.extend(flags.clone());
+        // What the images and their attributes ask for stands above a preset. Ink is rounded; grey and colour have
+        // levels of their own, and so has ink under a likelihood of levels.
+        let pixels = registry.datasets.get(chosen(&all, "dataset"))?.pixels();
+        if pixels != PixelKind::Ink {
+            all.entry("likelihood".into()).or_insert("logistic".into());
+        }
+        let likelihood = registry.likelihoods.get(chosen(&all, "likelihood"))?.get();
+        if pixels != PixelKind::Ink || likelihood.has_bits() || likelihood.is_density() {
+            all.entry("binarization".into()).or_insert(Binarization::Grey.to_string());
+        }
+        let attributes = names(chosen(&all, "attributes"));
+        if attributes.is_empty() && !chosen(&all, "attributes").is_empty() {
+            return Err(Error::setting("attributes", chosen(&all, "attributes"), "names between commas"));
+        }
+        if !attributes.is_empty() && !all.contains_key("latent") && attributes.len() <= MAX_CLASS_ATTRIBUTES {
+            let states = 1 << attributes.len();
+            all.insert("latent".into(), format!("categorical:{states}"));
+        }
         let preset = presets::values(all.get("preset").map_or("none", String::as_str), &all)?;
         for (key, value) in preset {
             all.entry(key.into()).or_insert(value.into());
         }
-        // Ink is rounded; grey and colour have levels of their own.
-        let pixels = registry.datasets.get(chosen(&all, "dataset"))?.pixels();
-        if pixels != PixelKind::Ink {
-            all.entry("likelihood".into()).or_insert("logistic".into());
-            all.entry("binarization".into()).or_insert(pixels.binarization().to_string());
+        // A schedule of labels says the epochs.
+        let suited = registry.datasets.get(chosen(&all, "dataset"))?.suited();
+        if !all.contains_key("supervision") && suited.iter().all(|(key, _)| !all.contains_key(*key)) {
+            all.extend(suited.iter().map(|(key, value)| (key.to_string(), value.to_string())));
         }
         let phases = all.get("supervision").map(|text| text.parse()).transpose()?;
         if let Some(labels::Schedule::Phases(_, epochs)) = phases {
@@ -214,10 +247,6 @@ impl Config {
         let continuous: Continuous = chosen(&all, "continuous").parse()?;
         if continuous != Continuous::None && chosen(&all, "model") == "mlp" {
             all.entry("hidden".into()).or_insert("400,200".into()); // the authors' trunk
-        }
-        let attributes = names(chosen(&all, "attributes"));
-        if !attributes.is_empty() && !all.contains_key("latent") && attributes.len() <= MAX_CLASS_ATTRIBUTES {
-            all.insert("latent".into(), format!("categorical:{}", 1 << attributes.len()));
         }
         // The default latent is for those who can have coupled variables.
         let independent = chosen(&all, "estimator") != "direct"
@@ -321,6 +350,30 @@ impl Config {
         }
         let shape = Shape::grey(1, 1);
         Ok(self.model_entry().check(&self.model_options(&*estimator, shape))?)
+    }
+
+    /// Refuses settings that somebody has given and that change nothing beside the others: those of labels without
+    /// labels, of another loss of labels, of Gaussian codes without codes. A run's own file has them all.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with what would have to be chosen.
+    pub fn check_given(&self, given: &Given) -> Result<()> {
+        let (labelled, loss) = (self.labels != labels::Count::Some(0), self.text("supervised-loss"));
+        let needs = |key: &str| match key {
+            _ if OF_LABELS.contains(&key) && !labelled => Some("labels, which are none here (labels = 0)"),
+            "supervised-epsilon" if loss != "argmax" => Some("supervised-loss = argmax"),
+            "supervised-draws" if loss != "fenchel-young" => Some("supervised-loss = fenchel-young"),
+            _ if self.continuous != Continuous::None => None,
+            _ if OF_CODES.contains(&key) => Some("Gaussian codes, which are none here (continuous = none)"),
+            _ if self.text("model") == "mlp" && mlp::MIXED.iter().any(|s| s.name == key) => {
+                Some("Gaussian codes, which are none here (continuous = none)")
+            }
+            _ => None,
+        };
+        match given.iter().find_map(|(key, value)| Some((key, value, needs(key)?))) {
+            Some((key, value, expected)) => Err(Error::setting(key, value, expected)),
+            None => Ok(()),
+        }
     }
 
     /// Refuses an estimator that cannot have the values of some step to come, as far as the weight of the KL grows.
@@ -954,6 +1007,35 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_effect_is_refused_where_it_is_given() {
+        let refused = |given: &[(&str, &str)]| {
+            let all: Given = given.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            config(given).unwrap().check_given(&all).err().map(|e| e.to_string())
+        };
+        for (given, what) in [
+            (&[("supervision", "phases:3,4")][..], "supervision = phases:3,4: expected labels, which are none here"),
+            (&[("label-draw", "1")], "label-draw = 1: expected labels"),
+            (
+                &[("labels", "10"), ("supervised-draws", "3")],
+                "supervised-draws = 3: expected supervised-loss = fenchel",
+            ),
+            (
+                &[("labels", "10"), ("supervised-loss", "cross-entropy"), ("supervised-epsilon", "0.1")],
+                "supervised-epsilon = 0.1: expected supervised-loss = argmax",
+            ),
+            (&[("continuous-kl-weight", "2")], "continuous-kl-weight = 2: expected Gaussian codes"),
+            (&[("dropout", "0.1")], "dropout = 0.1: expected Gaussian codes"),
+        ] {
+            let found = refused(given).unwrap_or_default();
+            assert!(found.starts_with(what), "{found}");
+        }
+        assert_eq!(refused(&[("labels", "10"), ("label-draw", "1"), ("supervised-epsilon", "0.1")]), None);
+        assert_eq!(refused(&[("continuous", "rows:3"), ("latent", "categorical:4"), ("dropout", "0.1")]), None);
+        // What a preset brings is nobody's word.
+        assert_eq!(refused(&[("preset", "paper"), ("continuous", "rows:3")]), None);
+    }
+
+    #[test]
     fn presets_are_those_of_the_paper_and_stand_below_what_is_given() {
         let paper = config(&[("preset", "paper"), ("lr", "0.01")]).unwrap();
         assert_eq!((paper.text("kl"), paper.whole("epochs"), paper.real("lr")), ("off", 300, 0.01));
@@ -978,6 +1060,25 @@ mod tests {
         assert!(hidden == "400,200" && !settings.switch("continuous-kl") && mixed.real("dropout") == 0.5);
         // Epsilon is 1 for an epoch, and then 0.1.
         assert_eq!((mixed.real("epsilon-decay"), mixed.whole("epsilon-every")), (0.01, 500));
+        // What suits a data set is for those who have said nothing of it.
+        let first = |given: &[(&str, &str)]| {
+            let config = config(given).unwrap();
+            (config.whole("epochs"), config.real("lr"))
+        };
+        assert_eq!((first(&[]), first(&[("dataset", "mnist")])), ((5, 0.003), (8, 0.001)));
+        assert_eq!((first(&[("epochs", "9")]), first(&[("lr", "0.1")])), ((9, 0.001), (8, 0.1)));
+        assert_eq!(first(&[("preset", "paper")]), (300, 0.001));
+        // What the images, their likelihood and their attributes ask for stands above it.
+        let faces = [("preset", "paper"), ("dataset", "celeba"), ("attributes", "Eyeglasses,Smiling,Male")];
+        let faces = config(&faces).unwrap();
+        assert_eq!((faces.latent().text.as_str(), faces.text("binarization")), ("categorical:8", "grey"));
+        assert_eq!((faces.text("likelihood"), faces.whole("epochs")), ("logistic", 300));
+        for (likelihood, pixels) in [("bernoulli", "round"), ("logistic", "grey"), ("gaussian", "grey")] {
+            for preset in ["none", "paper"] {
+                let given = [("preset", preset), ("dataset", "mnist"), ("likelihood", likelihood)];
+                assert_eq!(config(&given).unwrap().text("binarization"), pixels, "{given:?}");
+            }
+        }
         let mixed = config(&[("preset", "paper-gsm"), ("continuous", "rows:30")]).unwrap();
         assert_eq!((mixed.text("estimator"), mixed.whole("epochs")), ("gumbel-softmax", 400));
         let rival = config(&[("preset", "paper"), ("estimator", "gumbel-softmax")]).unwrap();
@@ -1054,7 +1155,7 @@ mod tests {
         assert_eq!(free.digest(), old.digest());
         let changed = old.with("lr", "0.5").unwrap();
         let error = old.check_resumable(&changed, path).unwrap_err();
-        assert!(error.to_string().contains("lr = 0.001, found lr = 0.5"), "{error}");
+        assert!(error.to_string().contains("lr = 0.003, found lr = 0.5"), "{error}");
         assert_ne!(changed.digest(), old.digest());
         assert!(old.check_resumable(&config(&[("estimator", "exact")]).unwrap(), path).is_err());
     }

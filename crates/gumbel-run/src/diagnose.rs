@@ -174,10 +174,10 @@ pub fn run(
     let Asked { potentials, mut oracle, .. } = engine.ask(images, &batch, Draw::Sample(&codes))?;
     let drawn = request.reference_draws.max(2);
     let averaging = |layers: bool| {
-        let by = enumerable(structure).err().and_then(|_| unbiased(structure).ok())?;
+        let by = unbiased(structure).ok()?;
         Some(Averaging { layers, estimator: by.name, draws: drawn, samples: by.samples, images: images_used })
     };
-    let average = averaging(false);
+    let average = averaging(false).filter(|_| enumerable(structure).is_err());
     let mut wait = |done| average.iter().for_each(|of| watcher.averaged(of, done));
     let reference = Reference::watched(structure, &potentials, &mut *oracle, drawn, request.seed, &mut wait).map_err(
         |e| match e {
@@ -224,7 +224,8 @@ pub fn run(
     drop(oracle);
     if request.layers {
         let mut steps = Steps { config, images, batch: &batch, snapshot: &snapshot, seed: request.seed };
-        let average = averaging(true);
+        // Also where the engine has no step over all states.
+        let average = averaging(true).filter(|_| enumerable(structure).is_err() || steps.engine(&Exact).is_err());
         // Of the loss and of the bound, as they are needed: each may be a long average.
         let mut references: [Option<Vec<Reference>>; 2] = [None, None];
         for cell in &mut cells {
@@ -407,8 +408,11 @@ fn refused(registry: &Registry, structure: &AnyStructure, latent: &str, name: &s
     use gumbel::Error::*;
     match error {
         TooManyStates { .. } | Coupled { .. } | NoSums { .. } | NotBinary { .. } => {
-            let expected =
-                format!("one that {latent} can have: {} ({error})", possible(registry, structure).join(", "));
+            let can = possible(registry, structure);
+            let expected = match can.iter().any(|known| known == name) {
+                true => format!("other settings of it: {latent} cannot have these ({error})"),
+                false => format!("one that {latent} can have: {} ({error})", can.join(", ")),
+            };
             Error::setting("estimator", name, expected)
         }
         other => other.into(),

@@ -147,6 +147,9 @@ pub fn draw(config: &Config, data: &Dataset, count: usize) -> Result<Option<Labe
         Count::Some(wanted) if n == 1 => {
             // As many of each class; the first classes have one more where it does not come out even.
             let classes = data.classes.len().max(1);
+            if wanted < classes {
+                return Err(refused(format!("0, all, or at least {classes}: an image of each class")));
+            }
             let mut left: Vec<usize> = (0..classes).map(|c| (wanted + classes - 1 - c) / classes).collect();
             let chosen = candidates.into_iter().filter(|i| {
                 let left = &mut left[all[*i as usize] as usize];
@@ -165,7 +168,22 @@ pub fn draw(config: &Config, data: &Dataset, count: usize) -> Result<Option<Labe
     };
     images.sort_unstable();
     let known: Vec<u32> = images.iter().flat_map(|i| &all[*i as usize * n..][..n]).copied().collect();
-    supervision::check(structure, &known)?;
+    supervision::check(structure, &known).map_err(|e| match e {
+        gumbel::Error::Example { example, source } => {
+            let value = |(name, y): (&&str, &u32)| match *y {
+                UNKNOWN => format!("{name} unknown"),
+                y => format!("{name} {y}"),
+            };
+            let values: Vec<String> = config.attributes().iter().zip(&known[example * n..]).map(value).collect();
+            refused(format!(
+                "labels that {} can have: image {} of the training split has {}: {source}",
+                config.latent().text,
+                images[example],
+                values.join(", "),
+            ))
+        }
+        other => other.into(),
+    })?;
     Ok(Some(Labelled::new(images, known)))
 }
 

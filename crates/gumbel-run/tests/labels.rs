@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Killed, figures, same};
-use gumbel_data::{Dataset, Images, Split};
+use gumbel_data::{Attributes, Dataset, Images, Split};
 use gumbel_run::evaluate::{Protocol, evaluate};
 use gumbel_run::folder::{Files, Start};
 use gumbel_run::images::SplitImages;
@@ -69,12 +69,23 @@ fn labels_that_cannot_be_are_refused() {
     };
     let message = refused(&[("labels", "401")], 400);
     assert!(message.starts_with("labels = 401: expected at most 400"), "{message}");
+    let message = refused(&[("labels", "9")], 400);
+    assert!(message.starts_with("labels = 9: expected 0, all, or at least 10: an image of each class"), "{message}");
     let message = refused(&[("labels", "104")], 105);
     assert!(message.contains("has too few images for its share"), "{message}");
     for (latent, model) in [("categorical:9", "too few values"), ("binary:10", "no attributes")] {
         let message = refused(&[("labels", "20"), ("latent", latent)], 400);
         assert!(message.contains("no labels of glyphs are values of"), "{model}: {message}");
     }
+    // Attributes that a structure cannot have.
+    let attributes = Attributes::new(vec!["a".into(), "b".into()], vec![1, -1, 1, 1, -1, 1]).unwrap();
+    let images = Images::new(28, 28, vec![0; 3 * 784], None).unwrap().with_attributes(Some(attributes)).unwrap();
+    let data = Dataset { train: images, ..data() };
+    let one = config(&[("latent", "subset:2,1"), ("attributes", "a,b"), ("labels", "all")]);
+    let error = labels::draw(&one, &data, 3).unwrap_err();
+    let expected =
+        "labels = all: expected labels that subset:2,1 can have: image 1 of the training split has a 1, b 1: ";
+    assert!(error.is_usage() && error.to_string().starts_with(expected), "{error}");
     let message = refusal(&[("labels", "many")]);
     assert!(message.contains("a number of images, all, or 0 for none"), "{message}");
     for wrong in ["phases", "phases:1", "phases:0,3", "phases:1,-1", "both", "phases:1,2,3"] {
@@ -83,6 +94,7 @@ fn labels_that_cannot_be_are_refused() {
     }
     let message = refusal(&[("labels", "10"), ("supervision", "phases:2,3"), ("epochs", "4")]);
     assert!(message.contains("epochs = 4: expected 3"), "{message}");
+    assert!(refusal(&[("attributes", " ,")]).starts_with("attributes =  ,: expected names between commas"));
 }
 
 /// Every labelled image once in a pass, in an order of its own, and what is known of it.

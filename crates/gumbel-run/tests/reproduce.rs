@@ -52,30 +52,87 @@ fn write(folder: &Path, experiment: &str, record: &Value) -> PathBuf {
     path
 }
 
-/// Checks every number of a page against the files that it names, and says how many there are.
+/// Whether a text has a number with a point in it.
+fn has_decimal(text: &str) -> bool {
+    text.as_bytes().windows(3).any(|w| w[0].is_ascii_digit() && w[1] == b'.' && w[2].is_ascii_digit())
+}
+
+/// The numbers of a text.
+fn numbers(text: &str) -> Vec<f64> {
+    let all = text.split(|c: char| !c.is_ascii_digit() && !".+-e".contains(c));
+    all.filter_map(|part| part.trim_end_matches('.').parse().ok()).collect()
+}
+
+/// Whether a number stands in a text as it was rounded there.
+fn stands_in(value: f64, text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_digit() && !".+-e".contains(c)).any(|part| {
+        let digits = part.split_once('.').map_or(0, |(_, rest)| rest.split('e').next().unwrap_or(rest).len());
+        let rounded = if part.contains('e') { format!("{value:.digits$e}") } else { format!("{value:.digits$}") };
+        !part.is_empty() && rounded.parse::<f64>() == part.parse()
+    })
+}
+
+/// Checks every number of a page against the files that it names, and the published ones against what was published;
+/// says how many there are. No figure of a table or of a comparison is without a source.
 fn traced(page: &str, folder: &Path) -> usize {
+    let published: Vec<f64> = all()
+        .iter()
+        .flat_map(|experiment| &experiment.published.tables)
+        .flat_map(|table| &table.columns)
+        .flat_map(|column| column.paper.iter().chain(&column.authors).copied())
+        .collect();
     let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
     let page = Document::parse_with_options(page, options).unwrap_or_else(|e| panic!("{e}"));
     let mut files: HashMap<String, Value> = HashMap::new();
     let mut value = |file: &str, place: &str| -> Value {
-        let json = files
-            .entry(file.into())
-            .or_insert_with(|| serde_json::from_str(&fs::read_to_string(folder.join(file)).unwrap()).unwrap());
+        let json = files.entry(file.into()).or_insert_with(|| {
+            // Of a file with many objects a line.
+            let (path, line) = match file.split_once(".jsonl:") {
+                Some((path, line)) => (format!("{path}.jsonl"), line.parse::<usize>().unwrap() - 1),
+                None => (file.to_string(), 0),
+            };
+            let text = fs::read_to_string(folder.join(path)).unwrap();
+            serde_json::from_str(if file.contains(".jsonl:") { text.lines().nth(line).unwrap() } else { &text })
+                .unwrap()
+        });
         json.pointer(place).unwrap_or_else(|| panic!("{file} has no {place}")).clone()
     };
     let mut count = 0;
     for node in page.descendants() {
         if let Some(sources) = node.attribute("data-source") {
-            let mut sum = 0.0;
             let all: Vec<&str> = sources.split(' ').collect();
-            let percent = all[0].ends_with("accuracy") && node.attribute("class") != Some("number");
-            for source in &all {
-                let (file, place) = source.split_once('#').unwrap();
-                sum += value(file, place).as_f64().unwrap() * if percent { 100.0 } else { 1.0 };
-            }
+            let (percent, in_list) = (all[0].ends_with("accuracy"), node.attribute("class") == Some("number"));
+            let scale = if percent && !in_list { 100.0 } else { 1.0 };
+            let values: Vec<f64> = all
+                .iter()
+                .map(|source| {
+                    let (file, place) = source.split_once('#').unwrap();
+                    value(file, place).as_f64().unwrap() * scale
+                })
+                .collect();
             let shown: f64 = node.attribute("data-value").unwrap().parse().unwrap();
-            let mean = sum / all.len() as f64;
+            let (n, sum) = (values.len() as f64, values.iter().sum::<f64>());
+            let mean = sum / n;
             assert!((shown - mean).abs() <= 1e-9 * mean.abs(), "{sources}: {shown} is shown, {mean} stands there");
+            // What can be read, with its standard error; below it what was published, and the difference.
+            let own = |node: roxmltree::Node<'_, '_>| -> String {
+                let kept = |n: &roxmltree::Node<'_, '_>| n.is_text() && !n.ancestors().any(|a| a.has_tag_name("small"));
+                node.descendants().filter(kept).filter_map(|n| n.text()).collect()
+            };
+            let read = own(node);
+            let read_scale = if percent && in_list { 100.0 } else { 1.0 };
+            assert!(stands_in(read_scale * mean, &read), "{sources}: {mean} is read as {read:?}");
+            if let Some((_, error)) = read.split_once('±') {
+                let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+                let se = (squares / (n - 1.0) / n).sqrt();
+                assert!(stands_in(se, error), "{sources}: {se} is read as {error:?}");
+            }
+            for below in node.descendants().filter(|n| n.has_tag_name("small")) {
+                let text: String = below.descendants().filter(|n| n.is_text()).filter_map(|n| n.text()).collect();
+                let Some(theirs) = text.strip_prefix("paper ") else { continue };
+                let found = numbers(theirs);
+                assert!(found.len() == 2 && stands_in(mean - found[0], theirs), "{sources}: {theirs:?} beside {mean}");
+            }
             count += 1;
         }
         if let Some(file) = node.attribute("data-file") {
@@ -91,6 +148,23 @@ fn traced(page: &str, folder: &Path) -> usize {
             }
         }
     }
+    let texts = || page.descendants().filter(|node| node.is_text());
+    for node in texts().filter(|node| has_decimal(node.text().unwrap())) {
+        let text = node.text().unwrap();
+        let within = |name: &str| node.ancestors().any(|a| a.has_tag_name(name));
+        if within("small") {
+            let theirs = |text: &str| numbers(text).iter().all(|n| published.contains(n));
+            let place = ["paper ", "authors' code "].iter().find_map(|name| text.strip_prefix(name));
+            assert!(place.is_none_or(theirs), "{text:?} was not published");
+        }
+        let sourced = node.ancestors().any(|a| a.has_attribute("data-source"));
+        let prose = within("code") || within("svg") || within("p") || within("small");
+        let settings = node.ancestors().any(|a| a.attribute("class") == Some("help"));
+        // The columns of the claims are sentences; their comparisons are not.
+        let sentence = node.ancestors().any(|a| a.attribute("class") == Some("claims")) && !within("li");
+        let checked = (within("td") || within("details")) && !within("th") && !sentence;
+        assert!(!checked || sourced || prose || settings, "{text:?} has no source");
+    }
     // Links lead somewhere.
     let ids: Vec<&str> = page.descendants().filter_map(|node| node.attribute("id")).collect();
     for link in page.descendants().filter_map(|node| node.attribute("href")).filter(|link| *link != "data:,") {
@@ -104,7 +178,12 @@ fn every_number_of_the_repositorys_page_stands_in_a_record() {
     let (folder, experiments) = (repository().join("experiments"), all());
     let results = committed(&experiments);
     let page = reproduce::html(&experiments, &reproduce::claims().unwrap(), &results, false).unwrap();
-    traced(&page, &folder);
+    let tables = experiments.iter().flat_map(|experiment| reproduce::tables(experiment, &results));
+    let cells =
+        tables.flat_map(|table| table.rows).flat_map(|row| row.cells).filter(|cell| cell.ours.is_some()).count();
+    assert!(traced(&page, &folder) > 10 * cells && cells > 100, "{cells}");
+    // The pictures that were committed are in it.
+    assert!(page.matches("<img").count() >= 3);
 }
 
 #[test]
@@ -162,8 +241,15 @@ fn means_differences_and_verdicts_come_from_the_records() {
     let table2 = reproduce::find("table2").unwrap().remove(0);
     let cell = &reproduce::tables(&table2, &results)[0].rows[0].cells[0];
     assert_eq!((cell.ours.unwrap().mean, cell.paper, cell.is_better()), (90.0, Some(92.6), Some(false)));
+    let printed =
+        r#"{"estimator":"direct","spec":"direct:kl","epsilon":0.1,"objective":"bound","bias":0.0123,"std":1.5}"#;
+    fs::create_dir_all(here.join("figure1/results")).unwrap();
+    fs::write(here.join("figure1/results/diagnose.jsonl"), printed).unwrap();
+    let results = read(here, &experiments);
     let page = reproduce::html(&experiments, &reproduce::claims().unwrap(), &results, false).unwrap();
-    assert!(traced(&page, here) > 20);
+    assert!(
+        traced(&page, here) > 20 && page.contains("data-source=\"figure1/results/diagnose.jsonl:1#/bias\">1.23e-2<")
+    );
     // Records of older versions have no decoder passes; where there are some, they are a third axis.
     assert!(!page.contains("data-over=\"decoder_passes\""));
     let mut passes = record("mnist-categorical10-direct-s0", 0, 165.0);

@@ -137,8 +137,11 @@ fn what_is_no_grid_is_refused_with_its_line() {
             ],
         ),
         ("[run]\nestimator = \"exact\"\nepsilon = 1\n", &["line 3: epsilon", "estimator = direct", "in the cell s0"]),
-        ("[run]\nlr = [0.1, 0.1]\n", &["another name for every cell", "two cells lr_0.1-s0"]),
-        ("[run]\nseed = [1, 1]\n", &["two cells s1"]),
+        ("[run]\nlr = [0.1,\n0.1]\n", &["line 3: lr: expected other values, found 0.1 twice"]),
+        ("[run]\nseed = [1, 1]\n", &["seed: expected other values, found 1 twice"]),
+        ("[cell.\"a/b\"]\nlr = 1\n[cell.a-b]\n", &["another name for every cell", "two cells a-b-s0"]),
+        ("[cell.a]\nlr = 1\n[cell.b]\nlr = 1\n", &["other settings in every cell, found the same in a-s0 and b-s0"]),
+        ("[cell.a]\nlr = 1\n[cell.a]\n", &["line 3: duplicate key: a"]),
         (
             "[run]\nseed = { from = 0, to = 999 }\nlr = { from = 1, to = 999 }\n",
             &["expected at most 20000 cells, found 999000"],
@@ -332,7 +335,7 @@ fn a_folder_of_something_else_is_refused_before_anything_begins() {
     assert_eq!(sweep::standing(&all[1], other.folder()).unwrap(), Standing::Started);
 }
 
-/// What a run has where nobody says otherwise.
+/// What the runs here have where nobody says otherwise.
 const EPOCHS: usize = 8;
 
 /// A summary with bounds of validation, of the test, and of the test at the last epoch.
@@ -355,7 +358,8 @@ fn summary(config: &Config, epochs: usize, [valid, test, last]: [f64; 3]) -> Sum
 
 /// A folder with a finished run.
 fn finished(folder: &Path, given: &[(&str, &str)], bounds: [f64; 3]) -> Files {
-    let config = Config::new(&Registry::standard(), given).unwrap();
+    let epochs = EPOCHS.to_string();
+    let config = Config::new(&Registry::standard(), &[&[("epochs", &epochs[..])], given].concat()).unwrap();
     let files = Files::new(folder);
     fs::create_dir_all(folder).unwrap();
     fs::write(files.config(), config.to_toml()).unwrap();

@@ -4,7 +4,8 @@ use super::{load, open};
 use crate::args::{Common, Curves, Diagnose, Evaluate, Inspect};
 use crate::output::{self, Failure};
 use crate::registry;
-use gumbel_data::{Dataset, Split};
+use gumbel::structure::Structure;
+use gumbel_data::{Dataset, Split, printable};
 use gumbel_run::diagnose::Averaging;
 use gumbel_run::evaluate::{self, BoundKind, Protocol};
 use gumbel_run::images::SplitImages;
@@ -65,10 +66,19 @@ pub fn evaluate(common: &Common, command: &Evaluate) -> Result<(), Failure> {
     }
     if let Some(agreed) = &e.agreement {
         let percent = |share: &Option<f64>| share.map_or("-".into(), |s| format!("{:.1}", 100.0 * s));
-        let each: Vec<String> = agreed.each.iter().map(percent).collect();
-        more += &format!("\naccuracy       {:10.2} % ({})", 100.0 * agreed.accuracy, each.join(", "));
-        let attributes = config.attributes().into_iter().zip(&agreed.attributes);
-        attributes.for_each(|(name, share)| more += &format!("\n{name:<14} {:10.2} %", 100.0 * share));
+        more += &format!("\naccuracy       {:10.2} %", 100.0 * agreed.accuracy);
+        // Of each class, or of each attribute.
+        let attributes = config.attributes();
+        let names: Vec<&str> = match config.latent().structure.variables() {
+            1 => data.classes.iter().map(String::as_str).collect(),
+            _ => attributes.clone(),
+        };
+        for (i, share) in agreed.each.iter().enumerate() {
+            let name = names.get(i).map_or_else(|| i.to_string().into(), |name| printable(name));
+            more += &format!("\n  {name:<14} {:>8} %", percent(share));
+        }
+        let attributes = attributes.into_iter().zip(&agreed.attributes);
+        attributes.for_each(|(name, share)| more += &format!("\n  {:<14} {:8.1} %", printable(name), 100.0 * share));
     }
     let paper = match e.paper_loss {
         Some(loss) => format!("{loss:10.4}   ({})", samples(e.paper_samples)),

@@ -27,9 +27,12 @@ pub fn run(common: &Common, command: &Sweep) -> Result<(), Failure> {
     let out = command.out.clone().unwrap_or_else(|| grid.out());
     if command.print_sbatch {
         let tasks = command.of.unwrap_or(cells.len());
+        if tasks > cells.len() && !common.quiet {
+            output::note(&format!("{tasks} tasks for {} cells: some have nothing to do", cells.len()));
+        }
         return output::line(&sbatch(common, command, &out, tasks)?.trim_end());
     }
-    let shares = command.of.unwrap_or(1);
+    let (shares, all) = (command.of.unwrap_or(1), cells.len());
     let index = match command.index {
         Some(index) if index < shares => index,
         Some(index) => {
@@ -40,6 +43,12 @@ pub fn run(common: &Common, command: &Sweep) -> Result<(), Failure> {
     };
     let mut number = 0..;
     cells.retain(|_| number.next().is_some_and(|i: usize| i % shares == index));
+    if cells.is_empty() && !common.quiet {
+        output::note(&format!(
+            "share {index} of {shares} has nothing to do: there are {all} cells, those of 0 to {}",
+            all - 1
+        ));
+    }
     if command.dry_run {
         return cells.iter().try_for_each(|cell| foreseen(common, cell, &out));
     }

@@ -57,6 +57,7 @@ fn resolve(command: &Train) -> Result<(Config, PathBuf, Start), Failure> {
         return resumed(folder, None, flags);
     }
     let config = configuration(file, flags)?;
+    config.check_given(&flags.0)?;
     let folder = command.out.clone().unwrap_or_else(|| config.default_folder());
     if command.resume && Files::new(&folder).config().exists() {
         return resumed(folder, file, flags);

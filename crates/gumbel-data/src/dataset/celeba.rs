@@ -69,7 +69,9 @@ pub(super) fn entry() -> DatasetEntry {
 /// # Errors
 /// [`DataError::Missing`] if files are missing; [`DataError::Io`] if one cannot be read; [`DataError::Format`], with
 /// the line or the image, for lists that are malformed or do not name the same images, for values of attributes that
-/// are not -1, 0 (unknown) or 1, and for images that are missing, damaged or of another size.
+/// are not -1, 0 (unknown) or 1, and for images that are missing, damaged or of another size. What the decoder cannot
+/// see is not refused: in a file of its own, bytes that are missing in the middle of an image whose end is there. In
+/// an archive every image has a checksum.
 pub fn read_celeba(folder: &Path) -> Result<Dataset, DataError> {
     entry().read(folder)
 }

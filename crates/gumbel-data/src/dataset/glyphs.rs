@@ -28,6 +28,8 @@ pub(super) fn entry() -> DatasetEntry {
     DatasetEntry::custom("glyphs", "70,000 generated pen drawings of ten figures, 28x28 grey", move |_, limits| {
         make(limits)
     })
+    // A first look is short.
+    .with_suited(&[("epochs", "5"), ("lr", "0.003")])
     .with_check("first 1000 generated images", Digest::Sha256(FIRST_1000.into()), || {
         Ok(glyphs(0, [1000, 0, 0])?.train.pixels().to_vec())
     })

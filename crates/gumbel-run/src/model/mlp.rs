@@ -23,7 +23,7 @@ const HIDDEN: Setting = Setting {
 
 /// Settings of a model with Gaussian codes, those of the authors (paper, Section 4.2; their code): layers whose number
 /// of inputs says what they are for.
-pub(super) const MIXED: [Setting; 7] = [
+pub(crate) const MIXED: [Setting; 7] = [
     text("head", "100", "WIDTHS", "with Gaussian codes: layers between the encoder's last and the potentials"),
     Setting {
         name: "part",

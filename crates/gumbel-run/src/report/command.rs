@@ -55,7 +55,11 @@ pub(super) fn needed(config: &Config) -> Given {
             }
         }
         if given.len() == before {
-            return given;
+            // What suits a data set is chosen where none of it is given.
+            let suited = config.registry().datasets.get(config.text("dataset")).map_or(&[][..], |entry| entry.suited());
+            let mut without = given.clone();
+            suited.iter().for_each(|(key, _)| drop(without.remove(*key)));
+            return if same(&without) { without } else { given };
         }
     }
 }

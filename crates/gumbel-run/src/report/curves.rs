@@ -24,15 +24,29 @@ const MARKED: usize = 12;
 pub(crate) struct Over {
     name: &'static str,
     pub(crate) key: &'static str,
+    /// Behind a value that the page tells; nothing where it is told anyway.
+    unit: &'static str,
     whole: bool,
     of: fn(&Metrics) -> Option<f64>,
 }
 
 pub(crate) const OVER: [Over; 3] = [
-    Over { name: "epoch", key: "epoch", whole: true, of: |m| Some(m.epoch as f64) },
-    Over { name: "seconds of training steps", key: "train_seconds", whole: false, of: |m| Some(m.train_seconds) },
+    Over { name: "epoch", key: "epoch", unit: "", whole: true, of: |m| Some(m.epoch as f64) },
+    Over {
+        name: "seconds of training steps",
+        key: "train_seconds",
+        unit: "s",
+        whole: false,
+        of: |m| Some(m.train_seconds),
+    },
     // Of the records of reproduce; metrics.jsonl has none.
-    Over { name: "decoder passes of each image", key: "decoder_passes", whole: false, of: |_| None },
+    Over {
+        name: "decoder passes of each image",
+        key: "decoder_passes",
+        unit: "decoder passes",
+        whole: false,
+        of: |_| None,
+    },
 ];
 
 /// A point: the number of its line in metrics.jsonl, or in the lists of another file; its epoch, its values.
@@ -108,10 +122,9 @@ pub(crate) fn panel(names: &[&str], measure: &Measure, over: &Over, drawn: &[Cur
         _ => "",
     };
     add(format_args!("<figure class=\"panel\">\n<figcaption>{name}, {unit}{edge}</figcaption>"));
-    add(format_args!(
-        r#"<svg viewBox="0 0 {} {}" role="img" aria-label="{label}" data-name="{name}" data-scale="{scale}">"#,
-        SIZE.0, SIZE.1
-    ));
+    let (width, height, over_unit) = (SIZE.0, SIZE.1, over.unit);
+    let data = format!(r#"data-name="{name}" data-scale="{scale}" data-unit="{over_unit}""#);
+    add(format_args!(r#"<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}" {data}>"#));
     for (y, text) in ticks(ys, 5, false) {
         let y = below - (below - top) * place(y, ys);
         add(format_args!(r#"<path class="grid" d="M{left:.1} {y:.1}H{right:.1}"/>"#));

@@ -132,7 +132,8 @@
       var shown = svg.dataset.scale === "100" ? (100 * Number(y)).toFixed(4) + " %" : y;
       var text = data.name + ", " + data.split + ": " + svg.dataset.name + " " + shown + " at epoch " +
         best.line.epoch[best.i];
-      if (data.over !== "epoch") text += ", " + Number(best.line.x[best.i]).toFixed(2) + " s";
+      var unit = svg.dataset.unit;
+      if (unit) text += ", " + Number(best.line.x[best.i]).toFixed(2) + " " + unit;
       tip.textContent = text;
       tip.hidden = false;
       ring.setAttribute("cx", best.at[0]);

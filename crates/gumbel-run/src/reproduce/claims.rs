@@ -170,6 +170,8 @@ pub struct Compared {
     pub sides: [Side; 2],
     /// Their figures.
     pub means: Option<[Mean; 2]>,
+    /// The places of these: file and place in its JSON.
+    pub sources: [Vec<String>; 2],
     /// Whether the first is better.
     pub holds: Option<bool>,
     /// Whether some of the runs are of a quick look.
@@ -224,33 +226,42 @@ pub fn judged(claim: &Claim, results: &Results) -> Judged {
 
 fn compared(sides: &[Side; 2], metric: &str, at_equal_time: bool, results: &Results) -> Compared {
     let measure = measure_named(metric).expect("the file was checked when it was read");
-    let runs = |side: &Side| -> Vec<&Record> {
-        side.cells().iter().flat_map(|cell| results.runs(cell)).map(|(_, record)| record).collect()
-    };
+    let runs =
+        |side: &Side| -> Vec<&(String, Record)> { side.cells().iter().flat_map(|cell| results.runs(cell)).collect() };
     let both = sides.each_ref().map(runs);
-    let ends = both.iter().flatten().map(|run| run.curve.train_seconds.last().copied().unwrap_or_default());
+    let ends = both.iter().flatten().map(|(_, run)| run.curve.train_seconds.last().copied().unwrap_or_default());
     let end = ends.fold(f64::INFINITY, f64::min);
-    let figure = |run: &Record| match at_equal_time {
+    // The figure of a run, and its place.
+    let figure = |(file, run): &(String, Record)| match at_equal_time {
         true => {
             let until = run.curve.train_seconds.iter().take_while(|seconds| **seconds <= end).count();
-            run.curve.bound.get(until.checked_sub(1)?).copied()
+            let last = until.checked_sub(1)?;
+            Some((*run.curve.bound.get(last)?, format!("{file}#/curve/bound/{last}")))
         }
-        false => (measure.of)(&run.summary).map(|value| measure.scale() * value),
+        false => {
+            let value = (measure.of)(&run.summary)?;
+            Some((measure.scale() * value, format!("{file}#/summary/{}", measure.place)))
+        }
     };
     // A mean of some of its cells would be another figure.
     let is_whole = sides.iter().flat_map(Side::cells).all(|cell| !results.runs(cell).is_empty());
-    let mean = |runs: &[&Record]| {
-        let values: Option<Vec<f64>> = runs.iter().map(|run| figure(run)).collect();
-        values.filter(|_| is_whole).and_then(|values| Mean::of(&values))
+    let known = |runs: &Vec<&(String, Record)>| -> Option<(Mean, Vec<String>)> {
+        let all: Option<Vec<(f64, String)>> = runs.iter().map(|run| figure(run)).collect();
+        let (values, sources): (Vec<f64>, Vec<String>) = all.filter(|_| is_whole)?.into_iter().unzip();
+        Some((Mean::of(&values)?, sources))
     };
-    let means = mean(&both[0]).zip(mean(&both[1])).map(|(a, b)| [a, b]);
+    let (means, sources) = match both.each_ref().map(known) {
+        [Some((a, of_a)), Some((b, of_b))] => (Some([a, b]), [of_a, of_b]),
+        _ => (None, Default::default()),
+    };
     let better = |[a, b]: [Mean; 2]| if measure.percent { a.mean > b.mean } else { a.mean < b.mean };
     Compared {
         metric: metric.into(),
         sides: sides.clone(),
         means,
+        sources,
         holds: means.map(better),
-        quick: both.iter().flatten().any(|run| run.is_quick),
+        quick: both.iter().flatten().any(|(_, run)| run.is_quick),
     }
 }
 
@@ -294,16 +305,23 @@ impl Judged {
 impl Compared {
     /// Both figures in words.
     pub fn text(&self) -> String {
-        let text = |i: usize| {
-            let ours = self.means.map(|means| means[i]);
-            let cell = Cell { metric: self.metric.clone(), ours, quick: self.quick, ..Cell::default() };
-            format!("{} {}", self.sides[i].text(), cell.text().unwrap_or("?".into()))
-        };
-        let sign = match self.holds {
+        let text = |i: usize| format!("{} {}", self.sides[i].text(), self.figure(i));
+        format!("{} {} {}", text(0), self.sign(), text(1))
+    }
+
+    /// The figure of one side.
+    pub(super) fn figure(&self, side: usize) -> String {
+        let ours = self.means.map(|means| means[side]);
+        let cell = Cell { metric: self.metric.clone(), ours, quick: self.quick, ..Cell::default() };
+        cell.text().unwrap_or("?".into())
+    }
+
+    /// What stands between the two.
+    pub(super) fn sign(&self) -> &'static str {
+        match self.holds {
             Some(true) => "better than",
             Some(false) => "not better than",
             None => "against",
-        };
-        format!("{} {sign} {}", text(0), text(1))
+        }
     }
 }

@@ -60,8 +60,7 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
         }
         for step in &published.steps {
             add(format!("\n**{}**\n\n    {}", step.title, step.shown()));
-            let own = results.picture(&experiment.name, &step.picture).filter(|_| beside);
-            if own.is_some() {
+            if beside && results.has_picture(&experiment.name, &step.picture) {
                 add(format!("\nIts picture: [{0}]({1}/results/{0}).", step.picture, experiment.name));
             } else if let Some(file) = step.committed.as_ref().filter(|_| !beside) {
                 add(format!("\nOne that was made by a script of the repository: [{file}]({file})."));

@@ -1,7 +1,7 @@
 //! The page: the paper, the authors' code and ours side by side, with the runs behind every figure.
 
 use super::table::Cell;
-use super::{Claim, Curves, Experiment, Record, Results, Table, judged, tables};
+use super::{Claim, Compared, Curves, Experiment, Record, Results, Step, Table, judged, tables};
 use crate::Result;
 use crate::collect::measure_named;
 use crate::picture::character_data as escape;
@@ -83,8 +83,9 @@ fn section(experiment: &Experiment, results: &Results, quick: bool, names: &mut 
     let mut pictures = String::new();
     for step in &published.steps {
         text += &format!("<p>{}:</p>\n<pre><code>{}</code></pre>\n", escape(&step.title), escape(&step.shown()));
-        let Some(path) = results.picture(&experiment.name, &step.picture) else { continue };
-        if let Some(picture) = Picture::read(path, &step.picture)? {
+        text += &measured(step, &experiment.name, results);
+        let Some(path) = results.picture(&experiment.name, step) else { continue };
+        if let Some(picture) = Picture::read(&path, &step.picture)? {
             pictures += &pictured(&picture, &step.title, &format!("{}: {}", step.title, step.picture));
         }
     }
@@ -96,6 +97,45 @@ fn section(experiment: &Experiment, results: &Results, quick: bool, names: &mut 
         text += &format!("<h3>What is known to differ</h3>\n<ul>\n{all}</ul>\n");
     }
     Ok(text + &runs(experiment, results) + "</section>\n")
+}
+
+/// What a step has printed of estimators: every line of `gumbel diagnose --json` is a row.
+fn measured(step: &Step, experiment: &str, results: &Results) -> String {
+    const SHOWN: [(&str, &str); 4] =
+        [("bias", "bias"), ("std", "standard deviation"), ("mse", "mean squared error"), ("cosine", "cosine")];
+    let Some((file, lines)) = step.printed.as_ref().and_then(|file| results.printed(experiment, file)) else {
+        return String::new();
+    };
+    let mut body = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        let text = |key: &str| line[key].as_str().map(escape).unwrap_or_default();
+        let number = |key: &str| line[key].as_f64();
+        body += &format!("<tr><th scope=\"row\">{}</th><td>{}</td>", text("spec"), text("objective"));
+        for key in ["epsilon", "temperature"] {
+            body += &match number(key) {
+                Some(value) => format!(
+                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#/{key}\">{value}</td>",
+                    escape(&file),
+                    i + 1
+                ),
+                None => "<td></td>".into(),
+            };
+        }
+        for (key, _) in SHOWN {
+            body += &match number(key) {
+                Some(value) => format!(
+                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#/{key}\">{value:.2e}</td>",
+                    escape(&file),
+                    i + 1
+                ),
+                None => "<td class=\"number\">-</td>".into(),
+            };
+        }
+        body += "</tr>\n";
+    }
+    let head: Vec<&str> =
+        ["estimator", "objective", "epsilon", "temperature"].into_iter().chain(SHOWN.map(|(_, title)| title)).collect();
+    folded(&format!("{} measurements", lines.len()), &head, &body)
 }
 
 /// Text in which names stand between backticks.
@@ -243,12 +283,28 @@ fn settings(runs: &[&(String, Record)]) -> String {
     folded("Settings of every run", &["run", "settings"], &body)
 }
 
+/// Both sides of a comparison, each with the places of its figure.
+fn comparison(compared: &Compared) -> String {
+    let side = |i: usize| {
+        let (name, figure) = (escape(&compared.sides[i].text()), escape(&compared.figure(i)));
+        match compared.means {
+            Some(means) => format!(
+                "{name} <span data-value=\"{:?}\" data-source=\"{}\">{figure}</span>",
+                means[i].mean,
+                escape(&compared.sources[i].join(" "))
+            ),
+            None => format!("{name} {figure}"),
+        }
+    };
+    format!("<li>{} {} {}</li>\n", side(0), compared.sign(), side(1))
+}
+
 /// The verdicts.
 fn claimed(claims: &[Claim], results: &Results) -> String {
     let mut body = String::new();
     for claim in claims {
         let judged = judged(claim, results);
-        let all: String = judged.compared.iter().map(|c| format!("<li>{}</li>\n", escape(&c.text()))).collect();
+        let all: String = judged.compared.iter().map(comparison).collect();
         let all = match all.is_empty() {
             true => String::new(),
             false => {

@@ -7,6 +7,9 @@ use gumbel::registry::did_you_mean;
 use serde::Deserialize;
 use std::path::Path;
 
+/// The figures of which a record keeps a curve.
+pub const CURVED: [&str; 4] = ["bound", "nll", "paper_loss", "accuracy"];
+
 /// `published.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +72,7 @@ pub struct Form {
     pub title: String,
     /// Which figure of a run, as in `gumbel collect`.
     pub metric: String,
-    /// The epoch whose point of the curve is shown in place of a figure of the summary: of bound, nll and accuracy.
+    /// The epoch whose point of the curve is shown in place of a figure of the summary: of [`CURVED`].
     #[serde(default)]
     pub epoch: Option<usize>,
     /// What the rows differ in.
@@ -120,7 +123,7 @@ impl Column {
 pub struct Curves {
     /// Title.
     pub title: String,
-    /// "bound" or "accuracy".
+    /// One of [`CURVED`].
     pub metric: String,
     /// Cells as `EXPERIMENT/CELL` without the seed; of their runs the first seed is drawn.
     pub lines: Vec<String>,
@@ -230,11 +233,10 @@ impl Published {
         for table in &published.tables {
             known(&table.metric)?;
             let metrics = [&table.metric].into_iter().chain(table.columns.iter().filter_map(|c| c.metric.as_ref()));
-            if let (Some(epoch), Some(metric)) =
-                (table.epoch, metrics.into_iter().find(|m| !["bound", "nll", "accuracy"].contains(&&m[..])))
+            if let (Some(epoch), Some(metric)) = (table.epoch, metrics.into_iter().find(|m| !CURVED.contains(&&m[..])))
             {
                 let place = format!("with epoch = {epoch} in {:?}", table.title);
-                return Err(wrong(format!("metric = {metric:?}: expected bound, nll or accuracy {place}")));
+                return Err(wrong(format!("metric = {metric:?}: expected {} {place}", CURVED.join(", "))));
             }
             for column in &table.columns {
                 column.metric.as_deref().map_or(Ok(()), known)?;
@@ -247,8 +249,8 @@ impl Published {
                 }
             }
         }
-        if let Some(curves) = published.curves.iter().find(|c| !["bound", "accuracy"].contains(&&c.metric[..])) {
-            return Err(wrong(format!("metric = {:?} of curves: expected bound or accuracy", curves.metric)));
+        if let Some(curves) = published.curves.iter().find(|c| !CURVED.contains(&&c.metric[..])) {
+            return Err(wrong(format!("metric = {:?} of curves: expected {}", curves.metric, CURVED.join(", "))));
         }
         if published.seeds == 0 {
             return Err(wrong("seeds = 0: expected at least 1".into()));
@@ -297,7 +299,11 @@ mod tests {
             (&column("by_row = [[\"a\"]]"), "expected cells and figures for 2 rows"),
             (
                 &column("cells = [\"a\"]").replace("row =", "epoch = 3\nrow =").replace("\"bound\"", "\"kl\""),
-                "metric = \"kl\": expected bound, nll or accuracy with epoch = 3 in \"B\"",
+                "metric = \"kl\": expected bound, nll, paper_loss, accuracy with epoch = 3 in \"B\"",
+            ),
+            (
+                "title = \"A\"\n[[curves]]\ntitle = \"C\"\nmetric = \"kl\"\nlines = []",
+                "metric = \"kl\" of curves: expected bound, nll, paper_loss, accuracy",
             ),
             ("title = \"A\"\nseeds = 0", "seeds = 0: expected at least 1"),
             ("title = \"A\"\nseeds = -1", "line 2"),

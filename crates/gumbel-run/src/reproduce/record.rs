@@ -1,5 +1,6 @@
 //! What a finished run leaves: one small file.
 
+use super::Step;
 use crate::config::Given;
 use crate::metrics::{Metrics, Summary};
 use crate::report::command;
@@ -53,6 +54,9 @@ pub struct Curve {
     /// -ln p(x), nats, if it is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nll: Vec<f64>,
+    /// What the authors of the paper report, nats, if it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paper_loss: Vec<f64>,
     /// Accuracy, of runs with labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accuracy: Vec<f64>,
@@ -84,6 +88,7 @@ impl Curve {
             decoder_passes: all(&|line| until.get(&line.epoch).copied(), 1),
             bound: all(&|line| Some(line.bound), 3),
             nll: all(&|line| line.nll, 3),
+            paper_loss: all(&|line| line.paper_loss, 3),
             accuracy: all(&|line| line.accuracy, 5),
             valid_bound: all(&|line| valid.get(&line.epoch).copied(), 3),
         }
@@ -94,6 +99,7 @@ impl Curve {
         match field {
             "bound" => &self.bound,
             "nll" => &self.nll,
+            "paper_loss" => &self.paper_loss,
             "accuracy" => &self.accuracy,
             "valid_bound" => &self.valid_bound,
             "decoder_passes" => &self.decoder_passes,
@@ -106,7 +112,9 @@ impl Curve {
         let fits = |values: &Vec<f64>| values.is_empty() || values.len() == n;
         self.train_seconds.len() == n
             && self.bound.len() == n
-            && [&self.nll, &self.accuracy, &self.valid_bound, &self.decoder_passes].into_iter().all(fits)
+            && [&self.nll, &self.paper_loss, &self.accuracy, &self.valid_bound, &self.decoder_passes]
+                .into_iter()
+                .all(fits)
     }
 }
 
@@ -228,6 +236,10 @@ pub struct Results {
     records: BTreeMap<String, Vec<(String, Record)>>,
     /// Pictures of steps: experiment, file, where.
     pictures: Vec<(String, String, PathBuf)>,
+    /// What steps have printed: experiment, file, its lines.
+    printed: Vec<(String, String, Vec<serde_json::Value>)>,
+    /// The folder of the documentation, where pictures stand that were committed.
+    docs: PathBuf,
     /// Records that are not shown: the file, and why.
     left_out: Vec<String>,
 }
@@ -239,7 +251,7 @@ impl Results {
     /// # Errors
     /// Files that cannot be read, or are no records.
     pub fn read<'a>(folder: &Path, experiments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        let mut all = Results::default();
+        let mut all = Results { docs: folder.join("..").join("docs"), ..Results::default() };
         for experiment in experiments {
             let own = folder.join(experiment).join("results");
             let entries = match fs::read_dir(&own) {
@@ -256,6 +268,14 @@ impl Results {
                         all.records.entry(cell).or_default().push((format!("{experiment}/results/{file}"), record));
                     }
                     Some("png" | "svg") => all.pictures.push((experiment.into(), file, path)),
+                    Some("jsonl") => {
+                        let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+                        let lines: std::result::Result<_, _> = text.lines().map(serde_json::from_str).collect();
+                        let lines = lines.map_err(|e| {
+                            Error::foreign(&path, "a JSON object on every line", format!("another ({e})"))
+                        })?;
+                        all.printed.push((experiment.into(), file, lines));
+                    }
                     _ => {}
                 }
             }
@@ -318,10 +338,22 @@ impl Results {
         self.records.iter().filter(move |(cell, _)| own(cell)).flat_map(|(_, runs)| runs)
     }
 
-    /// Where a picture of an experiment stands.
-    pub fn picture(&self, experiment: &str, file: &str) -> Option<&Path> {
-        let own = |(e, f, _): &&(String, String, PathBuf)| e == experiment && f == file;
-        self.pictures.iter().find(own).map(|(_, _, path)| path.as_path())
+    /// Whether a step has left its picture here.
+    pub(super) fn has_picture(&self, experiment: &str, file: &str) -> bool {
+        self.pictures.iter().any(|(e, f, _)| e == experiment && f == file)
+    }
+
+    /// Where the picture of a step of an experiment stands; of the repository's records it may be the committed one.
+    pub fn picture(&self, experiment: &str, step: &Step) -> Option<PathBuf> {
+        let own = |(e, f, _): &&(String, String, PathBuf)| e == experiment && *f == step.picture;
+        let committed = || Some(self.docs.join(step.committed.as_ref()?)).filter(|path| path.is_file());
+        self.pictures.iter().find(own).map(|(_, _, path)| path.clone()).or_else(committed)
+    }
+
+    /// What a step has printed, line by line, and where: `EXPERIMENT/results/FILE`.
+    pub(super) fn printed(&self, experiment: &str, file: &str) -> Option<(String, &[serde_json::Value])> {
+        let (_, _, lines) = self.printed.iter().find(|(e, f, _)| e == experiment && f == file)?;
+        Some((format!("{experiment}/results/{file}"), lines))
     }
 }
 
@@ -341,7 +373,7 @@ mod tests {
         let line = |epoch: usize, split: &str| -> Metrics {
             let text = format!(
                 r#"{{"epoch":{epoch},"step":1,"split":"{split}","images":1,"bound":{},"reconstruction":1,"kl":0,
-                "seconds":0,"step_ms":0,"nll":null}}"#,
+                "seconds":0,"step_ms":0,"nll":null,"paper_loss":{epoch}}}"#,
                 epoch as f64 / 3.0
             );
             serde_json::from_str(&text).unwrap()
@@ -351,6 +383,7 @@ mod tests {
         assert!(curve.is_whole() && (POINTS..=POINTS + 1).contains(&curve.epoch.len()));
         assert_eq!((curve.epoch[0], curve.epoch.last()), (1, Some(&300)));
         assert_eq!((curve.bound[0], curve.valid_bound[0], curve.nll.len()), (0.333, 0.333, 0));
+        assert_eq!((curve.values("paper_loss")[0], curve.paper_loss.last()), (1.0, Some(&300.0)));
         assert_eq!(Curve::of(&[], &Passes::Same(3.0)), Curve::default());
         assert_eq!(Curve::of(&metrics[..2], &Passes::Unknown).epoch, [1]);
     }

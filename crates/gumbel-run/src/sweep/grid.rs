@@ -5,7 +5,7 @@ use crate::config::{ConfigFile, Given, Written, every_key, name_of};
 use crate::folder::{Digest, fitting_name};
 use crate::{Config, Error, Registry, Result};
 use gumbel::registry::did_you_mean;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -108,8 +108,8 @@ impl Grid {
     /// above those of the file, in all cells: a key of theirs does not vary any more.
     ///
     /// # Errors
-    /// Unknown keys, cells that cannot be, two cells of one name, more than [`MAX_CELLS`]. Cells whose engine or device
-    /// cannot have the model in this build of the program cannot be either.
+    /// Unknown keys, cells that cannot be, two cells of one name or with the same settings, more than [`MAX_CELLS`].
+    /// Cells whose engine or device cannot have the model in this build of the program cannot be either.
     pub fn cells(&self, registry: &Registry, over: &Given) -> Result<Vec<Cell>> {
         self.all(registry, over, Config::check_engine)
     }
@@ -142,7 +142,8 @@ impl Grid {
         if count > MAX_CELLS {
             return Err(self.whole(format!("expected at most {MAX_CELLS} cells, found {count}")));
         }
-        let (mut cells, mut names) = (Vec::with_capacity(count), BTreeSet::new());
+        let (mut cells, mut names): (Vec<Cell>, _) = (Vec::with_capacity(count), BTreeSet::new());
+        let mut settings = BTreeMap::new();
         for (name, general, own) in &groups {
             let axes: Vec<&Axis> = general.iter().chain(own).copied().collect();
             let mut at = vec![0; axes.len()];
@@ -152,6 +153,13 @@ impl Grid {
                 if !names.insert(cell.name.clone()) {
                     let expected = "expected another name for every cell";
                     return Err(self.whole(format!("{expected}, found two cells {}", cell.name)));
+                }
+                // A quick look may have the same value in all cells.
+                let all: Vec<String> =
+                    cell.config.settings().iter().map(|(key, value)| format!("{key}={value}")).collect();
+                if let Some(other) = settings.insert(all, cell.name.clone()).filter(|_| over.is_empty()) {
+                    let found = format!("the same in {other} and {}", cell.name);
+                    return Err(self.whole(format!("expected other settings in every cell, found {found}")));
                 }
                 cells.push(cell);
                 // The last key of the file varies fastest.
@@ -233,8 +241,12 @@ impl Reader<'_> {
     }
 
     fn grid(&self) -> Result<Grid> {
-        let table = DeTable::parse(self.text)
-            .map_err(|e| self.error(e.span().unwrap_or(0..0), e.message().replace('\n', " ")))?;
+        let table = DeTable::parse(self.text).map_err(|e| {
+            let (at, message) = (e.span().unwrap_or(0..0), e.message().replace('\n', " "));
+            // Which one, it does not say.
+            let key = self.text.get(at.clone()).filter(|key| message == "duplicate key" && !key.contains('\n'));
+            self.error(at, key.map_or(message.clone(), |key| format!("{message}: {key}")))
+        })?;
         let mut grid =
             Grid { path: self.path.to_path_buf(), out: None, run: vec![], cells: vec![], quick: Given::new() };
         for (key, value) in in_order(table.get_ref()) {
@@ -312,7 +324,15 @@ impl Reader<'_> {
                         self.error(value.span(), detail)
                     })
                 };
-                list.iter().map(alternative).collect()
+                let values: Vec<Written> = list.iter().map(alternative).collect::<Result<_>>()?;
+                let twice = (1..values.len()).find(|i| values[..*i].iter().any(|v| v.text() == values[*i].text()));
+                match twice {
+                    Some(i) => {
+                        let found = values[i].text();
+                        Err(self.error(list[i].span(), format!("{key}: expected other values, found {found} twice")))
+                    }
+                    None => Ok(values),
+                }
             }
             DeValue::Table(range) => self.range(key, at, range),
             value => {

@@ -127,13 +127,23 @@ pub enum Standing {
 pub fn standing(cell: &Cell, folder: &Path) -> Result<Standing> {
     let files = Files::new(folder);
     let path = files.config();
+    let expected = || format!("nothing, or the run of the cell {}", cell.name);
+    if stands(folder)? && !folder.is_dir() {
+        return Err(Error::foreign(folder, expected(), "no folder"));
+    }
     if !stands(&path)? {
         for track in files.tracks() {
             if stands(&track)? {
-                let expected = format!("nothing, or the run of the cell {}", cell.name);
                 let found = format!("{} without a config.toml", track.strip_prefix(folder).unwrap_or(&track).display());
-                return Err(Error::foreign(folder, expected, found));
+                return Err(Error::foreign(folder, expected(), found));
             }
+        }
+        // A run that was killed before it had a configuration leaves hidden files and this folder.
+        let is_other = |name: &str| !name.starts_with('.') && name != "checkpoint";
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        if let Some(other) = names.find(|name| is_other(name)) {
+            return Err(Error::foreign(folder, expected(), other));
         }
         return Ok(Standing::New);
     }

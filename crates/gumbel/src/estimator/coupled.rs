@@ -20,6 +20,25 @@
 //! One of the states of a variable is z*; the others are [`Structure::max_marginals`], so that they cost no more
 //! evaluations of the decoder than the separable approximation asks for, and fewer where one state is the best for
 //! several variables. What these miss, where they are not exact, is a bias.
+//!
+//! The bias is of order eps, as that of a draw; the variance is that of the others' noise alone, and stays finite as
+//! eps falls (of one variable it is zero, of a draw it grows like `1 / eps`). An example:
+//!
+//! ```
+//! use gumbel::estimator::{Direct, estimate};
+//! use gumbel::oracle::Closure;
+//! use gumbel::structure::Pairwise;
+//!
+//! let latent = Pairwise::new(2)?; // two bits and their coupling: potentials [2 x 2 values, 1]
+//! let mut oracle = Closure::new(&latent, |_, code: &[f32]| code[1] * code[3]); // the loss: both bits are one
+//! let expectation = Direct::new(0.01)?.rao_blackwell();
+//! let found = estimate(&expectation, &latent, &[0.0; 5], &[0.3, 0.1, -0.2, 0.4], &mut oracle)?;
+//! assert!(found.gradient[1] > 0.0); // downhill the first bit is one less often
+//! # Ok::<(), gumbel::Error>(())
+//! ```
+//!
+//! The step itself is the one of the
+//! paper; its expectation given the others' noise, with couplings, is this program's own (docs/direct.md).
 
 use super::piece::{Row, Workspace};
 use super::{Direct, Piece};

@@ -27,10 +27,14 @@ const NAME: &str = "disarm";
 
 /// DisARM in the registry.
 pub(super) fn entry() -> EstimatorEntry {
-    EstimatorEntry::new(NAME, "antithetic pairs of binary variables, ARM's expectation given the pair", |_, z| {
-        binary(z, NAME)?;
-        Ok(Box::new(DisArm))
-    })
+    EstimatorEntry::new(
+        NAME,
+        "antithetic pairs of binary variables, ARM's expectation given the pair (also known as U2G)",
+        |_, z| {
+            binary(z, NAME)?;
+            Ok(Box::new(DisArm))
+        },
+    )
     .with_costs("2", "2")
     .with_quality("none; for independent binary variables", "at most that of arm")
     .with_paper_samples(PAPER)

@@ -68,6 +68,24 @@ fn a_baseline_and_the_others_losses_lower_the_variance() {
     assert!(rloo < 0.8 * none, "{rloo} {none}");
 }
 
+/// A stale baseline has no bias, so that no mean tells it: its variance does.
+#[test]
+fn a_stale_baseline_is_caught_by_its_variance() {
+    let structure = Categorical::product(3, 3).unwrap();
+    let (h, loss) = (random(9, 0.8, 6610), Loss::new(&structure, 0.5, 6611));
+    // The losses have moved by three since it was learned.
+    let oracle = &mut Table::of(&structure, |code| 3.0 + loss.of(code));
+    let expected = doubles(&exact(&structure, &h, oracle));
+    let measured = |baseline: f32, oracle: &mut Table| {
+        let found = mean_of(&averaged_of(baseline), &structure, &h, oracle, 1, 100_000, 6612);
+        assert_within_four_standard_errors("a baseline", &found, &expected);
+        found.error.iter().map(|e| e.powi(2)).sum::<f64>()
+    };
+    let mean = oracle.all().iter().sum::<f32>() / oracle.all().len() as f32;
+    let (fresh, stale) = (measured(mean, oracle), measured(mean - 3.0, oracle));
+    assert!(fresh < 0.8 * stale, "{fresh} {stale}");
+}
+
 /// REINFORCE with something wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wrong {
