@@ -168,7 +168,7 @@ impl Config {
     /// use gumbel_run::{Config, Registry};
     /// let registry = Registry::standard();
     /// let config = Config::new(&registry, &[("latent", "binary:15"), ("rao-blackwell", "true")])?;
-    /// assert_eq!(config.whole("epochs"), 5);
+    /// assert_eq!(config.whole("epochs"), 6);
     /// let error = Config::new(&registry, &[("estimator", "exact"), ("rao-blackwell", "true")]).unwrap_err();
     /// assert_eq!(error.to_string(), "rao-blackwell = true: expected estimator = direct, found estimator = exact");
     /// # Ok::<(), gumbel_run::Error>(())
@@ -1065,7 +1065,7 @@ mod tests {
             let config = config(given).unwrap();
             (config.whole("epochs"), config.real("lr"))
         };
-        assert_eq!((first(&[]), first(&[("dataset", "mnist")])), ((5, 0.003), (8, 0.001)));
+        assert_eq!((first(&[]), first(&[("dataset", "mnist")])), ((6, 0.003), (8, 0.001)));
         assert_eq!((first(&[("epochs", "9")]), first(&[("lr", "0.1")])), ((9, 0.001), (8, 0.1)));
         assert_eq!(first(&[("preset", "paper")]), (300, 0.001));
         // What the images, their likelihood and their attributes ask for stands above it.

@@ -167,7 +167,7 @@ pub const KEYS: &[Setting] = &[
         Kind::Whole(0, 1_000_000),
         "8",
         "N",
-        "passes over the training images; 0 only behind a phase with labels. Of glyphs 5 by default, with lr 0.003, \
+        "passes over the training images; 0 only behind a phase with labels. Of glyphs 6 by default, with lr 0.003, \
          where neither is given",
     ),
     setting("batch-size", Kind::Whole(1, 1 << 16), "100", "N", "examples per step"),

@@ -29,7 +29,7 @@ pub(super) fn entry() -> DatasetEntry {
         make(limits)
     })
     // A first look is short.
-    .with_suited(&[("epochs", "5"), ("lr", "0.003")])
+    .with_suited(&[("epochs", "6"), ("lr", "0.003")])
     .with_check("first 1000 generated images", Digest::Sha256(FIRST_1000.into()), || {
         Ok(glyphs(0, [1000, 0, 0])?.train.pixels().to_vec())
     })
