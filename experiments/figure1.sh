@@ -1,19 +1,15 @@
 #!/usr/bin/env bash
-# Figure 1 of the paper, and what belongs beside it: bias and standard deviation of estimators over epsilon and the
-# temperature, at parameters that were trained with the exact gradient (MNIST, ten categories) and stand still. Leaves
-# experiments/figure1*.jsonl and docs/figure1.svg. Usage: GUMBEL_DATA=DIR experiments/figure1.sh [FOLDER]; minutes.
+# Figure 1 of the paper (`gumbel reproduce figure1`: bias and standard deviation of estimators over epsilon and the temperature, MNIST, ten
+# categories, parameters of the exact gradient that stand still), and the same of fifteen binary variables. Leaves
+# experiments/figure1/results, docs/figure1.svg and experiments/figure1-binary15.jsonl. Usage:
+# GUMBEL_DATA=DIR experiments/figure1.sh [FOLDER]; half an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/figure1} gumbel=${GUMBEL:-target/release/gumbel}
-"$gumbel" train --quiet --dataset mnist --latent categorical:10 --estimator exact --kl warmup:20 --epochs 40 --eval-every 10 \
-    --resume --out "$out"
-paper=direct,direct:two-sided,direct:rao-blackwell,direct:kl,gumbel-softmax
-points=straight-through,reinmax,gumbel-rao,decoupled-straight-through,simple,softmax-trick,imle,adaptive-imle
-points=$points,perturbed:samples=4,reinforce,rloo,rloo:samples=4,vimco:samples=4,arsm,rebar,relax,direct-rebar
-points=$points,local-expectation,marginal,exact
-"$gumbel" diagnose "$out" --estimators "$paper,$points" --epsilon 0.01,0.03,0.1,0.3,1,3 --temperature 0.05,0.1,0.3,0.5,1,3 \
-    --draws "${DRAWS:-2000}" --title "MNIST, ten categories, parameters of the exact gradient" --out docs/figure1.svg \
-    --json > experiments/figure1.jsonl
+"$gumbel" reproduce figure1 --out "$out" --quiet
+mkdir -p experiments/figure1/results
+cp "$out"/figure1/results/{exact-s0.json,diagnose.jsonl} experiments/figure1/results/
+cp "$out/figure1/results/figure1.svg" docs/
 
 # The same where the published comparison is made: fifteen binary variables, Fashion-MNIST, trained without bias.
 "$gumbel" train --quiet --dataset fashion-mnist --latent binary:15 --estimator rloo --samples 4 --epochs 10 --eval-every 10 --resume \
