@@ -39,3 +39,13 @@ def pages(file, pictures=None):
 
         yield opened, picture
         browser.close()
+
+
+def themes(page):
+    """The button changes between dark and light, and back."""
+    colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
+    first = colour()
+    page.click(".theme")
+    assert colour() != first
+    page.click(".theme")
+    assert colour() == first

@@ -22,7 +22,7 @@ import sys
 import time
 import urllib.request
 
-from browser import pages
+from browser import pages, themes
 
 
 def look(page_file, pictures):
@@ -97,13 +97,7 @@ def look(page_file, pictures):
             page.click("th[data-column='0'] button")
             names = page.evaluate("[...document.querySelectorAll('.sortable tbody th')].map(t => t.dataset.sort)")
             assert len(set(names)) == len(names) > 1
-            # Dark and light.
-            colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
-            first = colour()
-            page.click(".theme")
-            assert colour() != first
-            page.click(".theme")
-            assert colour() == first
+            themes(page)
             # Folded tables.
             assert not page.is_visible("details .scroll")
             page.click("details summary")

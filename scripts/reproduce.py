@@ -4,15 +4,16 @@
     scripts/reproduce.py PAGE [--pictures DIR]
 
 PAGE is an index.html with curves. Checks that it loads without an error and asks for nothing else, that all links lead
-somewhere, that pictures are pictures, that a value is shown where the mouse is, that lines can be hidden, that nothing
-is wider than a phone, and that it is whole without its script. With --pictures, writes pictures of it to look at.
+somewhere, that pictures are pictures, that a value is shown where the mouse is, that lines can be hidden, that it can be
+dark and light, that nothing is wider than a phone, and that it is whole on paper and without its script. With --pictures,
+writes pictures of it to look at.
 
 Needs Python with the package playwright (and a Chromium: CHROMIUM names it, /usr/bin/chromium is tried).
 """
 import argparse
 import pathlib
 
-from browser import pages
+from browser import pages, themes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("page", type=pathlib.Path)
@@ -55,12 +56,7 @@ with pages(arguments.page, arguments.pictures) as (opened, picture):
         entry.query_selector("button").click()
         assert page.evaluate(shown) and not said, said
         # Dark and light, and whole on paper.
-        colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
-        first = colour()
-        page.click(".theme")
-        assert colour() != first
-        page.click(".theme")
-        assert colour() == first
+        themes(page)
         folded = "[...document.querySelectorAll('details')].filter(d => !d.open).length"
         count = page.evaluate(folded)
         assert count

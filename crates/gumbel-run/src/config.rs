@@ -211,12 +211,13 @@ impl Config {
         all.extend(flags.clone());
         // What the images and their attributes ask for stands above a preset. Ink is rounded; grey and colour have
         // levels of their own, and so has ink under a likelihood of levels.
-        let pixels = registry.datasets.get(chosen(&all, "dataset"))?.pixels();
-        if pixels != PixelKind::Ink {
+        let dataset = registry.datasets.get(chosen(&all, "dataset"))?;
+        let is_ink = dataset.pixels() == PixelKind::Ink;
+        if !is_ink {
             all.entry("likelihood".into()).or_insert("logistic".into());
         }
         let likelihood = registry.likelihoods.get(chosen(&all, "likelihood"))?.get();
-        if pixels != PixelKind::Ink || likelihood.has_bits() || likelihood.is_density() {
+        if !is_ink || likelihood.has_bits() || likelihood.is_density() {
             all.entry("binarization".into()).or_insert(Binarization::Grey.to_string());
         }
         let attributes = names(chosen(&all, "attributes"));
@@ -232,7 +233,7 @@ impl Config {
             all.entry(key.into()).or_insert(value.into());
         }
         // A schedule of labels says the epochs.
-        let suited = registry.datasets.get(chosen(&all, "dataset"))?.suited();
+        let suited = dataset.suited();
         if !all.contains_key("supervision") && suited.iter().all(|(key, _)| !all.contains_key(*key)) {
             all.extend(suited.iter().map(|(key, value)| (key.to_string(), value.to_string())));
         }
@@ -359,13 +360,13 @@ impl Config {
     /// [`Error::Setting`] with what would have to be chosen.
     pub fn check_given(&self, given: &Given) -> Result<()> {
         let (labelled, loss) = (self.labels != labels::Count::Some(0), self.text("supervised-loss"));
+        let of_model = |key: &str| self.text("model") == "mlp" && mlp::MIXED.iter().any(|s| s.name == key);
+        let of_codes = |key: &str| OF_CODES.contains(&key) || of_model(key);
         let needs = |key: &str| match key {
             _ if OF_LABELS.contains(&key) && !labelled => Some("labels, which are none here (labels = 0)"),
             "supervised-epsilon" if loss != "argmax" => Some("supervised-loss = argmax"),
             "supervised-draws" if loss != "fenchel-young" => Some("supervised-loss = fenchel-young"),
-            _ if self.continuous != Continuous::None => None,
-            _ if OF_CODES.contains(&key) => Some("Gaussian codes, which are none here (continuous = none)"),
-            _ if self.text("model") == "mlp" && mlp::MIXED.iter().any(|s| s.name == key) => {
+            _ if self.continuous == Continuous::None && of_codes(key) => {
                 Some("Gaussian codes, which are none here (continuous = none)")
             }
             _ => None,

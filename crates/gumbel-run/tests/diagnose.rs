@@ -183,6 +183,22 @@ fn layers_of_many_states_are_compared_with_an_average() {
 }
 
 /// Gaussian codes stand still: what varies is the estimate.
+/// States that can be enumerated, but not by the engine in one step: exact at the potentials, an average by layer.
+#[test]
+fn layers_are_averaged_where_an_engine_has_no_step_over_all_states() {
+    let request = Request { layers: true, draws: 20, reference_draws: 40, ..request(&["rloo:samples=4"]) };
+    let found = with("binary:11", &[("engine", "fused")], |config, engine, images| {
+        run(config, engine, images, &request, &mut |_: &Line| ControlFlow::Continue(())).unwrap()
+    });
+    let (at_potentials, by_layer) = found.split_at(1);
+    assert_eq!((at_potentials[0].reference, at_potentials[0].norm_error), ("exact", 0.0));
+    assert!(!by_layer.is_empty());
+    for line in by_layer {
+        assert!(line.reference != "exact" && line.norm_error > 0.0, "{line:?}");
+        assert!(line.bias < 8.0 * line.bias_error.max(line.norm_error), "{line:?}");
+    }
+}
+
 #[test]
 fn mixed_models_are_looked_at() {
     let more = [("continuous", "rows:3"), ("hidden", "16"), ("head", "8"), ("part", "6"), ("shared", "6")];

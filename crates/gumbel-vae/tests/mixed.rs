@@ -252,6 +252,103 @@ fn so_are_those_of_convolutions() {
     }
 }
 
+/// An image with its channels one after the other: channels, side, numbers.
+type Planes = (usize, usize, Vec<f64>);
+
+/// A convolution by its definition: kernels of 4 x 4, stride 2, padding 1; up, every number is spread over sixteen.
+fn convolved(weight: &[f32], bias: &[f32], up: bool, (channels, side, x): &Planes) -> Planes {
+    const KERNEL: usize = 4;
+    let (outs, to) = (bias.len(), if up { 2 * side } else { side / 2 });
+    let mut out: Vec<f64> = bias.iter().flat_map(|b| vec![f64::from(*b); to * to]).collect();
+    let (wide, narrow) = if up { (to, *side) } else { (*side, to) };
+    let pairs = |n: usize, m: usize| (0..n).flat_map(move |i| (0..m).map(move |j| (i, j)));
+    for (o, c) in pairs(outs, *channels) {
+        let kernel = if up { c * outs + o } else { o * channels + c };
+        for ((row, column), (i, j)) in
+            pairs(narrow, narrow).flat_map(|at| pairs(KERNEL, KERNEL).map(move |tap| (at, tap)))
+        {
+            let (y, x_at) = (2 * row + i, 2 * column + j);
+            if !(1..=wide).contains(&y) || !(1..=wide).contains(&x_at) {
+                continue;
+            }
+            let w = f64::from(weight[(kernel * KERNEL + i) * KERNEL + j]);
+            let (large, small) = ((y - 1) * wide + x_at - 1, row * narrow + column);
+            match up {
+                true => out[o * to * to + large] += w * x[c * side * side + small],
+                false => out[o * to * to + small] += w * x[c * side * side + large],
+            }
+        }
+    }
+    (outs, to, out)
+}
+
+/// Images of the faces' size and colour, against loops that know nothing of tensors: what is convolved, and in which
+/// order the numbers of an image stand.
+#[test]
+fn convolutions_are_those_of_loops() {
+    const SIDE: usize = 64;
+    let (device, settings) = (common::device(), Settings::defaults(&SETTINGS));
+    let shape = Shape { height: SIDE, width: SIDE, channels: 3 };
+    let structure = Categorical::binary(3).unwrap().into();
+    let options = options(&settings, structure, Continuous::Joint(DIM), Arc::new(Logistic), shape);
+    let inputs = gumbel::continuous::Inputs::new(options.continuous, &options.structure).unwrap();
+    let (encoder, decoder) = ConvEncoder::new(&options, &inputs, &device).unwrap();
+    // The perceptrons between the convolutions, which have tests of their own.
+    let features = 16 * 4 * 4;
+    let widths = MixedWidths::between(&options, &inputs, features, features).unwrap();
+    let (heads, first) = MixedMlp::new(&widths, options.seed, &device);
+    let mut engine = made(encoder, decoder, &options);
+    let parameters = engine.snapshot().parameters;
+    let levels = |all: &[gumbel::network::Named]| -> Vec<[Vec<f32>; 2]> {
+        all.chunks(2).map(|pair| [0, 1].map(|i| pair[i].values.clone())).collect()
+    };
+    let down = levels(&parameters.encoder[..8]);
+    let up = levels(&parameters.decoder[parameters.decoder.len() - 8..]);
+    let leaky = |x: &mut Planes| x.2.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.2 * *x } else { *x });
+    let assert_close = |found: Vec<f32>, expected: Vec<f64>| {
+        assert_eq!(found.len(), expected.len());
+        let largest = expected.iter().fold(0.0f64, |m, e| m.max(e.abs()));
+        let far = found.iter().zip(&expected).map(|(f, e)| (f64::from(*f) - e).abs()).fold(0.0, f64::max);
+        assert!(largest > 0.01 && far < 1e-4 * largest, "{far} of {largest}");
+    };
+
+    let pictures = pictures(shape);
+    let mut read = vec![];
+    for image in pictures.0.chunks(shape.len()) {
+        // The channels of a pixel stand beside each other.
+        let planes = (0..3).flat_map(|c| image.iter().skip(c).step_by(3).map(|x| f64::from(*x)));
+        let mut x: Planes = (3, SIDE, planes.collect());
+        for [weight, bias] in &down {
+            x = convolved(weight, bias, false, &x);
+            leaky(&mut x);
+        }
+        assert_eq!((x.0, x.1), (16, 4));
+        read.extend(x.2.iter().map(|x| *x as f32));
+    }
+    let found = engine.encoder().encode(tensor(pictures.0.clone(), [BATCH, shape.len()]), None);
+    let expected = heads.encode(tensor(read, [BATCH, features]), None);
+    let doubles = |t| values(t).into_iter().map(f64::from).collect::<Vec<f64>>();
+    assert_close(values(found.potentials), doubles(expected.potentials));
+    assert_close(values(found.continuous.unwrap()), doubles(expected.continuous.unwrap()));
+
+    let width = options.structure.unary() + DIM;
+    let codes: Tensor<2> = tensor(uniform(BATCH * width, 7), [BATCH, width]);
+    let mut expected = vec![];
+    for numbers in values(first.outputs(codes.clone())).chunks(features) {
+        let mut x: Planes = (16, 4, numbers.iter().map(|x| f64::from(*x)).collect());
+        for [weight, bias] in &up {
+            leaky(&mut x);
+            x = convolved(weight, bias, true, &x);
+        }
+        // Means of all numbers, then log-scales; of each the channels of a pixel beside each other.
+        assert_eq!((x.0, x.1), (2 * 3, SIDE));
+        for (output, pixel) in (0..2).flat_map(|o| (0..SIDE * SIDE).map(move |p| (o, p))) {
+            expected.extend((0..3).map(|c| x.2[(output * 3 + c) * SIDE * SIDE + pixel]));
+        }
+    }
+    assert_close(values(engine.decoder().outputs(codes)), expected);
+}
+
 /// What an oracle says at codes.
 fn slopes_at(engine: &mut dyn Engine, pictures: &Pictures, codes: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let gaussian = stream(Purpose::Gaussian);

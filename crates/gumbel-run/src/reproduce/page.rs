@@ -111,24 +111,17 @@ fn measured(step: &Step, experiment: &str, results: &Results) -> String {
         let text = |key: &str| line[key].as_str().map(escape).unwrap_or_default();
         let number = |key: &str| line[key].as_f64();
         body += &format!("<tr><th scope=\"row\">{}</th><td>{}</td>", text("spec"), text("objective"));
-        for key in ["epsilon", "temperature"] {
-            body += &match number(key) {
-                Some(value) => format!(
-                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#/{key}\">{value}</td>",
+        // What is not swept has no place of its own; a figure that is not known has a dash.
+        let swept = ["epsilon", "temperature"].map(|key| (key, number(key).map(|value| value.to_string()), ""));
+        let measured = SHOWN.map(|(key, _)| (key, number(key).map(|value| format!("{value:.2e}")), "-"));
+        for (key, shown, none) in swept.into_iter().chain(measured) {
+            body += &match number(key).zip(shown) {
+                Some((value, shown)) => format!(
+                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#/{key}\">{shown}</td>",
                     escape(&file),
                     i + 1
                 ),
-                None => "<td></td>".into(),
-            };
-        }
-        for (key, _) in SHOWN {
-            body += &match number(key) {
-                Some(value) => format!(
-                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#/{key}\">{value:.2e}</td>",
-                    escape(&file),
-                    i + 1
-                ),
-                None => "<td class=\"number\">-</td>".into(),
+                None => format!("<td class=\"number\">{none}</td>"),
             };
         }
         body += "</tr>\n";

@@ -126,20 +126,13 @@ impl ConvEncoder {
 
 impl Encoder for ConvEncoder {
     fn encode(&self, images: Tensor<2>, dropout: Option<&Noise>) -> Encoded {
-        self.heads.encode(self.convolve(images), dropout)
-    }
-}
-
-impl ConvEncoder {
-    /// To what the perceptrons read.
-    fn convolve(&self, images: Tensor<2>) -> Tensor<2> {
         let ([rows, _], [height, width, channels]) = (images.dims(), self.shape);
         let mut x = images.reshape([rows, height, width, channels]).permute([0, 3, 1, 2]);
         for convolution in &self.convolutions {
             x = activation::leaky_relu(convolution.forward(x), LEAK);
         }
         let features = x.dims()[1..].iter().product();
-        x.reshape([rows, features])
+        self.heads.encode(x.reshape([rows, features]), dropout)
     }
 }
 
@@ -176,152 +169,5 @@ impl Decoder for ConvDecoder {
 
     fn block_outputs(&self, samples: Tensor<2>, blocks: usize) -> Tensor<2> {
         self.convolve(self.first.block_outputs(samples, blocks))
-    }
-}
-
-/// Faces, as Figure 5 has them, against loops that know nothing of tensors.
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gumbel::continuous::Continuous;
-    use gumbel::estimator::Exact;
-    use gumbel::likelihood::Logistic;
-    use gumbel::registry::{Kind, Setting, Settings};
-    use gumbel::structure::Categorical;
-    use std::sync::Arc;
-
-    const SIDE: usize = 64;
-
-    const fn setting(name: &'static str, kind: Kind, default: &'static str) -> Setting {
-        Setting { name, kind, default, value: "X", help: "of a test" }
-    }
-
-    const SETTINGS: [Setting; 9] = [
-        setting("hidden", Kind::Text, "9"),
-        setting("head", Kind::Text, "7"),
-        setting("part", Kind::Whole(1, 100), "6"),
-        setting("shared", Kind::Text, "5"),
-        setting("decoder-hidden", Kind::Text, "10"),
-        setting("leak", Kind::Real(|_| true, ""), "0.2"),
-        setting("shared-leak", Kind::Real(|_| true, ""), "0.5"),
-        setting("dropout", Kind::Real(|_| true, ""), "0.4"),
-        setting("channels", Kind::Whole(1, 100), "2"),
-    ];
-
-    fn made() -> (ConvEncoder, ConvDecoder) {
-        let settings = Settings::defaults(&SETTINGS);
-        let options = ModelOptions {
-            settings: &settings,
-            shape: Shape { height: SIDE, width: SIDE, channels: 3 },
-            binary: false,
-            structure: Categorical::binary(3).unwrap().into(),
-            continuous: Continuous::Joint(4),
-            likelihood: Arc::new(Logistic),
-            estimator: &Exact,
-            batch: 2,
-            samples: 1,
-            lr: 1e-3,
-            seed: 3,
-            threads: 1,
-            engine: "auto",
-            device: "cpu",
-        };
-        let inputs = Inputs::new(options.continuous, &options.structure).unwrap();
-        ConvEncoder::new(&options, &inputs, &device()).unwrap()
-    }
-
-    fn device() -> Device {
-        crate::device("cpu").unwrap()
-    }
-
-    fn some(len: usize) -> Vec<f32> {
-        (0..len).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0).sin()).collect()
-    }
-
-    fn leaky(x: f64) -> f64 {
-        if x < 0.0 { LEAK * x } else { x }
-    }
-
-    /// An image with its channels one after the other: channels, side, numbers.
-    type Planes = (usize, usize, Vec<f64>);
-
-    /// A convolution of the definition: stride 2, padding 1; back, every number is spread over sixteen.
-    fn plain(conv: &Conv, (channels, side, x): &Planes) -> Planes {
-        let (weight, bias) = (host::take(conv.weight.val()), host::take(conv.bias.val()));
-        let (outs, to) = (bias.len(), if conv.transposed { 2 * side } else { side / 2 });
-        let mut out: Vec<f64> = bias.iter().flat_map(|b| vec![f64::from(*b); to * to]).collect();
-        let (wide, narrow) = if conv.transposed { (to, *side) } else { (*side, to) };
-        for (o, c) in (0..outs).flat_map(|o| (0..*channels).map(move |c| (o, c))) {
-            let kernel = if conv.transposed { c * outs + o } else { o * channels + c };
-            for (row, column) in (0..narrow).flat_map(|r| (0..narrow).map(move |c| (r, c))) {
-                for (i, j) in (0..KERNEL).flat_map(|i| (0..KERNEL).map(move |j| (i, j))) {
-                    let (Some(y), Some(x_at)) = ((2 * row + i).checked_sub(1), (2 * column + j).checked_sub(1)) else {
-                        continue;
-                    };
-                    if y >= wide || x_at >= wide {
-                        continue;
-                    }
-                    let w = f64::from(weight[(kernel * KERNEL + i) * KERNEL + j]);
-                    let (large, small) = (y * wide + x_at, row * narrow + column);
-                    match conv.transposed {
-                        true => out[o * to * to + large] += w * x[c * side * side + small],
-                        false => out[o * to * to + small] += w * x[c * side * side + large],
-                    }
-                }
-            }
-        }
-        (outs, to, out)
-    }
-
-    fn assert_close(found: &[f32], expected: &[f64]) {
-        assert_eq!(found.len(), expected.len());
-        let largest = expected.iter().fold(0.0f64, |m, e| m.max(e.abs()));
-        assert!(largest > 0.1, "nothing to compare");
-        let far = found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).abs()).fold(0.0, f64::max);
-        assert!(far < 1e-4 * largest, "{far} of {largest}");
-    }
-
-    #[test]
-    fn the_encoder_is_that_of_loops() {
-        let (encoder, _) = made();
-        let pixels = some(2 * 3 * SIDE * SIDE);
-        let images: Tensor<2> = host::tensor(pixels.clone(), [2, 3 * SIDE * SIDE], &device().autodiff());
-        let found = host::take(encoder.convolve(images));
-        let mut expected = vec![];
-        for image in pixels.chunks(3 * SIDE * SIDE) {
-            // The channels of a pixel stand beside each other.
-            let planes = (0..3).flat_map(|c| image.iter().skip(c).step_by(3).map(|x| f64::from(*x)));
-            let mut x: Planes = (3, SIDE, planes.collect());
-            for conv in &encoder.convolutions {
-                x = plain(conv, &x);
-                x.2.iter_mut().for_each(|x| *x = leaky(*x));
-            }
-            assert_eq!((x.0, x.1), (16, 4));
-            expected.extend(x.2);
-        }
-        assert_close(&found, &expected);
-    }
-
-    #[test]
-    fn the_decoder_is_that_of_loops() {
-        let (_, decoder) = made();
-        let numbers = some(2 * 16 * 16);
-        let found = host::take(decoder.convolve(host::tensor(numbers.clone(), [2, 256], &device().autodiff())));
-        let mut expected = vec![];
-        for image in numbers.chunks(256) {
-            let mut x: Planes = (16, 4, image.iter().map(|x| f64::from(*x)).collect());
-            for conv in &decoder.convolutions {
-                x.2.iter_mut().for_each(|x| *x = leaky(*x));
-                x = plain(conv, &x);
-            }
-            // Means of all numbers, then log-scales; of each the channels of a pixel beside each other.
-            assert_eq!((x.0, x.1), (2 * 3, SIDE));
-            for output in 0..2 {
-                for pixel in 0..SIDE * SIDE {
-                    expected.extend((0..3).map(|c| x.2[(output * 3 + c) * SIDE * SIDE + pixel]));
-                }
-            }
-        }
-        assert_close(&found, &expected);
     }
 }
