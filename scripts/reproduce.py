@@ -65,7 +65,7 @@ with pages(arguments.page, arguments.pictures) as (opened, picture):
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.evaluate(folded) == count
         # Every figure of ours names its file.
-        own = "e => /[.]json#.(summary|curve)./.test(e.dataset.source)"
+        own = "e => /[.]json#.(summary|curve).|[.]jsonl:[0-9]+#./.test(e.dataset.source)"
         places = f"[...document.querySelectorAll('[data-value]')].every({own})"
         assert page.evaluate(places)
     page, _ = opened(1280, 900, "light", scripts=False)
