@@ -6,8 +6,15 @@
 
 The files are those of `gumbel sample --out FILE.safetensors` and `gumbel attributes --out FILE.safetensors`. The classifier is a
 convolutional network trained on the real labels of the training images; it is kept in --model and trained where that file is
-absent. Its accuracy on the test images is printed first. Needs torch, numpy, safetensors; faces need pillow. Data come from
---data-dir or GUMBEL_DATA.
+absent; its own accuracy on the test images, in percent, is `classifier` in every line. Needs torch, numpy, safetensors; faces
+need pillow. Data come from --data-dir or GUMBEL_DATA. One JSON object to a line, shares in percent:
+
+digits   model; images; as_meant: the share that is seen as the class of its column; as_most: as the class that most of its
+         column are seen as, for classes that have no names; classes_seen
+faces    a line for each attribute. model, codes (of the prior, or of test images); images; seen, seen_on, seen_off: the share
+         in which the attribute is seen as it was set, of all, of those with it, of those without; turned_on, turned_off: the
+         same of test images whose own label is the opposite; pairs: the share of pairs that differ in this attribute alone
+         and in which it is seen in the one and not in the other
 """
 import argparse
 import gzip
@@ -137,40 +144,59 @@ def main():
         torch.save(model.state_dict(), args.model)
     model.eval()
     found = logits(model, test / 255)
-    if colour:
-        share = ((found > 0).long() == truth).float().mean(0)
-        print(json.dumps({"test_accuracy": {n: round(100 * s.item(), 2) for n, s in zip(names, share)}}))
-    else:
-        print(json.dumps({"test_accuracy": round(100 * (found.argmax(-1) == truth).float().mean().item(), 2)}))
+    right = ((found > 0).long() == truth).float().mean(0) if colour else (found.argmax(-1) == truth).float().mean()
     for file in args.files:
         stored = load_file(file)
-        for part in ("images", "encoded"):
-            if part not in stored or stored[part].size == 0:
-                continue
-            images = torch.from_numpy(stored[part])
-            rows, columns = images.shape[:2]
-            out = logits(model, images.reshape(-1, *images.shape[2:])).reshape(rows, columns, -1)
-            line = {"file": file.name, "part": part, "images": rows * columns}
-            if colour:
-                meant = torch.from_numpy(stored["attributes"]).long()
-                agree = (out > 0).long() == meant
-                line["agreement"] = {n: round(100 * s.item(), 2) for n, s in zip(names, agree.float().mean((0, 1)))}
-                # Of two columns that differ in one attribute: the classifier sees it in one and not in the other.
-                switched = {}
-                for a, name in enumerate(names):
-                    pairs = [(i, j) for i in range(columns) for j in range(columns)
-                             if meant[i, a] == 1 and meant[j, a] == 0 and (meant[i] != meant[j]).sum() == 1]
-                    switched[name] = round(100 * np.mean([
-                        ((out[:, i, a] > 0) & (out[:, j, a] <= 0)).float().mean().item() for i, j in pairs]), 2)
-                line["switched"] = switched
-            else:
-                seen, meant = out.argmax(-1), torch.from_numpy(stored["classes"].astype(np.int64))
-                line["agreement"] = round(100 * (seen == meant).float().mean().item(), 2)
-                # Without labels a state is what most of its samples are.
-                line["agreement_of_majorities"] = round(100 * float(np.mean([
-                    (seen[:, c] == seen[:, c].mode().values).float().mean().item() for c in range(columns)])), 2)
-                line["classes_seen"] = len(set(seen[:, c].mode().values.item() for c in range(columns)))
-            print(json.dumps(line))
+        say = faces_seen if colour else digits_seen
+        for line in say(model, stored, test, truth, right, names):
+            print(json.dumps({"model": file.stem} | line))
+
+
+def percent(share):
+    """Of nothing there is no share."""
+    return round(100 * float(share), 2) if share == share else None
+
+
+def seen_in(model, images):
+    images = torch.from_numpy(images)
+    return logits(model, images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
+
+
+def digits_seen(model, stored, _test, _truth, right, _names):
+    seen, meant = seen_in(model, stored["images"]).argmax(-1), torch.from_numpy(stored["classes"].astype(np.int64))
+    most = seen.mode(0).values
+    yield {"images": seen.numel(), "as_meant": percent((seen == meant).float().mean()),
+           "as_most": percent((seen == most).float().mean()), "classes_seen": len(set(most.tolist())),
+           "classifier": percent(right)}
+
+
+def faces_seen(model, stored, test, truth, right, names):
+    set_to = torch.from_numpy(stored["attributes"]).bool()
+    columns = len(set_to)
+    for part, codes in (("images", "of the prior"), ("encoded", "of test images")):
+        if part not in stored or stored[part].size == 0:
+            continue
+        on = seen_in(model, stored[part]) > 0
+        rows = len(on)
+        own = None
+        if part == "encoded":
+            # The program takes the test images in the order of their names, as this file does.
+            apart = (torch.from_numpy(stored["originals"]) - test[:rows] / 255).abs().mean()
+            assert apart < 0.02, f"originals are not the first test images: {apart} apart"
+            own = truth[:rows].bool()
+        for a, name in enumerate(names):
+            meant = set_to[:, a].expand(rows, columns)
+            agree = on[..., a] == meant
+            line = {"codes": codes, "attribute": name, "images": rows * columns, "seen": percent(agree.float().mean()),
+                    "seen_on": percent(agree[meant].float().mean()), "seen_off": percent(agree[~meant].float().mean())}
+            if own is not None:
+                turned = meant != own[:, a, None]
+                line["turned_on"] = percent(agree[turned & meant].float().mean())
+                line["turned_off"] = percent(agree[turned & ~meant].float().mean())
+            pairs = [(i, j) for i in range(columns) for j in range(columns)
+                     if set_to[i, a] and not set_to[j, a] and (set_to[i] != set_to[j]).sum() == 1]
+            line["pairs"] = percent(np.mean([(on[:, i, a] & ~on[:, j, a]).float().mean().item() for i, j in pairs]))
+            yield line | {"classifier": percent(right[a])}
 
 
 main()

@@ -242,7 +242,7 @@ fn means_differences_and_verdicts_come_from_the_records() {
     let cell = &reproduce::tables(&table2, &results)[0].rows[0].cells[0];
     assert_eq!((cell.ours.unwrap().mean, cell.paper, cell.is_better()), (90.0, Some(92.6), Some(false)));
     let printed =
-        r#"{"estimator":"direct","spec":"direct:kl","epsilon":0.1,"objective":"bound","bias":0.0123,"std":1.5}"#;
+        r#"{"estimator":"direct","spec":"direct:kl","epsilon":0.1,"objective":"bound","bias":0.0123456,"std":1.5}"#;
     fs::create_dir_all(here.join("figure1/results")).unwrap();
     fs::write(here.join("figure1/results/diagnose.jsonl"), printed).unwrap();
     let results = read(here, &experiments);
@@ -250,6 +250,10 @@ fn means_differences_and_verdicts_come_from_the_records() {
     assert!(
         traced(&page, here) > 20 && page.contains("data-source=\"figure1/results/diagnose.jsonl:1#/bias\">1.23e-2<")
     );
+    // What few lines say stands in the other page too.
+    assert!(page.contains("diagnose.jsonl:1#/std\">1.5<"));
+    let text = reproduce::markdown(&experiments, &[], &results, false, true);
+    assert!(text.contains("| direct:kl | bound | 0.1 | - | 1.23e-2 | 1.5 | - | - |"), "{text}");
     // Records of older versions have no decoder passes; where there are some, they are a third axis.
     assert!(!page.contains("data-over=\"decoder_passes\""));
     let mut passes = record("mnist-categorical10-direct-s0", 0, 165.0);

@@ -267,11 +267,16 @@ pub(crate) fn pictured(picture: &Picture, alt: &str, caption: &str) -> String {
 
 /// A table that can be folded. It is open where no script folds it.
 pub(crate) fn folded(title: &str, head: &[&str], body: &str) -> String {
+    let table = listed(title, head, body);
+    format!("<details open=\"open\">\n<summary>{title}</summary>\n{table}</details>\n")
+}
+
+/// A table that is as wide as it has to be.
+pub(crate) fn listed(title: &str, head: &[&str], body: &str) -> String {
     let head: String = head.iter().map(|title| format!("<th scope=\"col\">{title}</th>")).collect();
     format!(
-        "<details open=\"open\">\n<summary>{title}</summary>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
-         aria-label=\"{title}\">\n<table>\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{body}</tbody>\n</table>\n\
-         </div>\n</details>\n"
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n<table>\n<thead>\n\
+         <tr>{head}</tr>\n</thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
     )
 }
 

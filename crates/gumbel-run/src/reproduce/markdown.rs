@@ -1,6 +1,6 @@
 //! The same in Markdown: every row of the paper with its command, the published value, ours, and what differs.
 
-use super::{Claim, Experiment, Results, judged, tables};
+use super::{Claim, Experiment, Measured, Results, judged, tables};
 use crate::collect::markdown_row;
 use std::fmt::Write;
 
@@ -64,6 +64,25 @@ pub fn markdown(experiments: &[Experiment], claims: &[Claim], results: &Results,
                 add(format!("\nIts picture: [{0}]({1}/results/{0}).", step.picture, experiment.name));
             } else if let Some(file) = step.committed.as_ref().filter(|_| !beside) {
                 add(format!("\nOne that was made by a script of the repository: [{file}]({file})."));
+            }
+        }
+        for measured in &published.measured {
+            let Some((file, lines)) = results.printed(&experiment.name, &measured.file) else { continue };
+            add(format!("\n**{}** ({} lines of {file})", measured.title, lines.len()));
+            measured.command.iter().for_each(|command| add(format!("\n    {command}")));
+            if lines.len() > Measured::FEW {
+                continue;
+            }
+            let of = |line: &serde_json::Value, [place, _]: &[String; 2]| match line.pointer(place) {
+                Some(serde_json::Value::String(text)) => text.clone(),
+                Some(value) => value.as_f64().map_or("-".into(), Measured::text),
+                None => "-".into(),
+            };
+            add(format!("\n{}", markdown_row(&measured.titles())));
+            add(format!("|{}{}", "---|".repeat(measured.names.len()), "---:|".repeat(measured.figures.len())));
+            for line in lines {
+                let columns = measured.names.iter().chain(&measured.figures);
+                add(markdown_row(&columns.map(|column| of(line, column)).collect::<Vec<_>>()));
             }
         }
         if !published.differs.is_empty() {

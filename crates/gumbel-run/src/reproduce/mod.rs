@@ -27,7 +27,7 @@ mod table;
 pub use claims::{Claim, Compared, Judged, Side, Stated, Verdict, claims, judged};
 pub use markdown::markdown;
 pub use page::html;
-pub use published::{CURVED, Column, Curves, From, Published, Step};
+pub use published::{CURVED, Column, Curves, From, Measured, Published, Step};
 pub use record::{Curve, Record, Results};
 pub use table::{Cell, Row, Table, tables};
 

@@ -1,14 +1,14 @@
 //! The page: the paper, the authors' code and ours side by side, with the runs behind every figure.
 
 use super::table::Cell;
-use super::{Claim, Compared, Curves, Experiment, Record, Results, Step, Table, judged, tables};
+use super::{Claim, Compared, Curves, Experiment, Measured, Record, Results, Table, judged, tables};
 use crate::Result;
 use crate::collect::measure_named;
 use crate::picture::character_data as escape;
 use crate::report::Picture;
 use crate::report::curves::{self, OVER, Point};
 use crate::report::figures::MEASURES;
-use crate::report::page::{folded, frame, pictured};
+use crate::report::page::{folded, frame, listed, pictured};
 
 /// A page about some experiments, whose files are those of [`Results`]: every figure names the record that it is from.
 ///
@@ -83,11 +83,13 @@ fn section(experiment: &Experiment, results: &Results, quick: bool, names: &mut 
     let mut pictures = String::new();
     for step in &published.steps {
         text += &format!("<p>{}:</p>\n<pre><code>{}</code></pre>\n", escape(&step.title), escape(&step.shown()));
-        text += &measured(step, &experiment.name, results);
         let Some(path) = results.picture(&experiment.name, step) else { continue };
         if let Some(picture) = Picture::read(&path, &step.picture)? {
             pictures += &pictured(&picture, &step.title, &format!("{}: {}", step.title, step.picture));
         }
+    }
+    for table in &published.measured {
+        text += &measured(table, &experiment.name, results);
     }
     if !pictures.is_empty() {
         text += &format!("<div class=\"pictures\">\n{pictures}</div>\n");
@@ -99,36 +101,37 @@ fn section(experiment: &Experiment, results: &Results, quick: bool, names: &mut 
     Ok(text + &runs(experiment, results) + "</section>\n")
 }
 
-/// What a step has printed of estimators: every line of `gumbel diagnose --json` is a row.
-fn measured(step: &Step, experiment: &str, results: &Results) -> String {
-    const SHOWN: [(&str, &str); 4] =
-        [("bias", "bias"), ("std", "standard deviation"), ("mse", "mean squared error"), ("cosine", "cosine")];
-    let Some((file, lines)) = step.printed.as_ref().and_then(|file| results.printed(experiment, file)) else {
-        return String::new();
-    };
+/// What was measured: every line of a file is a row. Long tables are folded.
+fn measured(measured: &Measured, experiment: &str, results: &Results) -> String {
+    let Some((file, lines)) = results.printed(experiment, &measured.file) else { return String::new() };
     let mut body = String::new();
     for (i, line) in lines.iter().enumerate() {
-        let text = |key: &str| line[key].as_str().map(escape).unwrap_or_default();
-        let number = |key: &str| line[key].as_f64();
-        body += &format!("<tr><th scope=\"row\">{}</th><td>{}</td>", text("spec"), text("objective"));
-        // What is not swept has no place of its own; a figure that is not known has a dash.
-        let swept = ["epsilon", "temperature"].map(|key| (key, number(key).map(|value| value.to_string()), ""));
-        let measured = SHOWN.map(|(key, _)| (key, number(key).map(|value| format!("{value:.2e}")), "-"));
-        for (key, shown, none) in swept.into_iter().chain(measured) {
-            body += &match number(key).zip(shown) {
-                Some((value, shown)) => format!(
-                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#/{key}\">{shown}</td>",
+        body += "<tr>";
+        for (j, [place, _]) in measured.names.iter().enumerate() {
+            let text = line.pointer(place).and_then(|text| text.as_str()).map(escape).unwrap_or_default();
+            body += &if j == 0 { format!("<th scope=\"row\">{text}</th>") } else { format!("<td>{text}</td>") };
+        }
+        for [place, _] in &measured.figures {
+            body += &match line.pointer(place).and_then(|value| value.as_f64()) {
+                Some(value) => format!(
+                    "<td class=\"number\" data-value=\"{value:?}\" data-source=\"{}:{}#{}\">{}</td>",
                     escape(&file),
-                    i + 1
+                    i + 1,
+                    escape(place),
+                    Measured::text(value)
                 ),
-                None => format!("<td class=\"number\">{none}</td>"),
+                None => "<td class=\"number\">-</td>".into(),
             };
         }
         body += "</tr>\n";
     }
-    let head: Vec<&str> =
-        ["estimator", "objective", "epsilon", "temperature"].into_iter().chain(SHOWN.map(|(_, title)| title)).collect();
-    folded(&format!("{} measurements", lines.len()), &head, &body)
+    let command = measured.command.as_ref().map(|c| format!("<pre><code>{}</code></pre>\n", escape(c)));
+    let title = escape(&measured.title);
+    let table = match lines.len() > Measured::FEW {
+        true => folded(&format!("{title}: {} measurements", lines.len()), &measured.titles(), &body),
+        false => format!("<h3>{title}</h3>\n{}", listed(&title, &measured.titles(), &body)),
+    };
+    command.unwrap_or_default() + &table
 }
 
 /// Text in which names stand between backticks.

@@ -40,6 +40,9 @@ pub struct Published {
     /// What is done with the runs when they are there.
     #[serde(default, rename = "step")]
     pub steps: Vec<Step>,
+    /// What steps have printed, or others have said of the runs.
+    #[serde(default)]
+    pub measured: Vec<Measured>,
 }
 
 fn every() -> u64 {
@@ -150,6 +153,39 @@ pub struct Step {
     pub committed: Option<String>,
 }
 
+/// A table of a file with a JSON object on every line, which stands among the results.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Title, with the unit.
+    pub title: String,
+    /// The file.
+    pub file: String,
+    /// What made it, where no step did.
+    #[serde(default)]
+    pub command: Option<String>,
+    /// Texts that say what a line is about: their place in it ([`serde_json::Value::pointer`]), and a title.
+    pub names: Vec<[String; 2]>,
+    /// Its figures, likewise.
+    pub figures: Vec<[String; 2]>,
+}
+
+impl Measured {
+    /// With more lines a table is folded, and not in Markdown.
+    pub const FEW: usize = 20;
+
+    /// The titles of the columns.
+    pub fn titles(&self) -> Vec<&str> {
+        self.names.iter().chain(&self.figures).map(|[_, title]| title.as_str()).collect()
+    }
+
+    /// A figure as it is read: short ones as they are, others with three digits.
+    pub fn text(value: f64) -> String {
+        let text = value.to_string();
+        if text.len() <= 6 { text } else { format!("{value:.2e}") }
+    }
+}
+
 /// Where the value of a flag stands among some words.
 fn value_of(words: &[String], flag: &str) -> Option<usize> {
     let at = 1 + words.iter().skip(1).position(|word| word == flag)? + 1;
@@ -214,7 +250,8 @@ impl Published {
     ///
     /// # Errors
     /// [`Error::ConfigFile`]: no TOML, other keys, a figure that runs do not have, columns with too few figures, no
-    /// seeds, a step without a command or with a flag for quick looks that its command does not have.
+    /// seeds, a step without a command or with a flag for quick looks that its command does not have, something
+    /// measured whose place in its lines is none.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let wrong = |detail: String| Error::ConfigFile { path: path.to_path_buf(), detail };
         let published: Published = toml::from_str(text).map_err(|e| {
@@ -254,6 +291,13 @@ impl Published {
         }
         if published.seeds == 0 {
             return Err(wrong("seeds = 0: expected at least 1".into()));
+        }
+        for measured in &published.measured {
+            let mut places = measured.names.iter().chain(&measured.figures);
+            if let Some([place, _]) = places.find(|[place, _]| !place.starts_with('/')) {
+                let detail = format!("{place:?}: expected a place such as \"/bias\" in {:?}", measured.title);
+                return Err(wrong(detail));
+            }
         }
         match published.steps.iter().find_map(Step::fault) {
             Some(fault) => Err(wrong(fault)),
@@ -304,6 +348,10 @@ mod tests {
             (
                 "title = \"A\"\n[[curves]]\ntitle = \"C\"\nmetric = \"kl\"\nlines = []",
                 "metric = \"kl\" of curves: expected bound, nll, paper_loss, accuracy",
+            ),
+            (
+                "title = \"A\"\n[[measured]]\ntitle = \"M\"\nfile = \"a\"\nnames = []\nfigures = [[\"bias\", \"b\"]]",
+                "\"bias\": expected a place such as \"/bias\" in \"M\"",
             ),
             ("title = \"A\"\nseeds = 0", "seeds = 0: expected at least 1"),
             ("title = \"A\"\nseeds = -1", "line 2"),
