@@ -5,6 +5,7 @@ use super::{Record, Results};
 use crate::collect::{Mean, measure_named};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A sentence of the paper, and the comparisons that would show it, or what was measured of it by other means.
@@ -168,7 +169,7 @@ pub struct Compared {
     pub metric: String,
     /// Two sides, of which the first is to be better.
     pub sides: [Side; 2],
-    /// Their figures.
+    /// Their figures: means over the seeds that all cells of both sides have, or over all if there are none.
     pub means: Option<[Mean; 2]>,
     /// The places of these: file and place in its JSON.
     pub sources: [Vec<String>; 2],
@@ -226,8 +227,13 @@ pub fn judged(claim: &Claim, results: &Results) -> Judged {
 
 fn compared(sides: &[Side; 2], metric: &str, at_equal_time: bool, results: &Results) -> Compared {
     let measure = measure_named(metric).expect("the file was checked when it was read");
-    let runs =
-        |side: &Side| -> Vec<&(String, Record)> { side.cells().iter().flat_map(|cell| results.runs(cell)).collect() };
+    // A mean over more seeds than the other side has would be compared with other starts and orders of the images.
+    let seeds_of = |cell: &String| results.runs(cell).iter().map(|(_, run)| run.summary.seed).collect::<BTreeSet<_>>();
+    let shared = sides.iter().flat_map(Side::cells).map(seeds_of).reduce(|all, own| &all & &own).unwrap_or_default();
+    let runs = |side: &Side| -> Vec<&(String, Record)> {
+        let all = side.cells().iter().flat_map(|cell| results.runs(cell));
+        all.filter(|(_, run)| shared.is_empty() || shared.contains(&run.summary.seed)).collect()
+    };
     let both = sides.each_ref().map(runs);
     let ends = both.iter().flatten().map(|(_, run)| run.curve.train_seconds.last().copied().unwrap_or_default());
     let end = ends.fold(f64::INFINITY, f64::min);
