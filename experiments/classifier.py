@@ -12,8 +12,8 @@ need pillow. Data come from --data-dir or GUMBEL_DATA. One JSON object to a line
 digits   model; images; as_meant: the share that is seen as the class of its column; as_most: as the class that most of its
          column are seen as, for classes that have no names; classes_seen
 faces    a line for each attribute. model, codes (of the prior, or of test images); images; seen, seen_on, seen_off: the share
-         in which the attribute is seen as it was set, of all, of those with it, of those without; turned_on, turned_off: the
-         same of test images whose own label is the opposite; pairs: the share of pairs that differ in this attribute alone
+         in which the attribute is seen as it was set, of all, of those with it, of those without; turned, turned_on, turned_off:
+         the same of test images whose own label is the opposite; pairs: the share of pairs that differ in this attribute alone
          and in which it is seen in the one and not in the other
 """
 import argparse
@@ -191,6 +191,7 @@ def faces_seen(model, stored, test, truth, right, names):
                     "seen_on": percent(agree[meant].float().mean()), "seen_off": percent(agree[~meant].float().mean())}
             if own is not None:
                 turned = meant != own[:, a, None]
+                line["turned"] = percent(agree[turned].float().mean())
                 line["turned_on"] = percent(agree[turned & meant].float().mean())
                 line["turned_off"] = percent(agree[turned & ~meant].float().mean())
             pairs = [(i, j) for i in range(columns) for j in range(columns)
