@@ -126,12 +126,12 @@ fn measured(measured: &Measured, experiment: &str, results: &Results) -> String 
         body += "</tr>\n";
     }
     let command = measured.command.as_ref().map(|c| format!("<pre><code>{}</code></pre>\n", escape(c)));
+    let command = command.unwrap_or_default();
     let title = escape(&measured.title);
-    let table = match lines.len() > Measured::FEW {
-        true => folded(&format!("{title}: {} measurements", lines.len()), &measured.titles(), &body),
-        false => format!("<h3>{title}</h3>\n{}", listed(&title, &measured.titles(), &body)),
-    };
-    command.unwrap_or_default() + &table
+    match lines.len() > Measured::FEW {
+        true => command + &folded(&format!("{title}: {} measurements", lines.len()), &measured.titles(), &body),
+        false => format!("<h3>{title}</h3>\n{command}{}", listed(&title, &measured.titles(), &body)),
+    }
 }
 
 /// Text in which names stand between backticks.
